@@ -2,8 +2,8 @@
 
 A water utility of daily register reads. Its days are billed and the months that ended are issued before the clock
 starts. ``preview_s``: the impact, exact, in a transaction that is undone. ``apply_s``: the import and the days it asks
-for, validated and billed again, adjustments worked out. ``nothing_s``: importing the whole folder again, which changes nothing. Beside
-them, ``apply_over_whole_days`` divides apply_s by what billing the same days took at first.
+for, validated and billed again, adjustments worked out. ``nothing_s``: importing the whole folder again, which changes
+nothing. Beside them, ``apply_over_whole_days`` divides apply_s by what billing the same days took at first.
 """
 
 from __future__ import annotations

@@ -301,7 +301,9 @@ def _rows(reads: pl.DataFrame) -> pl.DataFrame:
 
 
 def _tutorial(city: City, reads: pl.DataFrame) -> float:
-    """The pattern of most tutorials: a pydantic model for each row, asyncpg's executemany with ON CONFLICT DO UPDATE."""
+    """The pattern of most tutorials: a pydantic model for each row, asyncpg's executemany with ON CONFLICT DO
+    UPDATE.
+    """
     import asyncpg
     import pydantic
 
@@ -396,7 +398,9 @@ def _dlt_credentials(city: City) -> Any:
 
 
 def _duckdb(city: City, reads: pl.DataFrame) -> float:
-    """DuckDB: a CSV of the rows into a table of its own with the same key. Another durability: its own file, no server."""
+    """DuckDB: a CSV of the rows into a table of its own with the same key. Another durability: its own file, no
+    server.
+    """
     import duckdb
 
     path = city.folder / "duckdb.csv"

@@ -1,8 +1,8 @@
 """Backup and restore of a deployment: its database, and the files in its home that the database speaks of.
 
-A backup is a folder: database.dump (pg_dump), files/ (the archive of originals, billing days that left the database, the
-published ledger, and keys where asked), manifest.json. The manifest holds the dump's hash and the ledger's tree as it stood before the dump,
-so that a restore can say whether it brought back what was backed up.
+A backup is a folder: database.dump (pg_dump), files/ (the archive of originals, billing days that left the database,
+the published ledger, and keys where asked), manifest.json. The manifest holds the dump's hash and the ledger's tree as
+it stood before the dump, so that a restore can say whether it brought back what was backed up.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ def back_up(
     """Write a backup to a folder that holds none yet, or whose files are brought up to date. ``keys``: the ledger's
     signing keys too, which otherwise are kept elsewhere.
 
-    The database goes on meanwhile: the dump is one snapshot. The archive is copied after it, so that every file that the
-    dump speaks of is there, and the published ledger before it, so that the database has every checkpoint of it. Raises BackupError, dump.DumpError.
+    The database goes on meanwhile: the dump is one snapshot. The archive is copied after it, so that every file that
+    the dump speaks of is there, and the published ledger before it, so that the database has every checkpoint of it.
+    Raises BackupError, dump.DumpError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)

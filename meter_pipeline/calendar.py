@@ -102,7 +102,9 @@ class BillingCalendar:
 
 
 def local_clock(zone: str, day: date, interval_minutes: int) -> Sequence[datetime]:
-    """Local start time of every slot of a billing day, in order; 02:00 is missing in spring and comes twice in autumn."""
+    """Local start time of every slot of a billing day, in order; 02:00 is missing in spring and comes twice in
+    autumn.
+    """
     calendar = BillingCalendar(zone)
     start = calendar.start_s(day)
     info = ZoneInfo(zone)

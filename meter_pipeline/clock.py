@@ -9,7 +9,9 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall time for records, monotonic time for time-outs: the two must never be mixed, since NTP may step the first."""
+    """Wall time for records, monotonic time for time-outs: the two must never be mixed, since NTP may step the
+    first.
+    """
 
     def now(self) -> datetime:
         """The current instant, UTC, with its zone."""

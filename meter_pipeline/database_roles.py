@@ -27,8 +27,8 @@ def roles() -> dict[str, str]:
 
 
 def administrators_script(owner: str) -> str:
-    """Plain SQL for an administrator: the roles, their memberships, and the one that ``owner`` needs to hand the ledger's
-    tables over. May be run again."""
+    """Plain SQL for an administrator: the roles, their memberships, and the one that ``owner`` needs to hand the
+    ledger's tables over. May be run again."""
     lines = [
         "-- The database roles of meter_pipeline. Run once on the server, as a superuser or a role with CREATEROLE, before",
         "-- the first migration. None of them can log in. Running it again changes nothing.",

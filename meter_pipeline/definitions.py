@@ -7,8 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-# What is in preview or beta in this minor line of Dagster is pinned and tested (pyproject.toml). Each process that loads
-# the code printed some 70 lines of these warnings before the UI's first useful line.
+# What is in preview or beta in this minor line of Dagster is pinned and tested (pyproject.toml). Each process that
+# loads the code printed some 70 lines of these warnings before the UI's first useful line.
 for _kind in (dg.PreviewWarning, dg.BetaWarning):
     warnings.simplefilter("ignore", _kind)
 

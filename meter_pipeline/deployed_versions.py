@@ -1,4 +1,6 @@
-"""What is in use: the program, the rules of validation, the head-ends' declarations, each by the hash of its content."""
+"""What is in use: the program, the rules of validation, the head-ends' declarations, each by the hash of its
+content.
+"""
 
 from __future__ import annotations
 

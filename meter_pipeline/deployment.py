@@ -66,7 +66,9 @@ def environment(settings: Settings, database: Database) -> dict[str, str]:
 
 
 def dagster_url(url: str, role: str | None = None) -> str:
-    """The pipeline's database as Dagster's storage: psycopg2 named, tables in their own schema, sessions in ``role``."""
+    """The pipeline's database as Dagster's storage: psycopg2 named, tables in their own schema, sessions in
+    ``role``.
+    """
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query))
     acting = f" -crole={role}" if role else ""

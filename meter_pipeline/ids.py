@@ -1,9 +1,9 @@
 """Identifiers: the one rule by which a text may name a meter, a channel, a service point or an account.
 
 An identifier is 1 to 64 ASCII letters, digits and dashes, upper-cased. Anything else is refused, never normalised: NFKC
-turns the full-width ``ＭＴＲ１`` into ``MTR1``, which is another customer's bill (Unicode TS 39). A UUID in its 36-character
-form is the one spelling that is rewritten: its dashes stand at fixed places, so dropping them loses nothing and makes
-it the 32-character form of the same UUID.
+turns the full-width ``ＭＴＲ１`` into ``MTR1``, which is another customer's bill (Unicode TS 39). A UUID in its
+36-character form is the one spelling that is rewritten: its dashes stand at fixed places, so dropping them loses
+nothing and makes it the 32-character form of the same UUID.
 """
 
 from __future__ import annotations

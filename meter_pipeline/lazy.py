@@ -1,7 +1,7 @@
 """Public names of a room, imported when they are first used.
 
-A command that prints three lines must not import Polars, NumPy and pyarrow because its room's ``__init__`` names a stage:
-with plain imports `meter-pipeline pause status` took 2.6 s of processor time.
+A command that prints three lines must not import Polars, NumPy and pyarrow because its room's ``__init__`` names a
+stage: with plain imports `meter-pipeline pause status` took 2.6 s of processor time.
 """
 
 from __future__ import annotations

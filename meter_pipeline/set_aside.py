@@ -35,7 +35,9 @@ class SetAsideResult(Generic[T]):
 
 
 def of_a_row(error: Exception) -> bool:
-    """Whether an error of writing may come from one key's rows: what the database says of their values, or as ``of_a_key``."""
+    """Whether an error of writing may come from one key's rows: what the database says of their values, or as
+    ``of_a_key``.
+    """
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"DataError", "IntegrityError"}) or of_a_key(error)
 
@@ -56,8 +58,8 @@ def apart(
 def without_faults(
     keys: Sequence[str], compute: Callable[[Sequence[str]], T], of_key: Callable[[Exception], bool] = of_a_key
 ) -> tuple[T, dict[str, str]]:
-    """``compute`` over all keys it does not fail for, at once, and by key why it fails for the others. The last call is the
-    one whose result is returned."""
+    """``compute`` over all keys it does not fail for, at once, and by key why it fails for the others. The last call is
+    the one whose result is returned."""
     try:
         return compute(keys), {}
     except Exception as error:

@@ -1,8 +1,8 @@
 """Settings of a deployment: read from its folder's utility.toml and from the environment.
 
-A deployment is a folder with utility.toml. The nearest such folder at or above the working directory is used, or the one
-that METER_PIPELINE_DEPLOYMENT names; in a checkout without one, the demo city in ``data/``. A value in the environment
-wins over the file.
+A deployment is a folder with utility.toml. The nearest such folder at or above the working directory is used, or the
+one that METER_PIPELINE_DEPLOYMENT names; in a checkout without one, the demo city in ``data/``. A value in the
+environment wins over the file.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ _LOCALE: Final = re.compile(r"[a-z]{2,3}([_-][A-Z][a-z]{3})?([_-]([A-Z]{2}|[0-9]
 @dataclass(frozen=True, slots=True)
 class Utility:
     """The municipality: ``name``, IANA ``zone`` of its billing days, ISO 4217 ``currency``, the first billing day
-    that is read, validated and billed (None: from the first day that has reads), and the ``locale`` of pages (en_US)."""
+    that is read, validated and billed (None: from the first day that has reads), and the ``locale`` of pages (en_US).
+    """
 
     name: str
     zone: str

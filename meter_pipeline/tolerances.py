@@ -20,27 +20,32 @@ _REACH: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class RegisterTolerance:
-    """``units``: steps of the register's last digit, times its multiplier; ``resolution``: of an interval, in millionths of
-    the unit, half of which each interval may be rounded by. A register read over several days is allowed as much a day.
+    """``units``: steps of the register's last digit, times its multiplier; ``resolution``: of an interval, in
+    millionths of the unit, half of which each interval may be rounded by. A register read over several days is allowed
+    as much a day.
     """
 
     units: int
     resolution: int
 
     def of(self, unit: npt.NDArray[np.int64], intervals: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The tolerance of rows, in micro units. ``unit``: what the register's last digit is worth; ``intervals``: of the row."""
+        """The tolerance of rows, in micro units. ``unit``: what the register's last digit is worth; ``intervals``: of
+        the row.
+        """
         allowed: npt.NDArray[np.int64] = self.units * unit + intervals * self.resolution // 2
         return allowed
 
     def sql(self, multiplier: str, decimals: str, intervals: str) -> str:
-        """The same in SQL, from columns: the multiplier (numeric), the digits after the point, the number of intervals."""
+        """The same in SQL, from columns: the multiplier (numeric), the digits after the point, the number of
+        intervals.
+        """
         unit = f"{_MICRO} * coalesce({multiplier}, 1) / 10 ^ coalesce({decimals}, 0)"
         return f"({self.units} * {unit} + div({intervals} * {self.resolution}, 2))"
 
     @staticmethod
     def days_sql(meter: str) -> str:
-        """SQL for the days that the reads of a meter around a day enclose, 1 where it is read daily. Of a query that binds
-        ``day``, ``start`` and ``past``, the day's instants."""
+        """SQL for the days that the reads of a meter around a day enclose, 1 where it is read daily. Of a query that
+        binds ``day``, ``start`` and ``past``, the day's instants."""
         after = (
             f"SELECT min(a.read_at) FROM raw.register_read AS a WHERE a.meter_id = {meter} AND a.read_at >= %(past)s "  # noqa: S608 - a column
             f"AND a.billing_day BETWEEN %(day)s::date AND %(day)s::date + {_REACH}"

@@ -1,5 +1,6 @@
 """What goes back to the customer system: reads at the date asked for with their status, determinants and lines under a
-versioned contract; nothing is sent twice, a correction is a new sequence, and what was sent is held against what was taken."""
+versioned contract; nothing is sent twice, a correction is a new sequence, and what was sent is held against what was
+taken."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ from meter_pipeline_tests.billing.test_bill_page import read_at
 
 ZONE = "America/Chicago"
 END = JULY + timedelta(days=3)
-#: SHA-256 of every contract that was published. A change of a published one breaks a reader: give it a new version and a
-#: line here and in docs/outputs.md.
+#: SHA-256 of every contract that was published. A change of a published one breaks a reader: give it a new version and
+#: a line here and in docs/outputs.md.
 PUBLISHED = {
     "adjustments-1.json": "b97efc64f6d7d2c17bc4b5c8c249d01d2ed1a7b16c9b6f1b1bd4e7c643d9a05a",
     "determinants-1.json": "09364302b4aa2c423b574c3839b286855db2efac61f0a837801425d0b3933893",
@@ -86,7 +87,9 @@ def template(folder: Path, text: str) -> Any:
 
 @pytest.fixture
 def city(database: Database) -> Database:
-    """Meter M-1 (multiplier 10, kWh) at SP-001, read at the beginning and at the end of 1 July; billed for three days."""
+    """Meter M-1 (multiplier 10, kWh) at SP-001, read at the beginning and at the end of 1 July; billed for
+    three days.
+    """
     add_tariff(database, native())
     add_cycle(database, JULY, END)
     point = add_service(database, 1)

@@ -1,4 +1,5 @@
-"""The pages of the docs site that stand beside docs/: README, CONTRIBUTING, CHANGELOG and SECURITY (a hook of mkdocs.yml).
+"""The pages of the docs site that stand beside docs/: README, CONTRIBUTING, CHANGELOG and SECURITY (a hook of
+mkdocs.yml).
 
 On the site README is the first page. Links between these files and docs/ are turned to the site's places.
 """

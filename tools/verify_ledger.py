@@ -5,12 +5,13 @@ One file, the standard library and ``cryptography``; it shares no code with mete
 you hold yourself:
 
     python verify_ledger.py EXPORT --vkey LOG.vkey [--checkpoint FILE ...] [--witness-vkey FILE ...] [--require-witness]
-    [--tsa-ca FILE] [--json]
+        [--tsa-ca FILE] [--json]
 
-    python verify_ledger.py EXPORT --vkey LOG.vkey --day DAY ...    only the rows of these billing days; --every-day: none may be missing
+    python verify_ledger.py EXPORT --vkey LOG.vkey --day DAY ...
+        only the rows of these billing days; --every-day: none may be missing
 
-    python verify_ledger.py --proof PROOF.json --vkey LOG.vkey      one read or bill, from its row to a signed
-    checkpoint
+    python verify_ledger.py --proof PROOF.json --vkey LOG.vkey
+        one read or bill, from its row to a signed checkpoint
 
 ``--vkey`` is the log's verifier key as you were given it when the log began (one ``name+id+key`` line; a later key is
 believed only if the one before handed over to it inside the log). ``--checkpoint`` are checkpoints you kept: the log
@@ -61,8 +62,8 @@ SOURCES: dict[str, tuple[set[str], set[str]]] = {
 }
 # sources that are matched as a whole, not by billing day
 WHOLE = {"dead letters", "adjustments"}
-# source -> table -> (column with the row's leaf or None, encodings of that leaf, newest first). It stands here and is not read from the
-# export: nothing that decides what is checked may come from the thing that is checked.
+# source -> table -> (column with the row's leaf or None, encodings of that leaf, newest first). It stands here and is
+# not read from the export: nothing that decides what is checked may come from the thing that is checked.
 TABLES: dict[str, dict[str, tuple[str | None, tuple[str, ...]]]] = {
     "raw": {
         "raw.interval_day": ("payload_hash", ("mpi1",)),
@@ -407,7 +408,9 @@ def slots_of(row: Row) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
 
 
 def encode_validated(row: Row) -> bytes:
-    """Encoding mp-vee-row/1: a validated channel-day: its key and account, then little-endian values, codes and rule bits by slot."""
+    """Encoding mp-vee-row/1: a validated channel-day: its key and account, then little-endian values, codes and rule
+    bits by slot.
+    """
     names = ("service_point_id", "meter_id", "channel", "unit", "flow", "account_id", "tariff_id", "cycle_id")
     key = ["" if row[name] is None else row[name] for name in names] + ["true" if row["billed"] else "false"]
     values, codes, _, _ = slots_of(row)
@@ -494,7 +497,8 @@ def merged_registers(row: Row, payloads: list[Row]) -> list[str]:
     return [name for name in winner if name != "payloads" and row[name] != winner[name]]
 
 
-# table -> (its history, the key of a row within a billing day, what is wrong with a merged row, whether its hash is not its own)
+# table -> (its history, the key of a row within a billing day, what is wrong with a merged row, whether its hash is not
+# its own)
 MERGED: dict[str, tuple[str, tuple[str, ...], Callable[[Row, list[Row]], list[str]], bool]] = {
     "raw.interval_day": ("raw.interval_payload", ("meter_id", "channel"), merged_intervals, True),
     "raw.register_read": ("raw.register_payload", ("meter_id", "channel", "read_at"), merged_registers, False),
@@ -923,11 +927,11 @@ class Audit:
                 self.find("control totals", f"file {row['sha256']} ({row['file_name']}) does not balance")
 
     def rows(self) -> None:
-        """Every row has its leaf and every leaf its row, by source and billing day; content is hashed again, merged rows
-        are merged again, what follows from other columns is computed again.
+        """Every row has its leaf and every leaf its row, by source and billing day; content is hashed again, merged
+        rows are merged again, what follows from other columns is computed again.
 
-        The days are those the log has payload hashes of, or those the auditor asked for. Days of the log that the export has
-        no rows of are reported, and found with --every-day.
+        The days are those the log has payload hashes of, or those the auditor asked for. Days of the log that the
+        export has no rows of are reported, and found with --every-day.
         """
         filed: dict[str, list[Filed]] = {}
         wanted: set[tuple[str, str]] = set()
@@ -1052,7 +1056,9 @@ class Audit:
         yield from lines
 
     def contents(self, source: str, day: str, entries: Sequence[Filed]) -> None:
-        """Rows that an entry says the hash of as a whole are that still: which table, columns and rows, the signed entry says."""
+        """Rows that an entry says the hash of as a whole are that still: which table, columns and rows, the signed
+        entry says.
+        """
         said = [
             (index, self.said[index])
             for index, kind, _, _ in entries

@@ -146,7 +146,9 @@ def conclude(
 
 
 def lowest_and_sustained(hourly: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest hour and highest flow held for three hours of each row of (points, hours) flows; NaN where an hour is NaN."""
+    """Lowest hour and highest flow held for three hours of each row of (points, hours) flows; NaN where an hour
+    is NaN.
+    """
     lowest = hourly.min(axis=1)
     held = np.minimum(np.minimum(hourly[:, :-2], hourly[:, 1:-1]), hourly[:, 2:]).max(axis=1)
     return lowest, held

@@ -19,11 +19,12 @@ _LEAST_S: Final = 600
 
 
 def hourly_flows(reads: pl.DataFrame, start_s: int, end_s: int) -> dict[str, tuple[pl.Series, Floats]]:
-    """By unit: service points and their (points, hours) flows in whole units, of those whose dial was read hour by hour.
+    """By unit: service points and their (points, hours) flows in whole units, of those whose dial was read hour by
+    hour.
 
-    ``reads``: service_point_id, unit, at (UTC seconds), value (micro units, the multiplier applied) of one dial a service
-    point, sorted by service point and instant. A point with a longer distance between two reads anywhere in the day that
-    runs from ``start_s`` to ``end_s`` is left out, as is one whose dial went back: its lowest hour is unknown.
+    ``reads``: service_point_id, unit, at (UTC seconds), value (micro units, the multiplier applied) of one dial a
+    service point, sorted by service point and instant. A point with a longer distance between two reads anywhere in the
+    day that runs from ``start_s`` to ``end_s`` is left out, as is one whose dial went back: its lowest hour is unknown.
     """
     hours = -(-(end_s - start_s) // 3600)
     edges = np.minimum(start_s + 3600 * np.arange(hours + 1), end_s)
@@ -52,7 +53,8 @@ def _flows(
     """(points, hours) flows an hour, and which points have one in every hour."""
     first = np.searchsorted(number, np.arange(points))
     last = np.append(first[1:], number.size) - 1
-    # the day as far as reads enclose it: a dial read at 17 minutes past leaves the last minutes to the next day's first read
+    # the day as far as reads enclose it: a dial read at 17 minutes past leaves the last minutes to the next day's first
+    # read
     opens = np.maximum(edges[0], at[first])
     closes = np.minimum(edges[-1], at[last])
     inside = np.clip(edges[None, :], opens[:, None], closes[:, None])

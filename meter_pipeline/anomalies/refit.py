@@ -219,7 +219,9 @@ def _fit(
 
 
 def _digest(rows: pl.DataFrame) -> bytes:
-    """SHA-256 over the coefficients to twelve significant digits: the last bits of a sum may differ between machines."""
+    """SHA-256 over the coefficients to twelve significant digits: the last bits of a sum may differ between
+    machines.
+    """
     hasher = hashlib.sha256(b"mp-baselines/1")
     for name in sorted(rows.columns):
         column = rows[name]

@@ -1,5 +1,5 @@
-"""What people and meters do that a single day cannot show: tampering, stuck and reversed meters, and ordinary life distinguished
-apart from them.
+"""What people and meters do that a single day cannot show: tampering, stuck and reversed meters, and ordinary life
+distinguished apart from them.
 """
 
 from __future__ import annotations
@@ -87,10 +87,9 @@ def signature_flags(window: Window, limits: Thresholds = DEFAULT) -> tuple[pl.Da
 class NeighbourChecks:
     """What can only be judged beside the neighbours, who may lie in another part of the city's list.
 
-    ``rows`` are points that fell, with (rows,) evidence and the share of the neighbours' change below which it is a fall
-    (``limit``). Of everybody (points,): the ``change`` of level, whether it
-    can be ``judged``, the neighbourhood, and for outage flags (points, 14 days) what today's usage and expectation
-    were.
+    ``rows`` are points that fell, with (rows,) evidence and the share of the neighbours' change below which it is a
+    fall (``limit``). Of everybody (points,): the ``change`` of level, whether it can be ``judged``, the neighbourhood,
+    and for outage flags (points, 14 days) what today's usage and expectation were.
     """
 
     rows: Ints
@@ -187,11 +186,12 @@ class _Halves:
 
 
 def _halves(window: Window, rows: Ints, recent: Floats, before: Floats, limits: Thresholds) -> _Halves:
-    """A fall to about half, as when one of two phases is by-passed: thirteen judged days or more, a fifth of them at most
-    as high as before, their median below 58 %.
+    """A fall to about half, as when one of two phases is by-passed: thirteen judged days or more, a fifth of them at
+    most as high as before, their median below 58 %.
 
-    So shallow a fall is distinguished from ordinary life only on a steady meter: at least three weeks judged in the four
-    before the last three, a tenth of them at most as low; and what is missing is eight times what the days scatter by.
+    So shallow a fall is distinguished from ordinary life only on a steady meter: at least three weeks judged in the
+    four before the last three, a tenth of them at most as low; and what is missing is eight times what the days scatter
+    by.
     """
     last = window.tail(limits.fall_days)
     with np.errstate(invalid="ignore"):

@@ -36,8 +36,8 @@ class Thresholds:
     #: below this share of the expectation a building is empty rather than by-passed
     empty_ratio: float = 0.065
     fall_sigma: float = 5.0
-    #: a fall to half, of a meter that was steady for so many days: below this share of the level before, all but a fifth of
-    #: the days, and so many times what the days scatter by
+    #: a fall to half, of a meter that was steady for so many days: below this share of the level before, all but a
+    #: fifth of the days, and so many times what the days scatter by
     half_ratio: float = 0.58
     half_exceptions: float = 0.2
     half_history_days: int = 21

@@ -73,8 +73,8 @@ def _daily(path: Path, columns: tuple[str, ...], *, mean: bool) -> tuple[pl.Data
 def _each_once(read: pl.DataFrame, name: str) -> pl.DataFrame:
     """Rows without those that repeat a stamp and its value. Raises FileError where one stamp has two values.
 
-    Two rows of one day without a time are two answers to one question, not two halves of it. A stamp without a zone comes
-    twice in the hour that autumn repeats: a day with one such hour keeps both.
+    Two rows of one day without a time are two answers to one question, not two halves of it. A stamp without a zone
+    comes twice in the hour that autumn repeats: a day with one such hour keeps both.
     """
     twice = read.filter(pl.struct("stamp").is_duplicated())
     if not twice.height:
@@ -100,9 +100,9 @@ def read_pair(usage: Path, temperatures: Path) -> DailyPair:
     """Usage (columns date,value) beside temperature (date,temperature_f or date,temperature_c), over the days of the
     usage file.
 
-    Several stamps of a day are summed for usage and averaged for temperature, so hourly files do too. A row that is there
-    twice counts once. An empty value is a missing day. Raises FileError for a file that lacks the columns, has a line
-    that is not a date and a number, gives one stamp two values, or shares no day with the other.
+    Several stamps of a day are summed for usage and averaged for temperature, so hourly files do too. A row that is
+    there twice counts once. An empty value is a missing day. Raises FileError for a file that lacks the columns, has a
+    line that is not a date and a number, gives one stamp two values, or shares no day with the other.
     """
     used, _ = _daily(usage, ("value", "usage", "kwh", "therm", "gal", "m3"), mean=False)
     heat, unit = _daily(temperatures, ("temperature_f", "tempf", "temperature_c", "tempc"), mean=True)

@@ -126,7 +126,9 @@ def known_range(temperatures_f: Floats) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Profiles:
-    """Class profiles: coefficients of the class's mean usage by class code, and the class's own spread relative to it."""
+    """Class profiles: coefficients of the class's mean usage by class code, and the class's own spread relative
+    to it.
+    """
 
     coefficients: dict[str, Floats]
     relative_sigma: Floats

@@ -265,7 +265,8 @@ def _charge(
     kept, cost, missing = _cost(tariff, before, after, np.arange(n), rows.services)
     exceeded = (after["energy"] < 0).any(axis=1) & (rows.days_before + rows.first_day + 1 == rows.period_days)
     if exceeded.any():
-        # What is deducted may be ahead of the meter before it for some days, by their dials' steps, but not for a period.
+        # What is deducted may be ahead of the meter before it for some days, by their dials' steps, but not for a
+        # period.
         missing.append(exceptions(rows.services.filter(pl.Series(exceeded)), "deducts_exceed"))
     lines = tariff.day_keys
     day_amounts = np.zeros((len(kept), len(lines)), np.int64)
@@ -304,8 +305,8 @@ def _cost(
     wanted: npt.NDArray[np.int64],
     services: pl.DataFrame,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[pl.DataFrame]]:
-    """The services that could be priced, what each line of theirs costs, and those that could not. A service whose figures
-    fit no amount is found by halves, so that the others of its tariff are charged."""
+    """The services that could be priced, what each line of theirs costs, and those that could not. A service whose
+    figures fit no amount is found by halves, so that the others of its tariff are charged."""
     kept, missing = wanted, list[pl.DataFrame]()
     while True:
         try:

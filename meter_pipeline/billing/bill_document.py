@@ -1,7 +1,7 @@
 """A bill as a customer reads it, as plain data: what the page, the PDF and a print vendor's file are made from.
 
-The address is not kept here: a bill names the premise, and whoever prints it puts the customer system's name and address
-in that place.
+The address is not kept here: a bill names the premise, and whoever prints it puts the customer system's name and
+address in that place.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ def _line(
 
 
 def unit_rate(tariff: Tariff, line: Mapping[str, Any], currency: str) -> str | None:
-    """A line's price as a bill shows it: "0.11250 a kWh", "12.00 a month", "6 %"; None where no one price makes its amount
-    (a price that changed with an attribute, a cap, a proration).
+    """A line's price as a bill shows it: "0.11250 a kWh", "12.00 a month", "6 %"; None where no one price makes its
+    amount (a price that changed with an attribute, a cap, a proration).
 
     The price is taken from the tariff and held against the line: quantity times price must be the amount to within one
     smallest coin, so that what the customer multiplies is what was charged.
@@ -232,8 +232,8 @@ def _civil(instant: datetime, zone: ZoneInfo) -> date:
 def _made_from(
     segment: Mapping[str, Any], days: pl.DataFrame, rows: pl.DataFrame, reads: Sequence[Mapping[str, Any]]
 ) -> str:
-    """In one sentence: what the usage rests on. Between two actual dials the use is measured, whatever is said of how it
-    spread over the days."""
+    """In one sentence: what the usage rests on. Between two actual dials the use is measured, whatever is said of how
+    it spread over the days."""
     estimated = int(days["estimated"].sum()) if days.height else 0
     by_dial = [r for r in rows.to_dicts() if not r["intervals_billed"]]
     bounded = bool(by_dial) and all(

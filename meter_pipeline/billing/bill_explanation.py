@@ -1,7 +1,7 @@
 """One bill's arithmetic, step by step: what ``meter-pipeline tariffs explain`` prints.
 
-The bill is priced by the functions that price a city's statements, rounded as they are; each line's text is made from the
-tariff and the line's quantity, so that a person can follow it with a pocket calculator.
+The bill is priced by the functions that price a city's statements, rounded as they are; each line's text is made from
+the tariff and the line's quantity, so that a person can follow it with a pocket calculator.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _KEY = ("T", 1)
 
 @dataclass(frozen=True, slots=True)
 class BillUse:
-    """What a bill is for: a month, or some days from its first on; use and exports by period and peaks by register, in the
-    tariff's unit and in kW; what the service has."""
+    """What a bill is for: a month, or some days from its first on; use and exports by period and peaks by register, in
+    the tariff's unit and in kW; what the service has."""
 
     start: date
     days: int | None = None
@@ -70,7 +70,9 @@ class Step:
 
 
 def explain_bill(tariff: Tariff, use: BillUse) -> list[Step]:
-    """The bill's lines, in order. Raises TariffRefusedError where a name is unknown or the tariff needs more than is given."""
+    """The bill's lines, in order. Raises TariffRefusedError where a name is unknown or the tariff needs more than is
+    given.
+    """
     missing = sorted(name for name in tariff.attributes if not use.attributes.get(name))
     if missing:
         raise TariffRefusedError("charges.by", f"needs the service's {', '.join(missing)}: give --attribute NAME=VALUE")

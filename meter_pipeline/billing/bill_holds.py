@@ -56,8 +56,8 @@ def billed_by_legacy(
 @dataclass(frozen=True, slots=True)
 class Period:
     """A cycle's billing period as statements are issued for it. ``wanted``: its segments that have no statement yet;
-    ``runs``: its stretches (billing/segments.py); ``revised``: accounts with later reads of days in sealed months, which
-    are priced from their revisions."""
+    ``runs``: its stretches (billing/segments.py); ``revised``: accounts with later reads of days in sealed months,
+    which are priced from their revisions."""
 
     cycle_id: str
     start: date
@@ -159,7 +159,8 @@ def _true_ups(database: Database, period: Period) -> pl.DataFrame:
 
 
 def _earlier(database: Database, reference: Reference, period: Period) -> pl.DataFrame:
-    """Accounts whose statement before this one is not issued: what it carries (a credit, a ratchet's peak) is not known.
+    """Accounts whose statement before this one is not issued: what it carries (a credit, a ratchet's peak) is not
+    known.
 
     The statement before is that of the same account at the service point for the day before the stretch begins,
     whatever tariff or cycle it was on. A period that had begun before the first day that was ever billed here is not

@@ -1,4 +1,6 @@
-"""Bills as PDF, one or a whole run in one file for a print vendor: letter or A4 pages, each bill on pages of its own."""
+"""Bills as PDF, one or a whole run in one file for a print vendor: letter or A4 pages, each bill on pages of
+its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Issuing a billing period's statements: read the positions, price, hold back what must wait, write, reconcile, record."""
+"""Issuing a billing period's statements: read the positions, price, hold back what must wait, write, reconcile,
+record.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ from meter_pipeline.postgres.reading import reading
 @dataclass(slots=True)
 class StatementOutcome:
     """What issuing a period's statements did; money in millionths. ``accounts``: those whose statement was issued now.
-    ``exceptions``: reason -> accounts that wait. ``estimate_streaks``: accounts issued, or to be, that stand on a run of estimates of STREAK_DAYS or more."""
+    ``exceptions``: reason -> accounts that wait. ``estimate_streaks``: accounts issued, or to be, that stand on a run
+    of estimates of STREAK_DAYS or more."""
 
     cycle_id: str
     period_start: date

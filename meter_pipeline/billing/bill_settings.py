@@ -1,4 +1,6 @@
-"""What a utility prints on its bills beside what it charges: due date, messages. Read from bill.toml in the deployment."""
+"""What a utility prints on its bills beside what it charges: due date, messages. Read from bill.toml in the
+deployment.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class BillSettings:
-    """``due_days``: days from issue to due. ``pay_to``: lines of the remittance address. ``contact``: who answers questions."""
+    """``due_days``: days from issue to due. ``pay_to``: lines of the remittance address. ``contact``: who answers
+    questions.
+    """
 
     due_days: int = DUE_DAYS
     pay_to: tuple[str, ...] = ()

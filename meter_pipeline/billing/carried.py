@@ -1,7 +1,7 @@
 """What one statement carries into the next: net metering credit, in units and in money, and the peaks of ratchets.
 
-The next statement may be on another tariff or another billing cycle, and a period may hold two stretches of one service:
-what is left of the first goes into the second.
+The next statement may be on another tariff or another billing cycle, and a period may hold two stretches of one
+service: what is left of the first goes into the second.
 """
 
 from __future__ import annotations

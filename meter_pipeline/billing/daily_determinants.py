@@ -21,8 +21,9 @@ def fill_daily(
     seen: npt.NDArray[np.bool_],
     bound: DayServices,
 ) -> pl.DataFrame:
-    """Usage known only as a day's total, that of registers alone: enough for a tariff without demand whose periods do not
-    divide the day. It comes on top of intervals, as on the day on which a register gives way to an interval meter."""
+    """Usage known only as a day's total, that of registers alone: enough for a tariff without demand whose periods do
+    not divide the day. It comes on top of intervals, as on the day on which a register gives way to an interval meter.
+    """
     services = work.services
     joined = daily.join(
         services.select("service_point_id", "account_id", pl.int_range(pl.len(), dtype=pl.Int64).alias("at")),
@@ -70,8 +71,8 @@ def fill_daily(
 def _with_demand(
     group: DayGroup, part: pl.DataFrame, flow: str, work: DayWork
 ) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
-    """Days' totals of services of a tariff with demand: those whose demand dials register all of it, and the exceptions of
-    the others."""
+    """Days' totals of services of a tariff with demand: those whose demand dials register all of it, and the exceptions
+    of the others."""
     tariff = group.tariff
     dials = {} if tariff.counts_reactive or flow != "import" else dials_of(work.extras.demand, part["service_point_id"])
     at = (work.day, work.zone, tariff.is_holiday(work.day, work.holidays))
@@ -92,7 +93,8 @@ def _with_demand(
 def _fill_dials(group: DayGroup, part: pl.DataFrame, unit: str, flow: str, work: DayWork) -> pl.DataFrame:
     """Days of services whose registers count by time of use: each register's use in the period that holds its hours.
 
-    Returns those that need intervals: a register counts hours of several periods, or the registers do not add up to the day.
+    Returns those that need intervals: a register counts hours of several periods, or the registers do not add up to the
+    day.
     """
     factor = conversion(unit, group.tariff, work.day)
     if flow != "import" or work.extras.dials is None or factor is None:

@@ -51,7 +51,8 @@ class BillingOutcome:
     """What billing a day made of it. Money in millionths of the currency.
 
     ``changed``: service points written; ``carried``: later days whose charges moved with it; ``sealed``: the day's
-    month is sealed, so that differences went to billing.determinant_revision. ``reconciliation``: the day's reconciliation checks.
+    month is sealed, so that differences went to billing.determinant_revision. ``reconciliation``: the day's
+    reconciliation checks.
     ``exceptions``: reason -> services. ``streaks``: services that have been nothing but estimates for
     reconcile.STREAK_DAYS or more. ``adjustments``: proposed because the day moved under statements that were issued
     (``statements_touched``).
@@ -101,8 +102,8 @@ def bill_billing_day(
     that was billed before is compared row by row and only what changed is written; charges of later days that stand on
     it are brought forward, and adjustments of statements already issued from it are proposed. The day is worked through
     in ``shards`` ranges of service points (0: of SERVICES_PER_SHARD): the next is read and the last written while one
-    is computed. How many there are changes no byte. Raises psycopg errors, and control.pause_check.PausedError where a pause is
-    raised before it writes.
+    is computed. How many there are changes no byte. Raises psycopg errors, and control.pause_check.PausedError where a
+    pause is raised before it writes.
     """
     outcome = BillingOutcome(day)
     with _sessions(database, calendar, outcome, clock, actor) as run:

@@ -23,8 +23,8 @@ DAILY_SCHEMA: Final = pl.Schema(
     {"service_point_id": pl.String, "flow": pl.String, "unit": pl.String, "quantity": pl.Int64, "estimated": pl.Boolean}
 )
 
-#: What time-of-use registers of a service without intervals counted on a day, a row for each stretch of hours they count
-#: on such a day; quantity in micro base units.
+#: What time-of-use registers of a service without intervals counted on a day, a row for each stretch of hours they
+#: count on such a day; quantity in micro base units.
 DIALS_SCHEMA: Final = pl.Schema(
     {
         "service_point_id": pl.String,
@@ -76,8 +76,9 @@ class DayGroup:
     """The services of one tariff version on a day. Rows align with ``rows`` (positions in the bound services frame).
 
     ``energy`` and ``export`` (n, periods) in millionths of the tariff's unit; ``peaks`` (n, registers) in millionths of
-    a kW (or what the register measures) and ``peak_slots`` the slot in which each began (-1: none); ``source`` (n,) the usage in micro base units of
-    the meter; ``estimated``, ``missing`` and ``slots`` (n,) count intervals (a day's total counts as one).
+    a kW (or what the register measures) and ``peak_slots`` the slot in which each began (-1: none); ``source`` (n,) the
+    usage in micro base units of the meter; ``estimated``, ``missing`` and ``slots`` (n,) count intervals (a day's total
+    counts as one).
     """
 
     tariff_id: str
@@ -179,8 +180,8 @@ def blank_group(tariff_id: str, version: int, tariff: Tariff, rows: npt.NDArray[
 
 @dataclass(frozen=True, slots=True)
 class DayExtras:
-    """What some tariffs ask of a day beyond usage. ``dials``: DIALS_SCHEMA, by which a day without intervals is divided among
-    periods; ``demand``: demand_dials.DEMAND_SCHEMA; ``reactive``: intervals of reactive energy."""
+    """What some tariffs ask of a day beyond usage. ``dials``: DIALS_SCHEMA, by which a day without intervals is divided
+    among periods; ``demand``: demand_dials.DEMAND_SCHEMA; ``reactive``: intervals of reactive energy."""
 
     dials: pl.DataFrame | None = None
     demand: pl.DataFrame | None = None
@@ -191,8 +192,8 @@ class DayExtras:
 class DayWork:
     """What filling a day's groups needs, and what it finds.
 
-    ``within``: a service's row in its group; ``apart``: usage of services with demand whose meters have intervals of several
-    lengths, by group: row in the group, interval length and the day's values.
+    ``within``: a service's row in its group; ``apart``: usage of services with demand whose meters have intervals of
+    several lengths, by group: row in the group, interval length and the day's values.
     """
 
     services: pl.DataFrame

@@ -17,8 +17,8 @@ from meter_pipeline.vee import register_tolerance
 
 @dataclass(frozen=True, slots=True)
 class SourceRows:
-    """What a day's reconciliation checks compare that billing does not write: reads, validated rows, and the positions of
-    the day before."""
+    """What a day's reconciliation checks compare that billing does not write: reads, validated rows, and the positions
+    of the day before."""
 
     files: list[checks.Row]
     channel_days: list[checks.Row]

@@ -153,7 +153,8 @@ def charges_of(shard: ShardInput, calendar: BillingCalendar, day: date, holidays
     )
 
 
-#: Ten billion units in a day, more than any utility delivers: sums over a year and a city of what is below fit a bigint.
+#: Ten billion units in a day, more than any utility delivers: sums over a year and a city of what is below fit a
+#: bigint.
 LARGEST_DAY: Final = 10**16
 
 

@@ -22,8 +22,8 @@ _EXACT: Final = 1 << 53
 
 
 def demand_window(tariff: Tariff, interval_minutes: int) -> int | None:
-    """Intervals in a demand window; None where the window can't be made of them. Without ``demand_minutes`` an interval is
-    the window."""
+    """Intervals in a demand window; None where the window can't be made of them. Without ``demand_minutes`` an interval
+    is the window."""
     if tariff.demand_minutes is None:
         return 1
     whole, rest = divmod(tariff.demand_minutes, interval_minutes)
@@ -73,7 +73,8 @@ def bucket_sums(
     values: npt.NDArray[np.int64], columns: Sequence[npt.NDArray[np.int64]]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """As ``buckets``, and each row's sum, in one pass over a city's day: a matrix product of blocks that stay in the
-    processor's cache, in doubles. Sums of whole numbers below 2**53 are exact in doubles; larger ones are added as before.
+    processor's cache, in doubles. Sums of whole numbers below 2**53 are exact in doubles; larger ones are added as
+    before.
 
     20,000 rows of 96 slots: 6 ms instead of 20 for the columns and the sum one after the other.
     """
@@ -121,8 +122,8 @@ def peaks_of(
 
 
 def whole_day_period(tariff: Tariff, zone: str, day: date, holiday: bool) -> int | None:
-    """The period that holds all of a day: the season's in a rate whose periods are seasons. None where the day has several
-    periods."""
+    """The period that holds all of a day: the season's in a rate whose periods are seasons. None where the day has
+    several periods."""
     if len(tariff.schedule.periods) == 1:
         return 0
     held = {tariff.schedule.period(moment, holiday) for moment in local_clock(zone, day, 15)}
@@ -130,7 +131,9 @@ def whole_day_period(tariff: Tariff, zone: str, day: date, holiday: bool) -> int
 
 
 def hours_period(tariff: Tariff, zone: str, day: date, holiday: bool, hours: Sequence[tuple[int, int]]) -> int | None:
-    """The period that holds all of some hours of a day (minutes after midnight, from and to); None where there are several."""
+    """The period that holds all of some hours of a day (minutes after midnight, from and to); None where there are
+    several.
+    """
     moments = (m for m in local_clock(zone, day, 15) if any(a <= m.hour * 60 + m.minute < b for a, b in hours))
     held = {tariff.schedule.period(moment, holiday) for moment in moments}
     return held.pop() if len(held) == 1 else None

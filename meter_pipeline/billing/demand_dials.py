@@ -1,7 +1,7 @@
 """Dials that register the highest demand since they were reset: kW without intervals.
 
-A read counts on the last billing day that ended by its time: at midnight, or in the morning after, it is the demand of the
-days before. The bill takes the highest of its period.
+A read counts on the last billing day that ended by its time: at midnight, or in the morning after, it is the demand of
+the days before. The bill takes the highest of its period.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from meter_pipeline.billing.day_slots import hours_period
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, exceptions
 from meter_pipeline.billing.tariffs.model import Tariff
 
-#: Demand dials of a day: a row for each dial and stretch of hours that it counts on such a day, nulls where it counts all;
-#: ``demand`` in millionths of a kW, null where none was read for the day; ``last_day``: the latest day before on which a read
-#: counts, of the CLOSING_DAYS before.
+#: Demand dials of a day: a row for each dial and stretch of hours that it counts on such a day, nulls where it counts
+#: all; ``demand`` in millionths of a kW, null where none was read for the day; ``last_day``: the latest day before on
+#: which a read counts, of the CLOSING_DAYS before.
 DEMAND_SCHEMA: Final = pl.Schema(
     {
         "service_point_id": pl.String,
@@ -46,8 +46,8 @@ def dials_of(demand: pl.DataFrame | None, points: pl.Series) -> dict[str, pl.Dat
 def fill_demand(
     tariff: Tariff, row: int, dials: pl.DataFrame, peaks: npt.NDArray[np.int64], at: tuple[date, str, bool]
 ) -> bool:
-    """Writes the day's demand of one service into ``peaks`` (n, registers) at ``row``. ``at``: day, zone and whether it is a
-    holiday. Returns whether every register that counts kW has a dial."""
+    """Writes the day's demand of one service into ``peaks`` (n, registers) at ``row``. ``at``: day, zone and whether it
+    is a holiday. Returns whether every register that counts kW has a dial."""
     day, zone, holiday = at
     every = True
     for r, register in enumerate(tariff.registers):

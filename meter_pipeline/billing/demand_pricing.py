@@ -1,4 +1,6 @@
-"""What demand costs: the billing demand of a charge, with ratchets, kVA, excess kVAr and power factor, and its blocks."""
+"""What demand costs: the billing demand of a charge, with ratchets, kVA, excess kVAr and power factor, and its
+blocks.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,8 @@ def peaks(position: PeriodPosition) -> Whole:
 
 
 def billing_peak(position: PeriodPosition, charge: DemandCharge) -> Whole:
-    """The demand that is charged: the register's own, raised for a low power factor or to a share of another measure, what is
-    above a share of another, or the ratchet's floor."""
+    """The demand that is charged: the register's own, raised for a low power factor or to a share of another measure,
+    what is above a share of another, or the ratchet's floor."""
     peak: Whole = peaks(position)[:, charge.register]
     if charge.power_factor is not None:
         peak = adjusted(charge.power_factor, peak, _used(position), peaks(position)[:, charge.power_factor.kvarh])

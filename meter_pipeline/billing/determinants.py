@@ -40,7 +40,8 @@ def _combined(matrix: DayMatrix, services: pl.DataFrame) -> tuple[npt.NDArray[An
         "unit",
     )
     if keys["service_point_id"].equals(services["service_point_id"]):
-        # One row for each service, in their order: what a city's day nearly is, and a join of it costs as much as its sums.
+        # One row for each service, in their order: what a city's day nearly is, and a join of it costs as much as its
+        # sums.
         return np.arange(keys.height), keys.with_columns(pl.col("row").alias("at")), keys.clear()
     joined = keys.join(
         services.select("service_point_id", pl.int_range(pl.len(), dtype=pl.Int64).alias("at")),
@@ -114,7 +115,9 @@ def day_determinants(
 
 @dataclass(frozen=True, slots=True)
 class _MatrixRows:
-    """A matrix's rows by service, flow and unit: ``starts`` begins each of those, in the order ``order`` gives the rows."""
+    """A matrix's rows by service, flow and unit: ``starts`` begins each of those, in the order ``order`` gives the
+    rows.
+    """
 
     matrix: DayMatrix
     order: npt.NDArray[Any]
@@ -144,8 +147,8 @@ def _in_several(read: Sequence[pl.DataFrame], services: int) -> npt.NDArray[np.b
 def _together(group: DayGroup, work: DayWork) -> None:
     """Peaks of services whose meters have several interval lengths: what all of them used in the same window.
 
-    Ten kW on an hourly meter and ten on a quarter-hour one in the same hour are twenty. Without a declared window it is the
-    longest of their intervals.
+    Ten kW on an hourly meter and ten on a quarter-hour one in the same hour are twenty. Without a declared window it is
+    the longest of their intervals.
     """
     found = work.apart.pop(id(group), [])
     for target in sorted({row for row, _, _ in found}):

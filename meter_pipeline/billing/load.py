@@ -1,7 +1,7 @@
 """A customer's load from a CSV file: interval starts and quantities, laid out by local day.
 
-Stamps with an offset are converted to a zone where one is given; stamps without one are local wall-clock times. Quantities
-are net: negative ones are exports. A second column may hold exports of their own, and kvarh reactive energy.
+Stamps with an offset are converted to a zone where one is given; stamps without one are local wall-clock times.
+Quantities are net: negative ones are exports. A second column may hold exports of their own, and kvarh reactive energy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import numpy.typing as npt
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.units import base_unit
 
-#: Quantities of a load are kept to a billionth of the unit: spreadsheets and programs write 601.1999999999999 for 601.2.
+#: Quantities of a load are kept to a billionth of the unit: spreadsheets and programs write 601.1999999999999 for
+#: 601.2.
 LOAD_SCALE: Final = 10**9
 _DAY: Final = 1440
 #: Columns that hold the quantity, and that hold exports apart.
@@ -37,8 +38,8 @@ class LoadRefusedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LoadDay:
-    """A local day's usage and exports, a value a slot, in 1/LOAD_SCALE of the load's unit; ``reactive``: kVArh, where the load
-    has them."""
+    """A local day's usage and exports, a value a slot, in 1/LOAD_SCALE of the load's unit; ``reactive``: kVArh, where
+    the load has them."""
 
     day: date
     imports: npt.NDArray[np.int64]
@@ -71,7 +72,9 @@ class _Row:
 
 
 def _stamp(text: str, zone: ZoneInfo | None, line: int) -> datetime:
-    """A sortable instant. Wall-clock times without a zone to put them in are read as UTC, whose days all have 24 hours."""
+    """A sortable instant. Wall-clock times without a zone to put them in are read as UTC, whose days all have
+    24 hours.
+    """
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError as error:

@@ -17,8 +17,8 @@ def with_missing_usage(
     database: Database, calendar: BillingCalendar, day: date, bound: DayServices, found: pl.DataFrame
 ) -> pl.DataFrame:
     """A day's exceptions with ``usage_missing`` for the services that have a meter and no value for some or all of the
-    day, and for those to which such usage is added or of which it is taken off. ``bound``: the services billed; ``found``:
-    exceptions so far, in which no usage at all is ``no_usage``.
+    day, and for those to which such usage is added or of which it is taken off. ``bound``: the services billed;
+    ``found``: exceptions so far, in which no usage at all is ``no_usage``.
 
     Without a meter there is nothing to use (fixed charges only), and a service that is inactive or disconnected need
     not report.

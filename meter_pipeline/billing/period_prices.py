@@ -22,9 +22,9 @@ from meter_pipeline.set_aside import apart
 
 @dataclass(frozen=True, slots=True)
 class PeriodPrices:
-    """Statements of a period before they are written. ``wanted``: their segments; ``accrued``: account_id and the sum of
-    its days' charges from the usage known now, of accounts priced from revisions; ``faults``: accounts that must wait
-    after all (HOLD_SCHEMA)."""
+    """Statements of a period before they are written. ``wanted``: their segments; ``accrued``: account_id and the sum
+    of its days' charges from the usage known now, of accounts priced from revisions; ``faults``: accounts that must
+    wait after all (HOLD_SCHEMA)."""
 
     wanted: pl.DataFrame
     priced: Priced

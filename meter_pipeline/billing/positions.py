@@ -38,8 +38,8 @@ def matrix(column: pl.Series, width: int) -> npt.NDArray[np.int64]:
 
 
 def micro_of(texts: pl.Series) -> npt.NDArray[np.int64]:
-    """Decimal texts as millionths; -1 where there is none, or none that is a number: such a service is an exception of its
-    own. Attributes are few and short: a loop over the distinct ones."""
+    """Decimal texts as millionths; -1 where there is none, or none that is a number: such a service is an exception of
+    its own. Attributes are few and short: a loop over the distinct ones."""
     known = {text: _micro(text) for text in texts.unique().to_list()}
     return np.array([known[t] for t in texts.to_list()], np.int64)
 
@@ -59,11 +59,12 @@ def text_array(column: pl.Series) -> npt.NDArray[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """List columns of positions that may have been written under another version of the tariff, laid out as ``tariff``'s.
+    """List columns of positions that may have been written under another version of the tariff, laid out as
+    ``tariff``'s.
 
-    ``versions``: under which each row was written, null where there is none. Usage of a period that this version does not
-    have counts in its default period, so that a tier's position and the sum go on; peaks of a register that it does not have
-    are left behind.
+    ``versions``: under which each row was written, null where there is none. Usage of a period that this version does
+    not have counts in its default period, so that a tier's position and the sum go on; peaks of a register that it does
+    not have are left behind.
     """
 
     tariff: Tariff
@@ -102,9 +103,9 @@ class Aligned:
 def netted(
     tariff: Tariff, energy: Whole, export: Whole, carry: Whole, scale: int = QUANTITY_SCALE
 ) -> tuple[Whole, Whole]:
-    """Energy that is charged for and exports that nothing was set against: under net metering what is left of each after
-    the other and the credit carried in, period by period; otherwise both as they are. Use in whole units is rounded, or what is
-    short of one is left to the next bill."""
+    """Energy that is charged for and exports that nothing was set against: under net metering what is left of each
+    after the other and the credit carried in, period by period; otherwise both as they are. Use in whole units is
+    rounded, or what is short of one is left to the next bill."""
     if tariff.whole_units is not None:
         step = int(tariff.whole_units * scale)
         if not tariff.carries_remainder:

@@ -1,4 +1,6 @@
-"""The power factor of a bill's usage, kWh over the root of kWh squared and kVArh squared, and what a tariff makes of it."""
+"""The power factor of a bill's usage, kWh over the root of kWh squared and kVArh squared, and what a tariff makes of
+it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ def power_factor(kwh: Whole, kvarh: Whole, places: int) -> Whole:
 def surcharge(rule: PowerFactorRule, factor: Whole) -> tuple[Whole, Whole | int]:
     """What is added to an amount or a demand for a low power factor, as a fraction of it: numerator and denominator.
 
-    ``ratio``: target over power factor, less one. ``points``: ``percent`` for each hundredth by which it is below the target.
+    ``ratio``: target over power factor, less one. ``points``: ``percent`` for each hundredth by which it is below the
+    target.
     """
     one = 10**rule.places
     target, places = scaled(rule.target)

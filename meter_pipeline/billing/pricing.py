@@ -89,8 +89,8 @@ MONTH_DAYS: Final = Decimal("30.42")
 
 
 def period_months(period_days: Whole) -> Whole:
-    """Whole months in billing periods: the nearest number to their length, at least one. A monthly amount is owed once for
-    a period of up to 45 days, twice for a bimonthly one, three times for a quarter."""
+    """Whole months in billing periods: the nearest number to their length, at least one. A monthly amount is owed once
+    for a period of up to 45 days, twice for a bimonthly one, three times for a quarter."""
     months: Whole = np.maximum(1, (product(period_days, 20_000) + 304_375) // 608_750).astype(np.int64)
     return months
 
@@ -235,7 +235,9 @@ class Pricer:
     def _season(
         self, charge: UsageCharge, variant: tuple[Ladder, ...], energy: Whole, days: Whole, at: _Rows
     ) -> list[list[tuple[Whole, Whole]]]:
-        """Amount and quantity of each tier of a season's periods: tiers fill by the season's usage and grow with its days."""
+        """Amount and quantity of each tier of a season's periods: tiers fill by the season's usage and grow with its
+        days.
+        """
         whole = total([energy[:, p] for p in at.season])
         together = charge.one_price and len(at.season) > 1
         running: Whole = np.zeros(len(energy), np.int64)
@@ -426,7 +428,9 @@ class Pricer:
         return result
 
     def _percentage(self, charge: PercentCharge, base: Whole) -> Whole:
-        """A percentage of some money: one that is given, one that changes on days, or what a low power factor makes it."""
+        """A percentage of some money: one that is given, one that changes on days, or what a low power factor
+        makes it.
+        """
         if charge.power_factor is not None:
             share, whole = low_power_factor(self.position, charge.power_factor)
             return self.money(product(base, share), whole, self.places, charge.rounding)

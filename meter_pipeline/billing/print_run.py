@@ -1,4 +1,6 @@
-"""A period's bills for a print vendor: one PDF, the same bills as JSON Lines, an index, and a manifest to check them by."""
+"""A period's bills for a print vendor: one PDF, the same bills as JSON Lines, an index, and a manifest to check them
+by.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ _INDEX: Final = ("statement_id", "account_id", "premise_ids", "first_page", "pag
 def print_period(
     database: Database, deployment: Settings, cycle_id: str, period_end: date, folder: Path, *, page: str = "letter"
 ) -> dict[str, Any]:
-    """Write bills.pdf, bills.jsonl, index.csv and manifest.json of a cycle's period into a folder; returns the manifest.
+    """Write bills.pdf, bills.jsonl, index.csv and manifest.json of a cycle's period into a folder; returns the
+    manifest.
 
     ``period_end``: the day after the period's last. Raises ValueError where no statement of the period is issued.
     """

@@ -1,8 +1,9 @@
 """One tariff on one load: what ``meter-pipeline tariffs price`` prints.
 
 A synthetic account with one service is billed by calendar months, by the same functions that bill a city: a day's
-determinants, segments from position to position, what one bill carries into the next. Amounts are exact (12 decimals), not
-rounded by line: published figures are compared with them to the cent. A month that the load covers in part is a whole one.
+determinants, segments from position to position, what one bill carries into the next. Amounts are exact (12 decimals),
+not rounded by line: published figures are compared with them to the cent. A month that the load covers in part is a
+whole one.
 """
 
 from __future__ import annotations

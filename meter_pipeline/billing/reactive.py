@@ -1,6 +1,7 @@
 """What reactive energy adds to a day's determinants: kVA and kVAr demand, and kVArh, in a tariff's registers.
 
-kVA is the root of kW squared and kVAr squared of the same window. Figures are exact: squares in whole numbers, one rounding.
+kVA is the root of kW squared and kVAr squared of the same window. Figures are exact: squares in whole numbers, one
+rounding.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from meter_pipeline.calendar import local_clock
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 
 Numbers = npt.NDArray[np.int64]
-#: Unit of the channels that count reactive energy, and their flows that are billed: reactive energy delivered with the load.
+#: Unit of the channels that count reactive energy, and their flows that are billed: reactive energy delivered with the
+#: load.
 REACTIVE_UNIT: Final = "kVArh"
 REACTIVE_FLOWS: Final = ("import", "other")
 #: Squares of two numbers below this fit a machine word together.

@@ -69,7 +69,9 @@ def bill_page(bill: dict[str, Any]) -> str:
 def statement_page(
     database: Database, statement_id: str, utility: str, zone: str = "UTC", folder: Path | None = None
 ) -> str | None:
-    """The HTML page of an issued statement, or None where there is none. ``folder``: the deployment's, for bill.toml."""
+    """The HTML page of an issued statement, or None where there is none. ``folder``: the deployment's, for
+    bill.toml.
+    """
     settings = read_bill_settings(folder) if folder else BillSettings()
     bills = bill_documents(database, [statement_id], utility, zone, settings)
     return bill_page(bills[0]) if bills else None

@@ -132,8 +132,8 @@ class Reference:
 @dataclass(frozen=True, slots=True)
 class DayServices:
     """The services of a day, sorted by service point; their tariffs; what can't be billed; how the lists of positions
-    under other versions of these tariffs are laid out, where they are laid out otherwise; and the usage that is billed at
-    another service point (PART_SCHEMA)."""
+    under other versions of these tariffs are laid out, where they are laid out otherwise; and the usage that is billed
+    at another service point (PART_SCHEMA)."""
 
     services: pl.DataFrame
     tariffs: dict[tuple[str, int], Tariff]

@@ -1,8 +1,8 @@
 """What a part of a bill costs: the lines from one position to a later one, priced from exact amounts and rounded once.
 
 A bill is cut where its rate changes: by a new version of the tariff, or by an attribute it depends on (a larger meter).
-Each part's line is its own quantity at its own rate; what only the whole bill can know (a minimum charge, the rounding of
-its total) is counted in the last part, from what the parts before it came to.
+Each part's line is its own quantity at its own rate; what only the whole bill can know (a minimum charge, the rounding
+of its total) is counted in the last part, from what the parts before it came to.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from meter_pipeline.billing.tariffs.model import (
 
 @dataclass(slots=True)
 class EarlierParts:
-    """What the earlier parts of n bills came to, in stored money: by charge code, and what their minimum charges asked for;
-    ``exact`` (in 10**-12) and ``rounded``: their lines without minimum charges."""
+    """What the earlier parts of n bills came to, in stored money: by charge code, and what their minimum charges asked
+    for; ``exact`` (in 10**-12) and ``rounded``: their lines without minimum charges."""
 
     by_code: dict[str, Whole] = field(default_factory=dict)
     least: dict[str, Whole] = field(default_factory=dict)
@@ -38,8 +38,8 @@ class EarlierParts:
 
 @dataclass(frozen=True, slots=True)
 class PartLines:
-    """A part's lines: ``money`` (n, lines) and the quantity behind each line; ``rounding`` (n,) what brings the bill to its
-    exact total, rounded once; ``came_to``: this part and those before it, for the next."""
+    """A part's lines: ``money`` (n, lines) and the quantity behind each line; ``rounding`` (n,) what brings the bill to
+    its exact total, rounded once; ``came_to``: this part and those before it, for the next."""
 
     money: Whole
     quantities: list[Whole | None]
@@ -153,8 +153,8 @@ def _top_up(lines: Pricer, charge: MinimumCharge, least: Whole, earlier: Earlier
 
 
 def _settled(tariff: Tariff, lines: Pricer, came_to: EarlierParts) -> Whole:
-    """What brings the bill to its exact total rounded once: nothing where lines are rounded by declared rules, nor where a
-    minimum charge already sets the total."""
+    """What brings the bill to its exact total rounded once: nothing where lines are rounded by declared rules, nor
+    where a minimum charge already sets the total."""
     n = lines.position.size
     nothing = np.zeros(n, np.int64)
     if tariff.rounding.of == "line" or any(getattr(c, "rounding", None) is not None for c in tariff.charges):

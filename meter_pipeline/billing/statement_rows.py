@@ -156,7 +156,8 @@ def write(
 def segment_rows(
     database: Database, segments: pl.DataFrame, wanted: pl.DataFrame, period: tuple[str, date, date]
 ) -> pl.DataFrame:
-    """Priced segments as rows of billing.statement_segment: account_id and SEGMENT_COLUMNS, lists as the text of arrays.
+    """Priced segments as rows of billing.statement_segment: account_id and SEGMENT_COLUMNS, lists as the text of
+    arrays.
 
     ``wanted``: the segments as they were asked for; ``period``: cycle, first day and the day after the last.
     """

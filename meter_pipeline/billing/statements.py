@@ -99,7 +99,9 @@ def _arrays(rows: pl.DataFrame, prefix: str, tariff: Tariff, period: Period, hel
 
 @dataclass(frozen=True, slots=True)
 class _Segments:
-    """Some segments' money: (n, lines), in stored money, the quantities behind them, and what the end added by cause."""
+    """Some segments' money: (n, lines), in stored money, the quantities behind them, and what the end added by
+    cause.
+    """
 
     money: npt.NDArray[Any]
     quantities: list[Whole | None]
@@ -164,9 +166,9 @@ def price_segments(
     """Lines of every segment.
 
     ``rows``: segments with the position at their end (CHARGE_SCHEMA's columns), the position before their start (the
-    same, ``before_`` prefixed, null at a stretch's start), ``carry_in``, ``credit_in`` and ``history_in``, ``year_lines``
-    and ``year_days`` (what the billing year's earlier statements charged and covered, null where none) and the service's
-    attributes. A tariff that can't be applied refuses its own accounts.
+    same, ``before_`` prefixed, null at a stretch's start), ``carry_in``, ``credit_in`` and ``history_in``,
+    ``year_lines`` and ``year_days`` (what the billing year's earlier statements charged and covered, null where none)
+    and the service's attributes. A tariff that can't be applied refuses its own accounts.
     """
     period = Period(period_start, period_end, tariffs)
     stretch = ["account_id", "service_point_id", "tariff_id", "stretch_start"]

@@ -1,8 +1,8 @@
-"""Usage that is billed at another service point: totalised meters, whose sum is billed, and deduct meters, whose usage is
-taken off that of the meter before them.
+"""Usage that is billed at another service point: totalised meters, whose sum is billed, and deduct meters, whose usage
+is taken off that of the meter before them.
 
-A service attribute says it: ``totals_into`` or ``deducts_from`` with the other service point as its value. Intervals are
-added and subtracted one by one, so that time-of-use periods and demand are those of the sum.
+A service attribute says it: ``totals_into`` or ``deducts_from`` with the other service point as its value. Intervals
+are added and subtracted one by one, so that time-of-use periods and demand are those of the sum.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ SIGNS: Final = {"totals_into": 1, "deducts_from": -1}
 
 
 def with_parts(services: DayServices, reference: Reference, day: date) -> DayServices:
-    """A day's services with the usage that is billed at another service point, and exceptions where that is not as it is
-    declared."""
+    """A day's services with the usage that is billed at another service point, and exceptions where that is not as it
+    is declared."""
     parts = parts_of(reference, day)
     if not parts.height:
         return services
@@ -54,8 +54,8 @@ def parts_of(reference: Reference, day: date) -> pl.DataFrame:
 
 
 def faults_of(parts: pl.DataFrame, reference: Reference, day: date) -> pl.DataFrame:
-    """Service points that can't be billed as they are declared: a member of a total that is billed by itself too, one that is
-    a part of two others, a part of a part, and one whose target has no agreement."""
+    """Service points that can't be billed as they are declared: a member of a total that is billed by itself too, one
+    that is a part of two others, a part of a part, and one whose target has no agreement."""
     if not parts.height:
         return pl.DataFrame(schema=EXCEPTION_SCHEMA)
     served = in_force(reference.agreements, day)["service_point_id"]
@@ -166,8 +166,8 @@ def _joined(held: Sequence[DayMatrix]) -> DayMatrix:
 
 
 def missing_parts(parts: pl.DataFrame, services: pl.DataFrame, silent: Sequence[str]) -> pl.DataFrame:
-    """Exceptions of services a part of whose usage is not known. ``silent``: members without a value for some or all of the
-    day."""
+    """Exceptions of services a part of whose usage is not known. ``silent``: members without a value for some or all of
+    the day."""
     waiting = parts.filter(pl.col("member").is_in(list(silent))).group_by("target").agg(pl.col("member").min())
     named = services.join(waiting, left_on="service_point_id", right_on="target")
     return exceptions(named, "usage_missing", pl.format("usage of {} is not known", "member")).cast(EXCEPTION_SCHEMA)

@@ -40,7 +40,8 @@ class Check:
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False) -> None:
-    """Check this deployment: settings, time zone, database and its rights, migrations, inbox, disk, clock, people, keys.
+    """Check this deployment: settings, time zone, database and its rights, migrations, inbox, disk, clock, people,
+    keys.
 
     Exit 1 where something must be mended before a day can be billed. Example: meter-pipeline doctor
     """

@@ -134,8 +134,8 @@ def confirm(
     by: By = None,
     json: Json = False,
 ) -> None:
-    """The finding is real. Releases a hold; a bill that must change is changed by an adjustment. A validation case goes on
-    holding until the data are corrected.
+    """The finding is real. Releases a hold; a bill that must change is changed by an adjustment. A validation case goes
+    on holding until the data are corrected.
 
     Example: meter-pipeline exceptions confirm reverse-SP-W0000044-20261029 --reason "turned round by the fitter"
     """

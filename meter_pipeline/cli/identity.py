@@ -23,8 +23,8 @@ TOKEN_VARIABLE = "METER_PIPELINE_TOKEN"  # noqa: S105 - the name of a variable
 
 
 def acting(database: Database, action: str, subject: str, by: str, duties: Sequence[str]) -> str:
-    """The person who takes a decision from here, in their one spelling: entitled, and proven once the register of people
-    names a person. Raises Refused, on record."""
+    """The person who takes a decision from here, in their one spelling: entitled, and proven once the register of
+    people names a person. Raises Refused, on record."""
     return decisions.admit(database, action, subject, by, duties, _proof(database, by))
 
 

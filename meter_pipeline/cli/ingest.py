@@ -29,8 +29,8 @@ def restage(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Stage again what files give today, from their archived bytes: after meters were enrolled, a declaration or a parser
-    was mended, or the staging folder was lost. Nothing that is loaded is loaded twice.
+    """Stage again what files give today, from their archived bytes: after meters were enrolled, a declaration or a
+    parser was mended, or the staging folder was lost. Nothing that is loaded is loaded twice.
 
     Example: meter-pipeline ingest restage
     """

@@ -160,7 +160,8 @@ def export(
         return make(database, home=settings.home, utility=settings.utility().name)
 
     try:
-        # An auditor's role may not order or sign the log: what is exported then ends where the last checkpoint was made.
+        # An auditor's role may not order or sign the log: what is exported then ends where the last checkpoint was
+        # made.
         with database.connect("meter-pipeline-ledger-export") as connection:
             signs = entries.may_sign(connection)
         done = write(database, out, days=_dates(day) if day else None, checkpoint=sign if signs else None)

@@ -88,7 +88,8 @@ def unbilled(
 
 @app.command()
 def balance(month: Month, as_json: Json = False) -> None:
-    """What each zone of the network received, passed on and metered, and what is left. Exit 1 where a side is not known.
+    """What each zone of the network received, passed on and metered, and what is left. Exit 1 where a side is not
+    known.
 
     Example: meter-pipeline month balance --month 2026-07
     """

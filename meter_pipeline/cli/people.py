@@ -39,7 +39,9 @@ Approver = Annotated[
 
 
 def _two_people(database: Database, name: str, by: str, approver: str | None) -> str:
-    """Who changes the register: any person in its first hour, then a person of it, with a second one where there are two."""
+    """Who changes the register: any person in its first hour, then a person of it, with a second one where there are
+    two.
+    """
     from meter_pipeline.cli.identity import acting, approving
     from meter_pipeline.control import decisions
 

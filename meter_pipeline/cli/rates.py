@@ -44,7 +44,8 @@ def study(
 
     The bills are first priced under the tariffs in force; exit 1 where one does not come out as billed.
 
-    Example: meter-pipeline rates study --tariff e-res-2027.json --replaces E-RES --from 2026-01-01 --to 2027-01-01 --html study.html
+    Example: meter-pipeline rates study --tariff e-res-2027.json --replaces E-RES --from 2026-01-01 --to 2027-01-01
+    --html study.html
     """
     from meter_pipeline.billing.rate_study import figures
     from meter_pipeline.billing.rate_study.keeping import keep_study

@@ -107,8 +107,8 @@ def run_days(first: date, last: date, *, land: bool, one_run: bool, opening: dat
 
 
 def _opening_day(settings: Settings, first: date) -> date | None:
-    """The day before the first that is ever billed, where reads of it wait: a dial that was read at the first day's start closes
-    that one, and without the read the first days would be estimated."""
+    """The day before the first that is ever billed, where reads of it wait: a dial that was read at the first day's
+    start closes that one, and without the read the first days would be estimated."""
     from meter_pipeline.billing.tables.statements import first_billed_day
     from meter_pipeline.defs.lib.partitions import billing_days
     from meter_pipeline.ingest.tables.raw import waiting_days

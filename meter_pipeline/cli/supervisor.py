@@ -135,8 +135,8 @@ class Supervisor:
     _stopping: bool = field(default=False, init=False)
 
     def run(self) -> None:
-        """Start all, watch, and stop all in reverse. Raises PortTaken before anything is started, and ServiceFailed where
-        a service does not come up."""
+        """Start all, watch, and stop all in reverse. Raises PortTaken before anything is started, and ServiceFailed
+        where a service does not come up."""
         for program in self.programs:
             if program.port is not None and listening(program.port):
                 raise PortTaken(f"port {program.port} for the {program.name} is taken; is another deployment running?")

@@ -71,7 +71,9 @@ def _attributes(given: list[str] | None) -> dict[str, str]:
 
 
 def _holidays(path: Path | None, years: set[int]) -> frozenset[date] | None:
-    """Holidays of a file, or of the utility's folder where that has any for every year of the load; None: nothing is known."""
+    """Holidays of a file, or of the utility's folder where that has any for every year of the load; None: nothing is
+    known.
+    """
     named = path is not None
     if path is None:
         try:

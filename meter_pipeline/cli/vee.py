@@ -138,8 +138,8 @@ def edit_read(
     by: Annotated[str | None, typer.Option("--by", help="Who edits; by default the login name.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Correct, refuse or add a register read. The raw read stays; the rules for manual override judge it among the reads
-    around it; the days between them wait to be run again.
+    """Correct, refuse or add a register read. The raw read stays; the rules for manual override judge it among the
+    reads around it; the days between them wait to be run again.
 
     Examples:
       meter-pipeline vee edit-read --meter W0000001 --at 2026-09-01T10:00 --value 108 --why "1108 was a slip of the pen"

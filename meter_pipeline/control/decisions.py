@@ -2,8 +2,9 @@
 
 Two questions. May this name decide this (``entitled``: the register of people and its duties)? And is it that person
 (``prove``: a desk token, the operating system user, a code made for a job)? The rooms ask the first in the decision's
-own transaction, and the database asks it again (control.may_decide). Doors through which a name is typed ask the second.
-While the register of people is empty, a name that is typed is believed: the demo, and the first hour of a deployment.
+own transaction, and the database asks it again (control.may_decide). Doors through which a name is typed ask the
+second. While the register of people is empty, a name that is typed is believed: the demo, and the first hour of a
+deployment.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ ADJUSTMENT_THRESHOLD: Final = Flag("adjustment_threshold", "50.00", needs_two=la
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """How a person proves who they are. ``token_of``: whose desk token was given; ``os_user``: the operating system user
-    of the process; ``code``: a code made for a job; ``shell``: 32 bytes that name the shell session, None where there is
-    none."""
+    """How a person proves who they are. ``token_of``: whose desk token was given; ``os_user``: the operating system
+    user of the process; ``code``: a code made for a job; ``shell``: 32 bytes that name the shell session, None where
+    there is none."""
 
     token_of: str | None = None
     os_user: str | None = None
@@ -65,7 +66,8 @@ def entitled(connection: Connection, by: str, duties: Sequence[str]) -> str:
 
 
 def prove(connection: Connection, person: str, proof: Proof, *, clock: Clock = SYSTEM_CLOCK) -> None:
-    """Raises Refused (not_proven, two_names) unless the proof is this person's; with an empty register nothing is asked.
+    """Raises Refused (not_proven, two_names) unless the proof is this person's; with an empty register nothing is
+    asked.
 
     A shell belongs to the person who proves themself in it first: who holds two people's tokens does not act as both in
     one shell. In the caller's transaction.

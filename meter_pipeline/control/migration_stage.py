@@ -45,7 +45,8 @@ def check_step(before: Mapping[str, Any], after: Mapping[str, Any]) -> str | Non
 
 def needs_two(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Whether two people must take a step: all that makes us bill customers that we did not bill before, ``off`` among
-    them, where no migration is under way and every bill is ours. Giving authority back to legacy is one person's, at once.
+    them, where no migration is under way and every bill is ours. Giving authority back to legacy is one person's, at
+    once.
     """
     here, there = STAGES.index(str(before["stage"])), STAGES.index(str(after["stage"]))
     if there != here and STAGES[there] == "off":

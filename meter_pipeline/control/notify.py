@@ -92,7 +92,9 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """A POST of JSON. With a secret the body is signed: header ``X-Signature: sha256=<HMAC-SHA-256 of the body, hex>``."""
+    """A POST of JSON. With a secret the body is signed: header ``X-Signature: sha256=<HMAC-SHA-256 of the body,
+    hex>``.
+    """
 
     url: str
     secret: str | None = None

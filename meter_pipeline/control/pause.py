@@ -42,7 +42,9 @@ _RAISERS: Final = ("operator", "finance", "engineer")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a pause holds: everything, one commodity, or one head-end. Raises ValueError for a scope there is none of."""
+    """What a pause holds: everything, one commodity, or one head-end. Raises ValueError for a scope there is
+    none of.
+    """
 
     kind: str = "all"
     target: str | None = None
@@ -129,8 +131,8 @@ def raise_pause(
 ) -> PauseState:
     """Raise the pause, or add to the one in force. Commits; visible to every writer's next poll when this returns.
 
-    Any person of the register may raise it (a wrong pause costs minutes, a missing one money); raises Refused for a name
-    that is none or a person with no duty. ``evidence`` is plain JSON, decimals as strings.
+    Any person of the register may raise it (a wrong pause costs minutes, a missing one money); raises Refused for a
+    name that is none or a person with no duty. ``evidence`` is plain JSON, decimals as strings.
     """
     found = dict(evidence or {})
     with database.connect("control") as connection:

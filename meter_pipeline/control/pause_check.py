@@ -2,8 +2,8 @@
 
 A stage computes for seconds and writes in one transaction. A pause raised while it computes must not be followed by its
 writes, and waiting in the open transaction would keep its locks for as long as people need. So the stage gives up
-(``PausedError``): the transaction is undone as a whole, and the stage is run again from its start after the resume, on what is
-there by then.
+(``PausedError``): the transaction is undone as a whole, and the stage is run again from its start after the resume, on
+what is there by then.
 """
 
 from __future__ import annotations

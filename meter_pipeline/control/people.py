@@ -39,8 +39,8 @@ class Denial:
 def canonical(name: str) -> str | None:
     """A name in its one spelling (NFKC-folded, trimmed, lower case), or None where it cannot be a person.
 
-    Full-width and other compatibility forms of ASCII letters are those letters; letters of other scripts that look alike
-    are none.
+    Full-width and other compatibility forms of ASCII letters are those letters; letters of other scripts that look
+    alike are none.
     """
     folded = unicodedata.normalize("NFKC", name).strip()
     folded = folded.lower() if folded.isascii() else folded
@@ -62,8 +62,8 @@ def denial(connection: driver.Connection, name: str, duties: Sequence[str]) -> D
     """Why this person may not act with one of these duties, or None if they may: the rule of control.may_decide.
 
     While the register is empty anyone may: a new installation must be able to resume. Once it names a person, a name
-    outside it may do nothing; while it names no active person for any of the duties, any person of the register may. The
-    status command says so.
+    outside it may do nothing; while it names no active person for any of the duties, any person of the register may.
+    The status command says so.
     """
     if not flags.has_people(connection):
         return None
@@ -87,7 +87,9 @@ def put(
     os_user: str | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> str:
-    """Enter or change a person, in the caller's transaction and on the ledger. Raises ValueError naming what is wrong."""
+    """Enter or change a person, in the caller's transaction and on the ledger. Raises ValueError naming what is
+    wrong.
+    """
     person, editor = canonical(name), canonical(by)
     if person is None or editor is None:
         raise ValueError(

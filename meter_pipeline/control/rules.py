@@ -103,8 +103,8 @@ class Breaker:
 
 @dataclass(frozen=True, slots=True)
 class Rejections:
-    """What was received and rejected from one head-end, in ``measure`` (reads, files or bytes): in the window, and in the
-    baseline days before it. A file refused whole holds no reads that could be counted."""
+    """What was received and rejected from one head-end, in ``measure`` (reads, files or bytes): in the window, and in
+    the baseline days before it. A file refused whole holds no reads that could be counted."""
 
     head_end: str
     received: int

@@ -94,7 +94,9 @@ def look(connection: driver.Connection, limits: Thresholds, *, clock: Clock = SY
 
 
 def watch(database: Database, limits: Thresholds | None = None, *, clock: Clock = SYSTEM_CLOCK) -> WatchRound:
-    """One round: look, decide, raise. Commits each raise; the same finding twice is raised once. Raises psycopg.Error."""
+    """One round: look, decide, raise. Commits each raise; the same finding twice is raised once. Raises
+    psycopg.Error.
+    """
     limits = limits or rules.load_thresholds()
     with database.connect("pause-watch") as connection:
         _note_version(connection, limits, clock)

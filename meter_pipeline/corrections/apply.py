@@ -47,8 +47,8 @@ CORRECTION: Final = dual_control.Action(
 
 @dataclass(slots=True)
 class Made:
-    """What an import did: rows by table, how many of them changed, the days it asked for, and how many issued statements
-    they are on."""
+    """What an import did: rows by table, how many of them changed, the days it asked for, and how many issued
+    statements they are on."""
 
     rows: dict[str, int] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)

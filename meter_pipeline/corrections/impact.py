@@ -1,4 +1,6 @@
-"""Which service points and billing days a change of reference data reaches: reference/reach.py applied to the changed rows."""
+"""Which service points and billing days a change of reference data reaches: reference/reach.py applied to the changed
+rows.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ class Span:
 def pairs_of(
     connection: Connection, calendar: BillingCalendar, changes: Sequence[Change], days: Sequence[date]
 ) -> pl.DataFrame:
-    """The (service_point_id, billing_day) that changes of the caller's transaction reach, of the stored ``days``, sorted.
+    """The (service_point_id, billing_day) that changes of the caller's transaction reach, of the stored ``days``,
+    sorted.
 
     Both states count: a service point that a row named before and one that it names now.
     """

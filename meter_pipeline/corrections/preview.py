@@ -43,7 +43,8 @@ Write = Callable[[Any], object]
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a correction comes to. ``document``: as the command line prints it; ``pairs``: service_point_id, billing_day;
+    """What a correction comes to. ``document``: as the command line prints it; ``pairs``: service_point_id,
+    billing_day;
     ``issued``: whether the money of an issued statement changes; ``state``: the hash of what it stands on."""
 
     digest: bytes

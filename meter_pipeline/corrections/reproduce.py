@@ -30,8 +30,8 @@ class ReproduceError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Reproduced:
-    """A statement rebuilt: whether its lines are those that were issued, byte for byte, the record time of the reference
-    data it was priced from, and the lines that differ (line_no, line_key, issued, rebuilt)."""
+    """A statement rebuilt: whether its lines are those that were issued, byte for byte, the record time of the
+    reference data it was priced from, and the lines that differ (line_no, line_key, issued, rebuilt)."""
 
     statement_id: str
     identical: bool

@@ -25,8 +25,8 @@ OBSERVED: Final = ("weather", "weather_stations")
 
 
 def agreements(connection: Connection, column: str, values: Sequence[str] | None) -> pl.DataFrame:
-    """Agreements as they are and as they were before the caller's transaction, of which ``column`` has one of some values
-    (None: all): service_point_id, account_id, tariff_id, cycle_id, valid_from, valid_to."""
+    """Agreements as they are and as they were before the caller's transaction, of which ``column`` has one of some
+    values (None: all): service_point_id, account_id, tariff_id, cycle_id, valid_from, valid_to."""
     query = sql.SQL(
         "SELECT service_point_id, account_id, tariff_id, cycle_id, valid_from, valid_to FROM ref.agreements "
         "WHERE %(v)s::text[] IS NULL OR {c} = ANY(%(v)s) UNION SELECT service_point_id, account_id, tariff_id, cycle_id, valid_from, valid_to "
@@ -93,8 +93,8 @@ def archived_days(connection: Connection) -> list[date]:
 
 
 def statements(connection: Connection, pairs: pl.DataFrame) -> tuple[int, int, list[date]]:
-    """Of the pairs (service_point_id, billing_day): how many statements still to be issued and how many issued ones hold
-    any of them, and the sealed months they lie in."""
+    """Of the pairs (service_point_id, billing_day): how many statements still to be issued and how many issued ones
+    hold any of them, and the sealed months they lie in."""
     _pairs(connection, pairs)
     try:
         issued = scalar(

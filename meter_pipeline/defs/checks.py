@@ -1,5 +1,5 @@
-"""Checks that stand beside the assets: one of each table's contract and billing day, blocking, with what was expected and
-what was found; and the law of billing, of each day and month.
+"""Checks that stand beside the assets: one of each table's contract and billing day, blocking, with what was expected
+and what was found; and the law of billing, of each day and month.
 """
 
 from datetime import date

@@ -37,8 +37,8 @@ UNDER_WAY = (
 
 
 def waiting_files(inbox: Path, now: float) -> list[tuple[str, int, int]]:
-    """Settled plain files of the inbox as (path below it, bytes, modified ns), sorted; hidden and half-written names are
-    left alone."""
+    """Settled plain files of the inbox as (path below it, bytes, modified ns), sorted; hidden and half-written names
+    are left alone."""
     return [
         (entry.path, entry.size, entry.modified_ns)
         for entry in plain_files.entries(inbox)
@@ -81,8 +81,9 @@ def days_under_way(instance: dg.DagsterInstance, job_name: str) -> set[date]:
 
 
 def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
-    """Billing days with reads, true-ups or released bills waiting in the store, each requested at once for the set of files and register
-    reads that ask for it, and again at growing intervals while its runs fail (ingest/day_requests.py)."""
+    """Billing days with reads, true-ups or released bills waiting in the store, each requested at once for the set of
+    files and register reads that ask for it, and again at growing intervals while its runs fail
+    (ingest/day_requests.py)."""
     job = billing_day_job(engine)
     job_name = job.name
 

@@ -1,4 +1,6 @@
-"""The exception queue: listed, filtered, shown with evidence and picture, assigned, confirmed, dismissed, one or many."""
+"""The exception queue: listed, filtered, shown with evidence and picture, assigned, confirmed, dismissed, one
+or many.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Pictures as SVG, drawn by hand: small, sharp, readable by a screen reader, and no drawing library in the web process."""
+"""Pictures as SVG, drawn by hand: small, sharp, readable by a screen reader, and no drawing library in the web
+process.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ def usage_svg(
     """A service point's days as bars over the expectation and its three sigma; flagged days in another colour and
     marked by a triangle as well; the day's mean temperature as a line on a scale of its own.
 
-    ``days``: billing_day, used, expected, sigma, degrees_c, oldest first; any figure may be None. ``label`` writes a day.
+    ``days``: billing_day, used, expected, sigma, degrees_c, oldest first; any figure may be None. ``label`` writes a
+    day.
     """
     n = max(len(days), 1)
     tops = [d["used"] or 0 for d in days] + [

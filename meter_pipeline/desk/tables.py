@@ -39,7 +39,7 @@ def one(connection: Connection, query: str, parameters: Sequence[Any] | Mapping[
     return found[0] if found else None
 
 
-# --- first page ------------------------------------------------------------------------------------------------------------------------
+# --- first page -----------------------------------------------------------------------------------
 
 
 def overview(connection: Connection) -> Row:
@@ -93,7 +93,7 @@ def billing_days(connection: Connection, before: date | None, limit: int = 14) -
     )
 
 
-# --- exceptions ------------------------------------------------------------------------------------------------------------------------
+# --- exceptions -----------------------------------------------------------------------------------
 
 
 def cases(
@@ -165,7 +165,7 @@ def usage_of_point(connection: Connection, service_point_id: str, first: date, l
     )
 
 
-# --- dead letters ----------------------------------------------------------------------------------------------------------------------
+# --- dead letters ---------------------------------------------------------------------------------
 
 
 def letters(
@@ -210,7 +210,7 @@ def letter_reasons(connection: Connection) -> list[Row]:
     )
 
 
-# --- adjustments and bills -------------------------------------------------------------------------------------------------------------
+# --- adjustments and bills ------------------------------------------------------------------------
 
 
 def adjustments(
@@ -321,7 +321,7 @@ def registers(connection: Connection, service_point_id: str, day: date) -> list[
     )
 
 
-# --- months ----------------------------------------------------------------------------------------------------------------------------
+# --- months ---------------------------------------------------------------------------------------
 
 
 def months(connection: Connection) -> list[Row]:

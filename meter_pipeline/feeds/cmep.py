@@ -82,7 +82,9 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
 
 
 class CountedStamps(StampParser):
-    """Stamps of triplets, and instants counted on from one: ``=`` and UTC microseconds (no sender's stamp has a sign)."""
+    """Stamps of triplets, and instants counted on from one: ``=`` and UTC microseconds (no sender's stamp has a
+    sign).
+    """
 
     def parse(self, texts: list[bytes]) -> Instants:
         """The instants of texts, in their order."""
@@ -356,7 +358,9 @@ class _Record:
 
 
 def _scan_triplets(records: list[_Record], total: int, limits: Limits, size: int) -> Scanned:
-    """The triplets of records, scanned as if each stood on a line of its own: time and flag by number, and the value."""
+    """The triplets of records, scanned as if each stood on a line of its own: time and flag by number, and the
+    value.
+    """
     joined = bytearray(b"\n".join([record.triplets for record in records]))
     letters = np.frombuffer(joined, np.uint8)
     commas = np.flatnonzero(letters == 44)

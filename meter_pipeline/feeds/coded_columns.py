@@ -211,8 +211,8 @@ def shown_unit(spelling: str) -> str:
 
 
 class Rounded:
-    """What rounding did to some values: ``numerator`` / ``below`` is the stored value less the file's own, in micro base
-    units."""
+    """What rounding did to some values: ``numerator`` / ``below`` is the stored value less the file's own, in micro
+    base units."""
 
     __slots__ = ("below", "numerator")
 
@@ -224,7 +224,9 @@ _INT64: Final = 2**62
 
 
 def _limit(ratio: Fraction, most: int) -> int:
-    """The largest mantissa whose micro base units are in range and whose product fits 64 bits; 0 where it is unknown."""
+    """The largest mantissa whose micro base units are in range and whose product fits 64 bits; 0 where it is
+    unknown.
+    """
     if ratio.denominator > _INT64 or ratio.numerator > _INT64:
         return 0
     return min(most * ratio.denominator // ratio.numerator, 10**18, _INT64 // ratio.numerator)
@@ -232,8 +234,8 @@ def _limit(ratio: Fraction, most: int) -> int:
 
 class Units(Vocabulary):
     """Units, with the exact way from (mantissa, decimals) to micro base units for each. ``rounding`` is what a head-end
-    declares for digits beyond a millionth (None: they are refused); ``words`` turns its units into ours; ``most`` is the largest value held, in
-    micro base units."""
+    declares for digits beyond a millionth (None: they are refused); ``words`` turns its units into ours; ``most`` is
+    the largest value held, in micro base units."""
 
     #: decimals a plain number may have
     PLACES: Final = 19
@@ -279,7 +281,9 @@ class Units(Vocabulary):
     def micro(
         self, unit: npt.NDArray[np.int32] | int, mantissa: npt.NDArray[np.int64], decimals: npt.NDArray[np.int8]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], Rounded | None]:
-        """Micro base units, where they are exact (or rounded as declared) and in range, and what rounding did, if any."""
+        """Micro base units, where they are exact (or rounded as declared) and in range, and what rounding did,
+        if any.
+        """
         multiply = np.array(self._multiply, np.int64)
         divide = np.array(self._divide, np.int64)
         limit = np.array(self._limit, np.int64)
@@ -327,8 +331,8 @@ class Units(Vocabulary):
 
 
 class Qualities(Vocabulary):
-    """Quality words to packed codes. ``mapping`` turns the head-end's words into ours (``*``: every other word); without
-    one, AEMO flags and methods are taken as such.
+    """Quality words to packed codes. ``mapping`` turns the head-end's words into ours (``*``: every other word);
+    without one, AEMO flags and methods are taken as such.
 
     Ours: a flag letter A, S, F, E or N, an AEMO method of two digits, and after a colon an AEMO reason: ``A``, ``S14``,
     ``F14:76``.

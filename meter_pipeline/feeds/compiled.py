@@ -48,7 +48,9 @@ def warm() -> None:
 
 
 def _compile() -> None:
-    """Wrap the loops for the compiler. They call each other by name, so the compiled ones get a namespace of their own."""
+    """Wrap the loops for the compiler. They call each other by name, so the compiled ones get a namespace of
+    their own.
+    """
     import numba
 
     made: dict[str, Callable[..., Any]] = {}

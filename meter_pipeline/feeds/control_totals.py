@@ -1,7 +1,7 @@
 """Control totals: what a file says of itself, held against what was read of it.
 
-A file whose own count or sum is not what its rows hold was cut, doubled or declared wrongly (fifty periods of a day read
-under one date are one read and 49 losses), so it is refused whole.
+A file whose own count or sum is not what its rows hold was cut, doubled or declared wrongly (fifty periods of a day
+read under one date are one read and 49 losses), so it is refused whole.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Delimited text with a declared mapping of columns: one read per line, several, or a day of them.
 
 A record is a line: a quoted field may hold the delimiter and doubled quotes; line ends inside quotes are read where
-``options.quoted_line_breaks`` says that there are such (lines are then numbered by record). Empty fields behind the last
-column do not count. A line ``sep=;`` before the header is Excel's and is passed over, and so is the header where it
-comes again. docs/feeds.md has every option.
+``options.quoted_line_breaks`` says that there are such (lines are then numbered by record). Empty fields behind the
+last column do not count. A line ``sep=;`` before the header is Excel's and is passed over, and so is the header where
+it comes again. docs/feeds.md has every option.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Layout:
 
 
 def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
-    """Parse one delimited file into interval or register reads (``head_end.kind``), UTC, micro base units. A spreadsheet
-    is read as the delimited text of its cells.
+    """Parse one delimited file into interval or register reads (``head_end.kind``), UTC, micro base units. A
+    spreadsheet is read as the delimited text of its cells.
 
     Raises HeadEndError for a declaration that cannot be used, FeedRefused for a file refused whole.
     """
@@ -130,8 +130,8 @@ class _JoinedLines:
 
 
 class _Body:
-    """Takes the header and what stands around it off the blocks, and learns the layout. ``noted`` are the lines that hold
-    no reads."""
+    """Takes the header and what stands around it off the blocks, and learns the layout. ``noted`` are the lines that
+    hold no reads."""
 
     def __init__(self, head_end: HeadEnd, plan: RowPlan, limits: Limits) -> None:
         self.head_end = head_end
@@ -337,8 +337,8 @@ def _mended(raw: bytes) -> bytes:
 def _careful(
     reader: RowReader, plan: RowPlan, body: _Body, raw: bytes, line: int, offset: int
 ) -> tuple[list[Reason], int]:
-    """Read one line by the careful way; returns every reason it is refused for and the reads that costs, or keeps it and
-    returns none."""
+    """Read one line by the careful way; returns every reason it is refused for and the reads that costs, or keeps it
+    and returns none."""
     layout, head_end = body.known, reader.head_end
     if (body.passed and matches(raw.decode("utf-8", "replace"), body.passed)) or (body.header and raw == body.header):
         body.note(raw)

@@ -1,4 +1,6 @@
-"""Where the files of a head-end are fetched from, where it does not send them: the table ``[fetch]`` of a declaration."""
+"""Where the files of a head-end are fetched from, where it does not send them: the table ``[fetch]`` of a
+declaration.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +22,19 @@ _LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """How files come. Secrets are never written down: ``key_env``, ``password_env``, ``user_env`` and ``token_env`` name
-    environment variables (``key_env`` one that holds the path of a private key).
+    """How files come. Secrets are never written down: ``key_env``, ``password_env``, ``user_env`` and ``token_env``
+    name environment variables (``key_env`` one that holds the path of a private key).
 
     SFTP: files of ``folder`` on ``host`` that match ``files`` and were not changed for ``settle_seconds``. ``host_key``
     pins the server: its public key, or the key's fingerprint (SHA256:...).
 
-    Report: ``url`` is asked by POST with the fields of ``body`` (``{day}`` and ``{next_day}`` stand for the billing day and
-    the one after it). The answer is JSON: ``status`` is the path of the address to ask next (or, with ``id``, an address
-    in which ``{id}`` stands for the value at that path). There ``state`` is the path of a word: one of ``ready``, one of
-    ``failed``, or anything else while it is being made; ``file`` is the path of the report's address. Every address must
-    be on the host of ``url``. ``suffix`` ends the file's name. ``patience_seconds``: how long one pull waits; the next one
-    goes on. ``again_days``: a day is asked for again so many days later, since reads go on arriving.
+    Report: ``url`` is asked by POST with the fields of ``body`` (``{day}`` and ``{next_day}`` stand for the billing day
+    and the one after it). The answer is JSON: ``status`` is the path of the address to ask next (or, with ``id``, an
+    address in which ``{id}`` stands for the value at that path). There ``state`` is the path of a word: one of
+    ``ready``, one of ``failed``, or anything else while it is being made; ``file`` is the path of the report's address.
+    Every address must be on the host of ``url``. ``suffix`` ends the file's name. ``patience_seconds``: how long one
+    pull waits; the next one goes on. ``again_days``: a day is asked for again so many days later, since reads go on
+    arriving.
     """
 
     how: str

@@ -234,8 +234,8 @@ class _Transcoded:
 
 
 def names_in_zip(path: Path) -> set[str]:
-    """Names of the files in a zip, but for what macOS adds; none for a file that is no zip or whose directory claims to be
-    huge."""
+    """Names of the files in a zip, but for what macOS adds; none for a file that is no zip or whose directory claims to
+    be huge."""
     try:
         with path.open("rb") as raw:
             if raw.read(4) != ZIP_MAGIC:
@@ -251,7 +251,9 @@ def names_in_zip(path: Path) -> set[str]:
 
 
 def _choose_member(archive: zipfile.ZipFile, limits: Limits, member: str | None) -> zipfile.ZipInfo:
-    """The one file of a zip, or the one of a name. Names are judged although nothing is ever extracted: a hostile archive is refused as such."""
+    """The one file of a zip, or the one of a name. Names are judged although nothing is ever extracted: a hostile
+    archive is refused as such.
+    """
     entries = archive.infolist()
     if len(entries) > limits.max_members:
         raise FeedRefused("archive_members", f"{len(entries)} entries, at most {limits.max_members}")

@@ -1,13 +1,14 @@
 """Fixed-width text: fields by their places in the line, as older readers and mainframes write them.
 
-A column is named by its first and last letter, from 1 (``"1-12"``). The fields are written as delimited text and read by
-delimited.py, so that marks, stamps, words and several values in a row are declared as for any other text. A field that
-lies beyond a line's end is empty. Places count letters of the declared encoding, which must have one byte a letter.
+A column is named by its first and last letter, from 1 (``"1-12"``). The fields are written as delimited text and read
+by delimited.py, so that marks, stamps, words and several values in a row are declared as for any other text. A field
+that lies beyond a line's end is empty. Places count letters of the declared encoding, which must have one byte a
+letter.
 
 Route files of handheld readers have records of several kinds, told by the beginning of the line: a route, its premises,
 their meters, the readings of a meter. ``"MTRDT:38-57"`` is a field of the last record of a kind above the reading. Each
-record of the value's kind is a read. A record ends what kinds below it said (those that first came after it in the file),
-so that a meter without an order does not take its neighbour's.
+record of the value's kind is a read. A record ends what kinds below it said (those that first came after it in the
+file), so that a meter without an order does not take its neighbour's.
 """
 
 from __future__ import annotations

@@ -188,8 +188,8 @@ def read_table(head: bytes) -> Table:
 
 
 def _header_at(rows: list[list[str]], width: int) -> int:
-    """The row of names: the first of the table's width whose cells are all filled and differ, where the one below it has
-    a number or a stamp; else the first of that width (a preamble may be as wide as the table)."""
+    """The row of names: the first of the table's width whose cells are all filled and differ, where the one below it
+    has a number or a stamp; else the first of that width (a preamble may be as wide as the table)."""
     wide = [at for at, row in enumerate(rows) if len(row) == width]
     for at in wide[:60]:
         names = [name.strip() for name in rows[at]]

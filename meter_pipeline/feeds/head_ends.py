@@ -117,16 +117,16 @@ class HeadEnd:
     """One declared head-end; docs/feeds.md has an example of each field.
 
     ``zone`` is an IANA name, or a fixed offset as ``+10:00``; None where the format carries its own (ESPI, ISO stamps
-    with an offset). ``stamp`` says whether a stamp names the interval's start, its end, or (ending) the local time of its
-    start plus its length, as hour-ending reports do: in autumn 02:00 then comes twice. ``columns`` maps our field to
-    the file's column, to a JSON key (nested ones with points), or to several that are put together; ``constants`` gives
-    a field that no column carries. Without a header a column is named by its number from 1. ``kind`` is interval or
-    register. ``quality_map`` turns the file's own quality words into AEMO flag and method ("A", "S14"), ``channel_map``
-    its channels into ours, ``unit_map`` its units, ``dst_map`` its clock-change flags (first, second). ``flows`` says per
-    channel (``*`` for every other one) whether it is import, export, net or other; ``dials`` how many digits a register
-    shows before the point, ``moduli`` where it starts again at 0 if not after its last digit. ``skip`` and ``keep``
-    name, by column, texts of rows that hold no read, or that alone are this head-end's (``*`` at the end stands for
-    anything; the column ``*`` is the line's beginning).
+    with an offset). ``stamp`` says whether a stamp names the interval's start, its end, or (ending) the local time of
+    its start plus its length, as hour-ending reports do: in autumn 02:00 then comes twice. ``columns`` maps our field
+    to the file's column, to a JSON key (nested ones with points), or to several that are put together; ``constants``
+    gives a field that no column carries. Without a header a column is named by its number from 1. ``kind`` is interval
+    or register. ``quality_map`` turns the file's own quality words into AEMO flag and method ("A", "S14"),
+    ``channel_map`` its channels into ours, ``unit_map`` its units, ``dst_map`` its clock-change flags (first, second).
+    ``flows`` says per channel (``*`` for every other one) whether it is import, export, net or other; ``dials`` how
+    many digits a register shows before the point, ``moduli`` where it starts again at 0 if not after its last digit.
+    ``skip`` and ``keep`` name, by column, texts of rows that hold no read, or that alone are this head-end's (``*`` at
+    the end stands for anything; the column ``*`` is the line's beginning).
     """
 
     name: str

@@ -37,8 +37,8 @@ _BREAKS: Final = dict.fromkeys(map(ord, "\t\n\r"), " ")
 
 
 def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
-    """Parse JSON documents into interval or register reads. Raises HeadEndError, FeedRefused (bad_document: not JSON, or
-    two lists side by side)."""
+    """Parse JSON documents into interval or register reads. Raises HeadEndError, FeedRefused (bad_document: not JSON,
+    or two lists side by side)."""
     if head_end.day_columns is not None:
         raise HeadEndError(f"{head_end.name}: day_columns: a day in a row is for delimited text")
     plan = plan_of(head_end)

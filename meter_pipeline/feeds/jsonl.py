@@ -136,8 +136,8 @@ class Number(str):
 def _careful(
     reader: RowReader, plan: RowPlan, limits: Limits, raw: bytes, line: int, offset: int
 ) -> tuple[list[Reason], int]:
-    """Read one line by the careful way; returns every reason it is refused for and the reads that costs, or keeps it and
-    returns none."""
+    """Read one line by the careful way; returns every reason it is refused for and the reads that costs, or keeps it
+    and returns none."""
     reasons = byte_reasons(raw, limits)
     if reasons and reasons[0].code == "line_too_long":
         return reasons, 1

@@ -132,8 +132,8 @@ def scan_delimited(
     ``mantissa`` and ``decimals``: (V, lines)). -1: ``table`` is too small.
 
     ``marks``: delimiter, quote (0: none), decimal mark, thousands mark (0: none), 1 where blanks around a field do not
-    count. ``actions``: per column a dictionary from 0, IGNORE, or VALUE less the number of the value. Decimals are EMPTY
-    where no number stands.
+    count. ``actions``: per column a dictionary from 0, IGNORE, or VALUE less the number of the value. Decimals are
+    EMPTY where no number stands.
     """
     delimiter, quote, point, thousands, trim = marks[0], marks[1], marks[2], marks[3], marks[4]
     columns = actions.shape[0]

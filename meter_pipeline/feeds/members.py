@@ -20,8 +20,8 @@ _CHUNK: Final = 1 << 20
 
 
 def parse_members(path: Path, pattern: str, limits: Limits, parse_one: Callable[[Path], ParsedFeed]) -> ParsedFeed:
-    """The reads of every member whose name matches (``*.csv``), in the order of their names. Raises FeedRefused where none
-    matches, or where one is refused: half an archive is never loaded."""
+    """The reads of every member whose name matches (``*.csv``), in the order of their names. Raises FeedRefused where
+    none matches, or where one is refused: half an archive is never loaded."""
     names = sorted(name for name in names_in_zip(path) if fnmatchcase(name, pattern))
     if not names:
         raise FeedRefused("archive_members", f"no file in the archive matches {shown(pattern)}")

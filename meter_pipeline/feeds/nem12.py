@@ -107,7 +107,7 @@ class NemReader:
         self._events: list[Event] = []
         self._spoiled: dict[int, list[Reason]] = {}
 
-    # -- single fields ---------------------------------------------------------------------------------------------------------------
+    # -- single fields -----------------------------------------------------------------------------
 
     def instant(self, name: str, text: str, reasons: list[Reason]) -> int | None:
         """UTC microseconds of a date-time of 8, 12 or 14 digits; None where empty, or with a reason added."""
@@ -130,7 +130,7 @@ class NemReader:
             reasons.append(bad)
         return int(self._qualities.values[code])
 
-    # -- blocks ----------------------------------------------------------------------------------------------------------------------
+    # -- blocks ------------------------------------------------------------------------------------
 
     def read(self, block: Block, size: int, limits: Limits) -> None:
         """Scan one block and take in its records."""
@@ -435,7 +435,7 @@ class NemReader:
                 Reason("bad_quality", f"its 400 record at line {line} was refused")
             )
 
-    # -- the whole file ----------------------------------------------------------------------------------------------------------------
+    # -- the whole file ----------------------------------------------------------------------------
 
     def finish(self, fetch: partial[dict[int, bytes]]) -> ParsedFeed:
         """The frames of the file."""

@@ -149,8 +149,8 @@ def _joined(own: tuple[int, ...]) -> tuple[Part, ...]:
 
 
 def _stamp(columns: _Columns, head_end: HeadEnd, own: tuple[int, ...]) -> tuple[tuple[Part, ...], StampParts]:
-    """The stamp's parts in the order of stamp_rules: its own columns, the period, the flag. The period of a day's column
-    is put in for each value (_numbers)."""
+    """The stamp's parts in the order of stamp_rules: its own columns, the period, the flag. The period of a day's
+    column is put in for each value (_numbers)."""
     parts = list(_joined(own))
     period = "period" in head_end.columns
     flag = "dst" in head_end.columns

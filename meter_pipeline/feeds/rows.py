@@ -3,8 +3,8 @@
 The repeated hour. A local time that occurs twice is settled by the order of the file, per meter and channel: where the
 local times of the repeated hour run through twice, the first pass is before the clocks went back, the second after (in
 a file that runs backwards, the other way round). A read repeated on the next line stays in its pass. Where the times
-run through once, or three times, it cannot be determined, and the reads are refused as ``ambiguous_time``; a head-end may
-declare ``options.ambiguous = "first"`` or ``"second"`` instead.
+run through once, or three times, it cannot be determined, and the reads are refused as ``ambiguous_time``; a head-end
+may declare ``options.ambiguous = "first"`` or ``"second"`` instead.
 """
 
 from __future__ import annotations
@@ -209,8 +209,8 @@ class RowReader:
         return int(mantissa), int(decimals)
 
     def plain(self, text: str) -> str:
-        """A number with a point for its decimal mark and nothing between its thousands, without the declared unit behind
-        it. JSON numbers are plain already."""
+        """A number with a point for its decimal mark and nothing between its thousands, without the declared unit
+        behind it. JSON numbers are plain already."""
         unit = self.head_end.unit
         if unit and len(text) > len(unit) and text[-len(unit) :].lower() == unit.lower():
             text = text[: -len(unit)].rstrip()
@@ -219,7 +219,7 @@ class RowReader:
             return text
         return plain_number(text, decimal, thousands)
 
-    # -- the whole file ------------------------------------------------------------------------------------------------------------
+    # -- the whole file ----------------------------------------------------------------------------
 
     def finish(
         self, raw_lines: Callable[[list[int]], dict[int, bytes]], checked: Callable[[Rows], None] | None = None
@@ -443,8 +443,8 @@ class RowReader:
 
 
 def plain_number(text: str, decimal: str, thousands: str) -> str:
-    """A number's text with a point for its decimal mark and no thousands marks; unchanged where a mark stands where none
-    may (1.23 with thousands marked by points), so that it is refused as it is."""
+    """A number's text with a point for its decimal mark and no thousands marks; unchanged where a mark stands where
+    none may (1.23 with thousands marked by points), so that it is refused as it is."""
     whole, mark, rest = text.partition(decimal)
     if thousands:
         groups = whole.lstrip("+-").split(thousands)

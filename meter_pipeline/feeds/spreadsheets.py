@@ -1,8 +1,8 @@
 """Spreadsheets (xlsx, xlsm, xlsb, xls, ods) as the delimited text of their cells.
 
 A sheet's cells are written as comma-separated text and read like any other: dates as ISO 8601 in local time, numbers by
-their shortest decimal, which is what the sheet shows of them. Line numbers are the sheet's row numbers. The sheet is the
-first, or ``options.sheet`` by its name. Cells are floating-point numbers inside: 0.1 + 0.2 stands in them as
+their shortest decimal, which is what the sheet shows of them. Line numbers are the sheet's row numbers. The sheet is
+the first, or ``options.sheet`` by its name. Cells are floating-point numbers inside: 0.1 + 0.2 stands in them as
 0.30000000000000004, so sheets with formulas want a declared ``rounding``.
 """
 
@@ -73,8 +73,8 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
 
 
 def _plain_numbers(head_end: HeadEnd) -> dict[str, Any]:
-    """Numbers of cells have a point; text cells keep the head-end's own marks where it declares a comma, which a number's
-    text never has."""
+    """Numbers of cells have a point; text cells keep the head-end's own marks where it declares a comma, which a
+    number's text never has."""
     return {"decimal": ".", "thousands": head_end.thousands if head_end.thousands != "." else ""}
 
 

@@ -151,8 +151,8 @@ def zone_rules(zone: str) -> ZoneRules:
     return ZoneRules(zone)
 
 
-#: Names of zones that exports write behind a stamp, as hours from UTC: those of North America, Europe and Australia that
-#: mean one offset (IST and CST of China do not stand for themselves).
+#: Names of zones that exports write behind a stamp, as hours from UTC: those of North America, Europe and Australia
+#: that mean one offset (IST and CST of China do not stand for themselves).
 _ZONE_NAMES: Final[dict[bytes, float]] = {
     b"UTC": 0, b"GMT": 0, b"Z": 0,
     b"AST": -4, b"ADT": -3, b"EST": -5, b"EDT": -4, b"CST": -6, b"CDT": -5, b"MST": -7, b"MDT": -6, b"PST": -8, b"PDT": -7,
@@ -181,14 +181,18 @@ _DIRECTIVES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """A strptime format as a regular expression over shapes, and the digits that must stand where it has literal ones."""
+    """A strptime format as a regular expression over shapes, and the digits that must stand where it has
+    literal ones.
+    """
 
     pattern: re.Pattern[bytes]
     literals: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def of(cls, time_format: str) -> _Format:
-        """Month, day and hour may have one digit where no digit follows directly. ValueError for an unknown directive."""
+        """Month, day and hour may have one digit where no digit follows directly. ValueError for an unknown
+        directive.
+        """
         pieces: list[bytes] = []
         literals: list[tuple[str, int]] = []
         i = 0
@@ -366,7 +370,9 @@ def _month(name: bytes) -> int:
 
 
 def _days(year: I64, month: I64, day: I64) -> I64:
-    """Days since 1970-01-01 of proleptic Gregorian dates (months counted from March, so that the leap day comes last)."""
+    """Days since 1970-01-01 of proleptic Gregorian dates (months counted from March, so that the leap day comes
+    last).
+    """
     shifted = np.where(month <= 2, year - 1, year)
     era = shifted // 400
     of_era = shifted - era * 400

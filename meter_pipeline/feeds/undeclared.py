@@ -1,8 +1,8 @@
 """A declaration guessed from a file's first lines, for ``feeds inspect`` of an undeclared file and for ``feeds guess``.
 
 Columns are recognised by what they hold, and by their header where several hold the like. What a file cannot say (its
-time zone, which end of an interval a stamp names, what its words mean) is guessed too, and said in ``notes``. Nothing is
-ever loaded on a guess.
+time zone, which end of an interval a stamp names, what its words mean) is guessed too, and said in ``notes``. Nothing
+is ever loaded on a guess.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Guess:
 
 
 def delimited(head: bytes, zone: str | None = None) -> Guess:
-    """A declaration for delimited text. Raises FeedRefused(unknown_format) when no time, meter and value can be recognised."""
+    """A declaration for delimited text. Raises FeedRefused(unknown_format) when no time, meter and value can be
+    recognised.
+    """
     table = read_table(head)
     if set(table.names) >= _BEACON:
         return Guess(HeadEnd("sniffed", "wide_csv", commodity="water", zone=zone or "+00:00"))
@@ -126,7 +128,9 @@ def _walk(
     lists: dict[tuple[str, ...], int],
     leaves: dict[tuple[str, ...], tuple[str, ...]],
 ) -> None:
-    """The lists of objects below a node by path with their lengths, and the plain values with the list that they are in."""
+    """The lists of objects below a node by path with their lengths, and the plain values with the list that they are
+    in.
+    """
     if isinstance(node, dict):
         for key, value in node.items():
             if "." not in key:
@@ -447,8 +451,8 @@ def _kind(guess: Guess, table: Table) -> None:
 
 
 def _looks_like_dials(values: Column, meters: Column | None, head_end: HeadEnd) -> bool:
-    """Whether the values of each meter never fall, nearly: a register, not intervals. A short series must also stand far
-    above what it advances by, as a dial does that has counted for years."""
+    """Whether the values of each meter never fall, nearly: a register, not intervals. A short series must also stand
+    far above what it advances by, as a dial does that has counted for years."""
     last: dict[str, float] = {}
     lowest: dict[str, float] = {}
     up = down = 0

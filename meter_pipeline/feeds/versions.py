@@ -20,8 +20,8 @@ _FRAMES: Final = ("intervals", "registers", "periods")
 
 
 def set_version(parsed: ParsedFeed, head_end: HeadEnd, name: str) -> None:
-    """Give the reads of a file that have no version the one in its name or header. Raises FeedRefused (no_version) where
-    the declared place holds none: a file without its version would lose against all others."""
+    """Give the reads of a file that have no version the one in its name or header. Raises FeedRefused (no_version)
+    where the declared place holds none: a file without its version would lose against all others."""
     version = head_end.version
     if version.name is not None:
         apply_version(parsed, _digits(version.name, (name,), f"its name {shown(name)}"))

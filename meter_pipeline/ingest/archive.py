@@ -34,7 +34,9 @@ def _chunks(source: Path | int) -> Iterator[bytes]:
 
 
 def relative_path(sha256: bytes) -> str:
-    """Where a file lies below the archive folder: two levels, so that no folder grows past 65,536 entries in practice."""
+    """Where a file lies below the archive folder: two levels, so that no folder grows past 65,536 entries in
+    practice.
+    """
     name = sha256.hex()
     return f"{name[:2]}/{name}.zst"
 

@@ -45,8 +45,8 @@ class Permit:
 
 @dataclass(slots=True)
 class Breaker:
-    """Ask ``acquire`` before a call; None means wait ``remaining`` seconds and ask again. ``changed`` is called for every
-    change of state."""
+    """Ask ``acquire`` before a call; None means wait ``remaining`` seconds and ask again. ``changed`` is called for
+    every change of state."""
 
     rules: Rules = field(default_factory=Rules)
     rng: random.Random = field(default_factory=random.Random)

@@ -3,12 +3,12 @@
 What a write costs is measured as a function of what can be steered. Part of it is there however small the batch is: the
 floor (a commit to a slow disk or a distant server). The floor is measured when a session commits nothing, and learned
 from a line fitted through (rows, latency). The target is 50 ms, or twice the floor where that is more: making batches
-smaller than that would not make writes quicker, only rarer rows. On a link of 55 ms a target of 50 ms took the rate from
-69,311 rows/s to 1,161.
+smaller than that would not make writes quicker, only rarer rows. On a link of 55 ms a target of 50 ms took the rate
+from 69,311 rows/s to 1,161.
 
 Only what moves the latency is made smaller: the batch where rows do, the writers where batches get in each other's way.
-Where batches have been too alike to tell, a smaller one is tried for one window. Growth and shrinking are clamped, with a
-dead band on the 90th percentile, and there is no growth when the application is the limit (Netflix's Gradient2).
+Where batches have been too alike to tell, a smaller one is tried for one window. Growth and shrinking are clamped, with
+a dead band on the 90th percentile, and there is no growth when the application is the limit (Netflix's Gradient2).
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ class Controller:
         if ok:
             self._learn(rows, seconds)
         age = now - self._opened
-        # Where a write takes long whatever its size, two of each writer must do, or a load is over before a decision. So
-        # too while batches have only grown: a day of 100,000 rows is over in windows of a quarter of a second.
+        # Where a write takes long whatever its size, two of each writer must do, or a load is over before a decision.
+        # So too while batches have only grown: a day of 100,000 rows is over in windows of a quarter of a second.
         enough = self.limits.window_samples
         if self.floor > self.limits.target_s or self._slow_start:
             enough = min(enough, 2 * self.writers)
@@ -151,8 +151,8 @@ class Controller:
 
     @property
     def floor(self) -> float:
-        """Seconds a write takes however few rows it has: measured on an empty commit, and learned from writes, which make
-        some eight round trips where a commit makes one."""
+        """Seconds a write takes however few rows it has: measured on an empty commit, and learned from writes, which
+        make some eight round trips where a commit makes one."""
         if self._measured is None:
             return self._learned
         return max(self._measured, min(self._learned, 10 * self._measured))
@@ -230,8 +230,8 @@ class Controller:
                 writers,
             )
         if p90 < _GROW_BELOW * target and self._busy >= 0.5 and not cool:
-            # Far below the target the step grows with the room there is, so that a short load gets there at all; doubling
-            # is the clamp.
+            # Far below the target the step grows with the room there is, so that a short load gets there at all;
+            # doubling is the clamp.
             room = min(2.0, _GROW_BELOW * target / max(p90, 1e-4))
             return (
                 "grow",
@@ -257,8 +257,8 @@ class Controller:
         return move, batch, writers
 
     def _by_rate(self, now: float, writers: int) -> int:
-        """One more writer that wrote no more rows is taken back, and none is added for twenty windows: on a server whose
-        processors are busy writers only wait for each other."""
+        """One more writer that wrote no more rows is taken back, and none is added for twenty windows: on a server
+        whose processors are busy writers only wait for each other."""
         self._hold_writers = max(self._hold_writers - 1, 0)
         age = now - self._opened if self._opened is not None else 0.0
         rate = sum(rows for rows, _, ok in self._samples if ok) / age if age > 0 else 0.0

@@ -1,8 +1,8 @@
 """When a billing day that waits is asked for: at once, then again at growing intervals while its runs fail.
 
 A day's run may fail for hours (a disk, a parser's fault, a table that does not verify). It is asked for again after 10,
-20, 40 and 80 minutes and then every two hours, and people get an alert when that last interval is reached. Days that were
-never asked for come first, so that no number of failing days keeps a new one waiting.
+20, 40 and 80 minutes and then every two hours, and people get an alert when that last interval is reached. Days that
+were never asked for come first, so that no number of failing days keeps a new one waiting.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def due(
 def ask(
     database: Database, waiting: Mapping[date, Sequence[bytes]], running: Collection[date], *, most: int, clock: Clock
 ) -> list[Request]:
-    """The days to request now, remembered as requested; people get an alert for a day whose longest interval is reached."""
+    """The days to request now, remembered as requested; people get an alert for a day whose longest interval is
+    reached.
+    """
     now = clock.now()
     evidence = {day: evidence_of(files) for day, files in waiting.items()}
     with database.connect("day-requests") as connection:

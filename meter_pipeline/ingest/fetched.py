@@ -9,7 +9,9 @@ from pathlib import Path
 
 
 class PullError(RuntimeError):
-    """The day could not be pulled; the message says why. What came so far is kept and the next pull goes on from there."""
+    """The day could not be pulled; the message says why. What came so far is kept and the next pull goes on
+    from there.
+    """
 
 
 class NotReadyError(RuntimeError):
@@ -19,8 +21,8 @@ class NotReadyError(RuntimeError):
 @dataclass(frozen=True, slots=True)
 class Pulled:
     """A pulled day: the inbox file (None where the day was empty), its reads (0 where nobody counted them), the pages
-    asked for, the attempts beyond the first, and whether the file is a new one (its name is made of its content: the same
-    answer is the same file)."""
+    asked for, the attempts beyond the first, and whether the file is a new one (its name is made of its content: the
+    same answer is the same file)."""
 
     day: date
     path: Path | None

@@ -125,7 +125,9 @@ _OPENING: Final = timedelta(days=130)
 
 
 def opening_days(database: Database, first: date) -> list[date]:
-    """Days before the first billing day with reads staged and not loaded, in order: the reads that open the first day."""
+    """Days before the first billing day with reads staged and not loaded, in order: the reads that open the
+    first day.
+    """
     return [day for day, _ in waiting_days(database) if first - _OPENING <= day < first]
 
 
@@ -140,8 +142,8 @@ def land_inbox(
     pause: PauseProbe | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> LandingOutcome:
-    """Land every new file of the settings' inbox. One bad file refuses itself alone; one whose head-end is not declared,
-    and what is no plain file (a link, a pipe), is held and not read.
+    """Land every new file of the settings' inbox. One bad file refuses itself alone; one whose head-end is not
+    declared, and what is no plain file (a link, a pipe), is held and not read.
 
     A pause holds landing too: what is held by it is left for the next time. ``progress`` gets how many of how many
     are done.

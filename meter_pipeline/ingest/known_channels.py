@@ -19,8 +19,8 @@ class Declared:
 
     @classmethod
     def of(cls, channels: pl.DataFrame) -> Declared:
-        """From ``store.raw.channels`` (meter_id, channel, kind, unit, interval_minutes, in any order). An undeclared unit
-        stands as it is spelled."""
+        """From ``store.raw.channels`` (meter_id, channel, kind, unit, interval_minutes, in any order). An undeclared
+        unit stands as it is spelled."""
         units = {}
         for spelling in channels["unit"].unique().to_list():
             try:

@@ -1,9 +1,9 @@
 """Landing: a file becomes staged billing days, dead letters and a row in the register of files, once.
 
-A file is identified by its head-end and its bytes. The same bytes again from that head-end, under any name, are recorded
-as a duplicate and load nothing, unless the file was refused or reads of it were rejected: then it is read again, and what
-can be staged now is staged (restage.py). A crash anywhere before the transaction leaves only an archived copy and staged
-files, which the next landing writes again under the same names.
+A file is identified by its head-end and its bytes. The same bytes again from that head-end, under any name, are
+recorded as a duplicate and load nothing, unless the file was refused or reads of it were rejected: then it is read
+again, and what can be staged now is staged (restage.py). A crash anywhere before the transaction leaves only an
+archived copy and staged files, which the next landing writes again under the same names.
 """
 
 from __future__ import annotations
@@ -281,7 +281,9 @@ def register(database: Database, prepared: Prepared, places: FileFolders, *, clo
 
 
 def _register_again(database: Database, prepared: Prepared, places: FileFolders, clock: Clock) -> Landed:
-    """A file that had been rejected in part or whole, and was offered again: a duplicate where it gives what it gave."""
+    """A file that had been rejected in part or whole, and was offered again: a duplicate where it gives what it
+    gave.
+    """
     file = prepared.file
     found = restage.Reading(file, prepared.staged, prepared.letters)
     done = restage.apply(database, places.staging, found, clock=clock)
@@ -404,7 +406,9 @@ def _intervals(frame: pl.DataFrame, calendar: BillingCalendar, head_end: str, no
 
 
 def _registers(frame: pl.DataFrame, calendar: BillingCalendar, head_end: str, now: datetime) -> pl.DataFrame:
-    """Register reads with day, hash and key, exact repetitions folded into one row with ``received`` and ``duplicate``."""
+    """Register reads with day, hash and key, exact repetitions folded into one row with ``received`` and
+    ``duplicate``.
+    """
     if not frame.height:
         return pl.DataFrame()
     packed = pack.pack_registers(frame, calendar).with_columns(

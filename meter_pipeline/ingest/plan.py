@@ -47,8 +47,9 @@ class Source:
 @dataclass(slots=True)
 class WritePlan:
     """Payloads to write, at most one a key. ``incoming`` has src, row, payload_hash, reads, accepted, duplicate,
-    superseded, rejected; ``current`` and ``kept`` hold the rows to write with ``at``, the position in incoming that they
-    belong to (sorted); ``asked`` payloads of reads about which a person is asked, with ``at`` too (unordered.py)."""
+    superseded, rejected; ``current`` and ``kept`` hold the rows to write with ``at``, the position in incoming that
+    they belong to (sorted); ``asked`` payloads of reads about which a person is asked, with ``at`` too (unordered.py).
+    """
 
     kind: Kind
     day: date

@@ -282,8 +282,8 @@ def _ask(database: Database, head_end: HeadEnd, day: raw.IncompleteDay, inbox: P
 
 def again(head_end: HeadEnd, latest: dict[date, date], today: date) -> set[date]:
     """Days to ask for again although they are complete, since reads of a radio network go on arriving: those asked
-    before that are ``again_days`` old, or became so within the last week, and were not asked since. ``latest``: when each
-    day was asked last."""
+    before that are ``again_days`` old, or became so within the last week, and were not asked since. ``latest``: when
+    each day was asked last."""
     lags = head_end.fetch.again_days if head_end.fetch is not None else ()
     due = set()
     for lag in lags:

@@ -1,9 +1,9 @@
 """Reports that an API makes on request and has ready later: asked for, waited for, collected into the inbox.
 
 The address to ask next is noted before anything is waited for, so that a pull that ends early, or is killed, leaves the
-report to the next one: a report is asked for once. A report that failed, or that the server no longer knows, is asked for
-anew at the next pull. Addresses that an answer names must be on the declared host. The file is fetched in pieces and goes
-on where it stopped, where the server can do that; a length that does not hold is fetched again.
+report to the next one: a report is asked for once. A report that failed, or that the server no longer knows, is asked
+for anew at the next pull. Addresses that an answer names must be on the declared host. The file is fetched in pieces
+and goes on where it stopped, where the server can do that; a length that does not hold is fetched again.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ async def pull_report(
     timeouts: httpx.Timeout = TIMEOUTS,
     rng: random.Random | None = None,
 ) -> Pulled:
-    """The report of one billing day, in ``inbox/HEAD-END/``. Raises NotReadyError where it is still being made, PullError
-    where it cannot be had."""
+    """The report of one billing day, in ``inbox/HEAD-END/``. Raises NotReadyError where it is still being made,
+    PullError where it cannot be had."""
     fetch = head_end.fetch
     if fetch is None or fetch.how != "report":
         raise PullError(f'{head_end.name}: no [fetch] with how = "report"')
@@ -157,8 +157,8 @@ class _Api:
         raise PullError(f"the report's file: gave up after {ATTEMPTS} attempts: {why[:300]}")
 
     async def _json(self, method: str, url: str, form: dict[str, str] | None = None) -> Any:
-        """A JSON answer. A POST is sent once where it may have been taken: only an answer of 429 or 503 and a connection
-        that was never made are tried again."""
+        """A JSON answer. A POST is sent once where it may have been taken: only an answer of 429 or 503 and a
+        connection that was never made are tried again."""
         why = ""
         for attempt in range(ATTEMPTS):
             if attempt:

@@ -4,8 +4,8 @@ The server is known by its pinned host key; nothing is sent to any other. A file
 changed for ``settle_seconds`` and was not fetched before as it is (name, size, time of change). Bytes go to a hidden
 file beside a note of what they are of: a fetch that was cut goes on where it stopped, and one whose file changed
 meanwhile begins again. Only a whole file, as long as the server says it is, gets a name that the inbox sees. The
-server's files are left as they are. What was fetched is noted in ``.sftp.json``; without that note everything is fetched
-again, and landing knows the same bytes by their hash.
+server's files are left as they are. What was fetched is noted in ``.sftp.json``; without that note everything is
+fetched again, and landing knows the same bytes by their hash.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class _Pinned(asyncssh.SSHClient):
 
 
 async def fetch_files(head_end: HeadEnd, inbox: Path, *, clock: Clock = SYSTEM_CLOCK) -> list[FetchedFile]:
-    """Fetch what is new on a head-end's server. Raises PullError where the server cannot be reached, is another than the
-    declared one, or does not let us in; a single file that fails is in the result."""
+    """Fetch what is new on a head-end's server. Raises PullError where the server cannot be reached, is another than
+    the declared one, or does not let us in; a single file that fails is in the result."""
     fetch = head_end.fetch
     if fetch is None or fetch.how != "sftp":
         raise PullError(f'{head_end.name}: no [fetch] with how = "sftp"')

@@ -1,10 +1,10 @@
 """Two actual values of one interval that nothing orders: the earlier one stands, and a person is asked about the later.
 
-Versions, read times and sequence numbers order what a source corrects (merge_versions.py). Where two actual reads of one
-interval differ and agree in all of these, no rule can know which is right: the hash of the payload took the correction
-for 4 meters of 10 and kept the fault for 6. So the read that came first stays, and the later one becomes a dead letter
-of its own: a person who gives it a greater source_version and replays it takes it, one who dismisses it keeps the first.
-Reads of the same payload that nothing contradicts are stored as ever.
+Versions, read times and sequence numbers order what a source corrects (merge_versions.py). Where two actual reads of
+one interval differ and agree in all of these, no rule can know which is right: the hash of the payload took the
+correction for 4 meters of 10 and kept the fault for 6. So the read that came first stays, and the later one becomes a
+dead letter of its own: a person who gives it a greater source_version and replays it takes it, one who dismisses it
+keeps the first. Reads of the same payload that nothing contradicts are stored as ever.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _SAME: Final = ("meter_id", "channel", "unit", "source_version", "read_time")
 def settle_intervals(
     incoming: pl.DataFrame, kept: pl.DataFrame, standing: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Incoming payloads (vector frame with ``at``, ``reads``, payload_hash) beside those that are ``kept`` for their keys
-    and the folded row that is ``standing``: the payloads that may be folded, and those reads, as payloads of their own,
-    about which a person is asked.
+    """Incoming payloads (vector frame with ``at``, ``reads``, payload_hash) beside those that are ``kept`` for their
+    keys and the folded row that is ``standing``: the payloads that may be folded, and those reads, as payloads of their
+    own, about which a person is asked.
 
     A payload of which some reads are asked about keeps the others, under a hash and a number of ``reads`` of its own.
     """
@@ -75,7 +75,9 @@ def _disputed(matrix: DayMatrix, kept: pl.DataFrame, standing: pl.DataFrame) -> 
 def _aligned(
     matrix: DayMatrix, frame: pl.DataFrame, on: tuple[str, ...]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16], npt.NDArray[np.int32]]:
-    """Values, quality and sequence of a frame's rows for the matrix's rows; empty where there is none of that layout."""
+    """Values, quality and sequence of a frame's rows for the matrix's rows; empty where there is none of that
+    layout.
+    """
     values = np.full(matrix.values.shape, NO_VALUE, np.int64)
     quality = np.full(matrix.values.shape, MISSING, np.uint16)
     sequence = np.zeros(matrix.values.shape, np.int32)

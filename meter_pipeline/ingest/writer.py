@@ -168,8 +168,8 @@ class Writers:
         self.controller.empty_commit(await load.prepare_session(connection, self.clock.monotonic))
 
     async def _first_connection(self) -> None:
-        """Open one before the first batch is cut, so that the floor of this link is known by then. A server that is out of
-        reach is the first batch's business."""
+        """Open one before the first batch is cut, so that the floor of this link is known by then. A server that is out
+        of reach is the first batch's business."""
         assert self._pool is not None  # noqa: S101
         if self.controller.enabled:
             with contextlib.suppress(PoolTimeout, driver.Error, OSError):

@@ -2,8 +2,8 @@
 
 Belongs here: entries and their canonical bytes, the RFC 6962 tree, the sequencer, signed checkpoints, witnesses,
 exports, verification. Does not belong here: what the entries are about (each room writes its own in the transaction of
-its change), SQL (ledger/tables/entries.py). Names are imported when first used, so that the signer's process starts with the
-standard library and one dependency.
+its change), SQL (ledger/tables/entries.py). Names are imported when first used, so that the signer's process starts
+with the standard library and one dependency.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ _TRIES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class ExportOutcome:
-    """Where the export lies and what is in it. ``unsigned``: entries that no checkpoint covers yet; rows of theirs do not
-    verify before the next one."""
+    """Where the export lies and what is in it. ``unsigned``: entries that no checkpoint covers yet; rows of theirs do
+    not verify before the next one."""
 
     folder: Path
     origin: str | None
@@ -200,7 +200,9 @@ def _rows(
     days: Sequence[date] | None,
     sources: Iterable[Source],
 ) -> tuple[int, tuple[date, ...]]:
-    """The rows behind the leaves, a file for each table and billing day; a day asked for without rows has a file too."""
+    """The rows behind the leaves, a file for each table and billing day; a day asked for without rows has a
+    file too.
+    """
     total = 0
     exported: set[date] = set(days or ())
     for source in sources:

@@ -240,7 +240,9 @@ class ProofError(ValueError):
 
 
 def root_from_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes]) -> bytes:
-    """The root that an inclusion proof leads to (RFC 9162 section 2.1.3.2). Raises ProofError where its shape is wrong."""
+    """The root that an inclusion proof leads to (RFC 9162 section 2.1.3.2). Raises ProofError where its shape
+    is wrong.
+    """
     if not 0 <= index < size:
         raise ProofError(f"leaf {index} is not in a tree of {size}")
     _check_hashes([leaf, *proof])

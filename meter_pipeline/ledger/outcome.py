@@ -23,7 +23,9 @@ class Finding:
 
 @dataclass(slots=True)
 class VerifyOutcome:
-    """What was verified. ``start`` is the place verification began at, ``checked`` counts what was looked at by name."""
+    """What was verified. ``start`` is the place verification began at, ``checked`` counts what was looked at by
+    name.
+    """
 
     origin: str | None
     start: int

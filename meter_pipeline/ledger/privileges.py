@@ -84,8 +84,8 @@ def scheduled_check(database: Database, *, roles: bool, clock: Clock = SYSTEM_CL
     """Compare the guards with the manifest, and put the result into the ledger: also that nothing was amiss, so that a
     silence shows.
 
-    ``roles``: the rights of the roles on every other schema too (postgres/privileges.toml), for a deployment that grants
-    them.
+    ``roles``: the rights of the roles on every other schema too (postgres/privileges.toml), for a deployment that
+    grants them.
     """
     with database.connect("ledger guards") as connection:
         found = check(connection)

@@ -1,9 +1,9 @@
 """Repair of leaves that an entry of the ledger has wrong: two people stand for an entry that puts them right.
 
-An entry is never changed. Where a fault of this software wrote one whose leaves are not those of the rows it stands for,
-every later verification finds leaves without rows, and rows without leaves. A repair is an entry of its own: its leaves
-are those of the rows as they are, then those that it retires; its body names the source, the day, the reason and both
-people. It stays in the log for ever, the next checkpoint signs it, and every verification counts it.
+An entry is never changed. Where a fault of this software wrote one whose leaves are not those of the rows it stands
+for, every later verification finds leaves without rows, and rows without leaves. A repair is an entry of its own: its
+leaves are those of the rows as they are, then those that it retires; its body names the source, the day, the reason and
+both people. It stays in the log for ever, the next checkpoint signs it, and every verification counts it.
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ REPAIR: Final = "repair"
 
 def live_leaves(connection: store.Connection, source: Source, day: date | None) -> LiveLeaves:
     """The leaves that rows must stand behind (of a billing day, or all), in the order of the log: those of the source's
-    kinds and of repairs, without those that a later entry says it retired: the last ``retired`` of an entry's leaves are
-    of rows it took away."""
+    kinds and of repairs, without those that a later entry says it retired: the last ``retired`` of an entry's leaves
+    are of rows it took away."""
     entries = store.entries_of(connection, source.kinds, day)
     repairs = [e for e in store.entries_of(connection, ("verified",), day) if e.leaves and _repairs(e) == source.name]
     retired = [_retired(entry) if source.retiring else 0 for entry in entries] + [_retired(entry) for entry in repairs]
@@ -332,7 +332,9 @@ class _Rows:
                 self.outcome.find("merged row", f"{table.name} {row}: {name} is not what its payloads give")
 
     def _versions(self, table: RowTable) -> None:
-        """No earlier version of a row stands as the current one: its leaf is the last that the ledger has of the row."""
+        """No earlier version of a row stands as the current one: its leaf is the last that the ledger has of
+        the row.
+        """
         current, earlier = self.kept.get(table.name), self.kept.get(table.versions or "")
         if not current or not earlier:
             return

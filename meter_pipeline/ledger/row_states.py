@@ -1,8 +1,8 @@
 """Rows that change in steps: each entry about one says the whole row as it stands after the step.
 
-An entry's body has ``rows``: [{"table", "key": [column, value], "row": {column: text or null}}]. The row in the table must
-be what the last entry about it says. Entries from before rows were said name a few columns in their body; of such a row
-nothing is compared.
+An entry's body has ``rows``: [{"table", "key": [column, value], "row": {column: text or null}}]. The row in the table
+must be what the last entry about it says. Entries from before rows were said name a few columns in their body; of such
+a row nothing is compared.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class Source:
     log. ``retiring``: the last ``retired`` leaves of an entry (a number in its body) are of rows that it took away.
     ``beside``: tables whose rows hang on those of the source's table, and whose content its entries say as a whole
     (contents.py).
-    ``states``: the table whose rows entries say as a whole, each time they change (row_states.py), and the kinds of those
-    entries.
+    ``states``: the table whose rows entries say as a whole, each time they change (row_states.py), and the kinds of
+    those entries.
     """
 
     name: str

@@ -15,7 +15,9 @@ WIDTH = 256
 
 
 def tile_path(level: int | str, index: int, width: int = WIDTH) -> str:
-    """Where a tile lies: index in groups of three digits, all but the last led by x; ``.p/width`` where it is partial."""
+    """Where a tile lies: index in groups of three digits, all but the last led by x; ``.p/width`` where it is
+    partial.
+    """
     groups = [f"{index % 1000:03d}"]
     while index >= 1000:
         index //= 1000
@@ -35,7 +37,9 @@ def tiles_of(size: int, since: int = 0) -> list[tuple[int, int, int]]:
 
 
 def folder_reader(read_bytes: Callable[[str], bytes], size: int) -> merkle.NodeReader:
-    """A NodeReader over published tiles of a log of ``size`` entries; ``read_bytes`` gets a path relative to the log."""
+    """A NodeReader over published tiles of a log of ``size`` entries; ``read_bytes`` gets a path relative to
+    the log.
+    """
     held: dict[tuple[int, int], bytes] = {}
 
     def read(level: int, index: int) -> bytes:

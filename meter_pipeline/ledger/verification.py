@@ -48,12 +48,12 @@ def verify(
 ) -> VerifyOutcome:
     """Verify the log, and the rows of ``sources`` on ``days`` against their leaves.
 
-    ``full`` starts from the first entry, compares the stored tree too and looks at the rows of every billing day, so that
-    it never holds where a day's own verification does not; otherwise from what was last verified.
-    ``hashers`` make a day's row hashes again from its rows, by encoding; without them rows are matched by the hash they
-    carry, and rows that carry none are passed over. ``trusted`` are verifier keys the caller holds; by default those
-    this deployment has seen (``checkpoints.keys_file``). ``authority``: certificates (PEM) of the time-stamp authority,
-    to verify the stored time stamps with. Nothing is written to the database.
+    ``full`` starts from the first entry, compares the stored tree too and looks at the rows of every billing day, so
+    that it never holds where a day's own verification does not; otherwise from what was last verified. ``hashers`` make
+    a day's row hashes again from its rows, by encoding; without them rows are matched by the hash they carry, and rows
+    that carry none are passed over. ``trusted`` are verifier keys the caller holds; by default those this deployment
+    has seen (``checkpoints.keys_file``). ``authority``: certificates (PEM) of the time-stamp authority, to verify the
+    stored time stamps with. Nothing is written to the database.
     """
     with database.connect("meter-pipeline-ledger-verify") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")

@@ -44,8 +44,9 @@ class MappingError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An export. ``file``: a pattern that exactly one file of the folder matches. ``columns`` names the columns of a file
-    without a header: by number from 1 where it is delimited, by first and last letter (``"1-12"``) where it is fixed.
+    """An export. ``file``: a pattern that exactly one file of the folder matches. ``columns`` names the columns of a
+    file without a header: by number from 1 where it is delimited, by first and last letter (``"1-12"``) where it is
+    fixed.
     ``skip``: rows that are none, by the text of a column (``*`` at the end stands for anything)."""
 
     file: str
@@ -62,10 +63,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """How a value is made: of one column, several put together with ``join``, or a constant. Then, in this order: texts of
-    ``empty`` are none; letters are replaced, a ``prefix`` and leading zeros taken off; ``codes`` (a code table) or ``map``
-    turns it into our word, ``default`` any other, and an empty one; ``format`` reads a date or an instant of local time
-    (of ``zone``, or the utility's); ``decimal`` is the decimal mark."""
+    """How a value is made: of one column, several put together with ``join``, or a constant. Then, in this order: texts
+    of ``empty`` are none; letters are replaced, a ``prefix`` and leading zeros taken off; ``codes`` (a code table) or
+    ``map`` turns it into our word, ``default`` any other, and an empty one; ``format`` reads a date or an instant of
+    local time (of ``zone``, or the utility's); ``decimal`` is the decimal mark."""
 
     column: tuple[str, ...] = ()
     constant: str | None = None

@@ -44,8 +44,8 @@ class _CellError(ValueError):
 
 
 def make_tables(mapping: Mapping, exports: Path, out: Path, zone: str) -> Made:
-    """Write the mapped tables to ``out`` and check them as an import would. ``zone``: of local instants. A faulty row is
-    left out and named; nothing of it is guessed. Raises MappingError for a mapping that does not fit the exports."""
+    """Write the mapped tables to ``out`` and check them as an import would. ``zone``: of local instants. A faulty row
+    is left out and named; nothing of it is guessed. Raises MappingError for a mapping that does not fit the exports."""
     made = Made()
     read: dict[str, Export] = {}
     for name in dict.fromkeys(n for part in mapping.parts for n in (part.source, *[j.source for j in part.joins])):

@@ -29,7 +29,8 @@ from meter_pipeline.schemas.report import Check, StageReport
 #: Takes the records of one side and makes them so there, idempotent by payload hash; raises to have them tried again.
 Deliver = Callable[[Sequence["Record"]], None]
 
-#: A delivery of 5,000 records takes seconds; another deliverer waits for it so long and then leaves it to the next round.
+#: A delivery of 5,000 records takes seconds; another deliverer waits for it so long and then leaves it to the next
+#: round.
 WAIT_FOR_DELIVERER_S: Final = 60.0
 _MONEY: Final = ("line", "total", "statement")
 _ROW: Final = {"billing_day": pl.Date, "account_id": pl.String, "authority": pl.String, "payload_sha256": pl.Binary}
@@ -216,8 +217,8 @@ def payloads(results: pl.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def deliver(database: Database, sides: Mapping[str, Deliver], *, most: int = 1000, clock: Clock = SYSTEM_CLOCK) -> int:
-    """Deliver one batch of the outbox to each side; returns how many records were delivered. A side that fails keeps its
-    records for the next call.
+    """Deliver one batch of the outbox to each side; returns how many records were delivered. A side that fails keeps
+    its records for the next call.
 
     One deliverer at a time for a side, whoever it is (the guard's job, an operator): the others wait for it, so that an
     older bill never arrives after a newer one of the same account.

@@ -192,9 +192,10 @@ def evaluate(evidence: Evidence, now: datetime, requirements: Requirements | Non
 def live_clock(evidence: Evidence, now: datetime, needs: Requirements) -> tuple[datetime | None, str | None]:
     """Since when live comparison has been continuous, and what reset it last.
 
-    The clock starts at the first clean comparison of a live billing day after the last reset. Resets: a comparison with a blocking
-    difference, an event, a change of configuration between two comparisons, a silence longer than allowed. A comparison
-    in which the legacy side had nothing is silence, and so is the comparison of a day that is no longer live.
+    The clock starts at the first clean comparison of a live billing day after the last reset. Resets: a comparison with
+    a blocking difference, an event, a change of configuration between two comparisons, a silence longer than allowed. A
+    comparison in which the legacy side had nothing is silence, and so is the comparison of a day that is no longer
+    live.
     """
     started: datetime | None = None
     reason: str | None = None

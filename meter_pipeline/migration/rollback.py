@@ -1,4 +1,6 @@
-"""Automatic rollback: what is seen, and whether it sends authority back to legacy while both sides go on being written."""
+"""Automatic rollback: what is seen, and whether it sends authority back to legacy while both sides go on being
+written.
+"""
 
 from __future__ import annotations
 

@@ -130,7 +130,9 @@ def run_day(
 
 
 def _reference(database: Database, shadow: Database, settings: Settings) -> int:
-    """The municipality's folder, and what people have entered beside it in the authoritative database. How many rows."""
+    """The municipality's folder, and what people have entered beside it in the authoritative database. How many
+    rows.
+    """
     rows, documents = read_folder(settings.data / "reference")
     for name, table in TABLES.items():
         columns = list(table.columns)

@@ -67,8 +67,8 @@ class LegacyFolder:
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         last = self.folder / ".last"
         noted, before = last.read_text("utf-8").split() if last.exists() else ("0", "")
-        # A process that died between the two writes below left a file with the next number, which may hold less than the
-        # batch does now: two files of one number would be read in the order of their hashes.
+        # A process that died between the two writes below left a file with the next number, which may hold less than
+        # the batch does now: two files of one number would be read in the order of their hashes.
         ours = [found for path in self.folder.iterdir() if (found := _DELIVERED.fullmatch(path.name))]
         number, before = max([(int(noted), before), *((int(f[1]), f[2]) for f in ours if int(f[1]) > int(noted))])
         if before != digest:

@@ -121,7 +121,9 @@ def latest_days(connection: Connection, most: int) -> list[dict[str, Any]]:
 
 
 def drift(database: Database, day: date, window: int) -> tuple[int, pl.DataFrame]:
-    """Days compared in the ``window`` days before a day, and what rounding has added up to in them by account and code."""
+    """Days compared in the ``window`` days before a day, and what rounding has added up to in them by account
+    and code.
+    """
     days = database.read(
         "SELECT count(DISTINCT billing_day) AS n FROM migration.comparison_run "
         "WHERE mode <> 'legacy_twice' AND bills > 0 AND billing_day >= $1::date - $2::integer AND billing_day < $1",
@@ -242,8 +244,8 @@ def outbox_size(connection: Connection) -> int:
 
 
 def take_side(connection: Connection, side: str, wait_s: float) -> bool:
-    """Be the only one who delivers to a side until the transaction ends, after waiting for whoever does now; False where
-    that one is not done within ``wait_s``."""
+    """Be the only one who delivers to a side until the transaction ends, after waiting for whoever does now; False
+    where that one is not done within ``wait_s``."""
     try:
         connection.execute("SELECT set_config('lock_timeout', %s, true)", (f"{int(wait_s * 1000)}ms",))
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('migration.outbox ' || %s, 0))", (side,))
@@ -255,8 +257,8 @@ def take_side(connection: Connection, side: str, wait_s: float) -> bool:
 
 
 def waiting(connection: Connection, most: int, side: str) -> list[tuple[int, date, str, str, dict[str, Any], bytes]]:
-    """Records of a side to deliver, oldest first. For a transaction that has taken the side: the oldest record of a bill
-    is never left out, so that a newer one cannot overtake it."""
+    """Records of a side to deliver, oldest first. For a transaction that has taken the side: the oldest record of a
+    bill is never left out, so that a newer one cannot overtake it."""
     return connection.execute(
         "SELECT outbox_id, billing_day, account_id, side, payload, payload_sha256 FROM migration.outbox WHERE delivered_at IS NULL AND side = %s "
         "ORDER BY outbox_id LIMIT %s",

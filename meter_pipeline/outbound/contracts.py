@@ -1,5 +1,5 @@
-"""The contract of each output: its fields, what they mean, and its version. schemas/OUTPUT-VERSION.json says the same for
-readers that are no Python; a test holds both together and keeps a published version from changing."""
+"""The contract of each output: its fields, what they mean, and its version. schemas/OUTPUT-VERSION.json says the same
+for readers that are no Python; a test holds both together and keeps a published version from changing."""
 
 from __future__ import annotations
 

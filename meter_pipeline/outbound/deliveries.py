@@ -1,5 +1,5 @@
-"""Files for the customer system: what is new or changed since it was last sent, written by a template, with a manifest, and
-the acknowledgement that comes back."""
+"""Files for the customer system: what is new or changed since it was last sent, written by a template, with a manifest,
+and the acknowledgement that comes back."""
 
 from __future__ import annotations
 

@@ -36,8 +36,9 @@ class TemplateError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One field of a line. ``source``: the contract's field, or None where ``constant`` stands. ``decimals``: exactly so
-    many; ``implied``: so many without the point (1.25 with 2 is 125). ``words``: the contract's word to the file's."""
+    """One field of a line. ``source``: the contract's field, or None where ``constant`` stands. ``decimals``: exactly
+    so many; ``implied``: so many without the point (1.25 with 2 is 125). ``words``: the contract's word to the file's.
+    """
 
     name: str
     source: str | None = None

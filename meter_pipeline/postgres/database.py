@@ -155,7 +155,9 @@ def _is_gone(error: BaseException) -> bool:
 
 
 def connection_lost(error: BaseException) -> bool:
-    """Whether an error says that the server went away (restarted, killed, unreachable), and nothing of the work itself."""
+    """Whether an error says that the server went away (restarted, killed, unreachable), and nothing of the work
+    itself.
+    """
     if isinstance(error, psycopg.OperationalError):
         return error.sqlstate is None or error.sqlstate.startswith(("57P", "08"))
     # ADBC's errors have no class of their own for it; where a stream breaks off, pyarrow raises what libpq said as an

@@ -1,5 +1,5 @@
-"""What rooms see of the database driver: connections and errors (pools.py has the pools). psycopg and ADBC themselves are imported here, in
-the rest of postgres/ and in the rooms' tables modules only (an import rule holds that).
+"""What rooms see of the database driver: connections and errors (pools.py has the pools). psycopg and ADBC themselves
+are imported here, in the rest of postgres/ and in the rooms' tables modules only (an import rule holds that).
 """
 
 from __future__ import annotations

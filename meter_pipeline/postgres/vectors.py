@@ -9,7 +9,8 @@ rules are fixed, so that equal matrices give equal rows byte for byte and a hash
 
 * scale is 3 where every present value is a whole thousandth of the base unit, else 6;
 * ``values`` (32 bits) where every scaled value fits, else ``wide_values``;
-* ``quality`` alone where all present slots share a code and every slot without a value is MISSING, else ``qualities`` too;
+* ``quality`` alone where all present slots share a code and every slot without a value is MISSING, else ``qualities``
+  too;
 * ``sequence`` and ``sequence_step`` where the present slots' numbers follow base + k * step, else ``sequences`` too;
 * ``offsets`` only where one is not 0. In the arrays a slot without a value has sequence 0 and offset 0.
 """
@@ -103,7 +104,7 @@ RAW_INTERVAL_DAY: Final = VectorTable("raw.interval_day", extra=RAW_EXTRA)
 RAW_INTERVAL_PAYLOAD: Final = VectorTable("raw.interval_payload", extra=RAW_EXTRA)
 
 
-# --- matrix to frame -------------------------------------------------------------------------------------------------------------------
+# --- matrix to frame ------------------------------------------------------------------------------
 
 
 def from_matrix(matrix: DayMatrix, starts_at: datetime) -> pl.DataFrame:
@@ -183,7 +184,9 @@ def _sequence_rule(
     first: npt.NDArray[np.intp],
     any_present: npt.NDArray[np.bool_],
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-    """Base and step of each row's sequence numbers, and whether a row follows no such rule (base and step are 0 there)."""
+    """Base and step of each row's sequence numbers, and whether a row follows no such rule (base and step are 0
+    there).
+    """
     n, slots = sequence.shape
     at = np.arange(n)
     slot = np.arange(slots, dtype=np.int64)
@@ -225,7 +228,7 @@ def _no_lists(n: int, inner: Any) -> pl.Series:
     return pl.Series([None], dtype=pl.List(inner)).new_from_index(0, n)
 
 
-# --- frame to matrices -----------------------------------------------------------------------------------------------------------------
+# --- frame to matrices ----------------------------------------------------------------------------
 
 
 def to_matrices(frame: pl.DataFrame, keys: Sequence[str] | None = None) -> list[DayMatrix]:
@@ -304,7 +307,7 @@ def _dense(column: pl.Series, slots: int) -> tuple[Any, npt.NDArray[Any]]:
     return rows, column.explode().to_numpy().reshape(-1, slots)
 
 
-# --- the database ----------------------------------------------------------------------------------------------------------------------
+# --- the database ---------------------------------------------------------------------------------
 
 
 def copy_rows(connection: psycopg.Connection[Any], table: VectorTable, frame: pl.DataFrame) -> int:

@@ -156,7 +156,9 @@ def admit(
 
 
 def _refuse_mixed(stretches: pl.DataFrame) -> None:
-    """One channel is one quantity: the same name for intervals and a dial, or for two units, is a declaration to mend."""
+    """One channel is one quantity: the same name for intervals and a dial, or for two units, is a declaration
+    to mend.
+    """
     twice = stretches.filter(pl.len().over("meter_id", "channel") > 1)
     if twice.height:
         meter, channel = twice.select("meter_id", "channel").row(0)
@@ -187,7 +189,9 @@ def _channel_rows(
     known: Mapping[str, KnownChannel],
     notes: list[str],
 ) -> Iterable[dict[str, Any]]:
-    """Rows of the table channels. A longer interval length beside a shorter one of the same flow is kept, not billed."""
+    """Rows of the table channels. A longer interval length beside a shorter one of the same flow is kept, not
+    billed.
+    """
     flows = {row["channel"]: flow_of(parsed, meter, row["channel"], row["unit"]) for row in group.iter_rows(named=True)}
     intervals = [row for row in group.iter_rows(named=True) if row["kind"] == "interval"]
     for row in new:

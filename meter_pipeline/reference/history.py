@@ -1,8 +1,8 @@
 """Record time of reference data in PostgreSQL: what a transaction changed, what was known at an instant, and the ledger
 entry with a leaf for each changed row.
 
-Triggers of schema ``ref`` keep the versions (migration 0440); this module reads them. A row is JSON as PostgreSQL writes
-it: numbers exact, instants in UTC.
+Triggers of schema ``ref`` keep the versions (migration 0440); this module reads them. A row is JSON as PostgreSQL
+writes it: numbers exact, instants in UTC.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _DOCUMENT_KEY: Final = ("tariff_id", "version")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One changed row: what stood before (None: a new row) and what stands now (None: taken out), without record time."""
+    """One changed row: what stood before (None: a new row) and what stands now (None: taken out), without
+    record time.
+    """
 
     table: str
     old: Mapping[str, Any] | None
@@ -63,8 +65,8 @@ def key_of(table: str) -> tuple[str, ...]:
 
 
 def changes(connection: Connection) -> list[Change]:
-    """What the caller's transaction changed so far, by table and key. A row whose dates were corrected has a new key: its
-    old and its new row are one change."""
+    """What the caller's transaction changed so far, by table and key. A row whose dates were corrected has a new key:
+    its old and its new row are one change."""
     instant = record_time(connection)
     if instant is None:
         return []
@@ -81,7 +83,9 @@ def _row(text: str | None) -> dict[str, Any] | None:
 
 
 def _with_moved(found: Sequence[Change]) -> list[Change]:
-    """Changes with each row taken out beside the one new row that takes its place (same identity, the only one of each)."""
+    """Changes with each row taken out beside the one new row that takes its place (same identity, the only one of
+    each).
+    """
     by_identity: dict[tuple[Any, ...], list[Change]] = {}
     for change in found:
         if change.table in STRETCHES and (change.old is None) != (change.new is None):
@@ -122,7 +126,8 @@ def rows_as_of(database: Database, table: str, instant: datetime) -> list[dict[s
 
 
 def unproven(connection: Connection) -> list[tuple[datetime, str]]:
-    """Record times whose rows are not what the ledger holds of them, and why. Empty while every changed row has its leaf.
+    """Record times whose rows are not what the ledger holds of them, and why. Empty while every changed row has its
+    leaf.
 
     The leaves are computed again from the stored versions and compared, in order, with those of the entry that
     ref.change_set names. Rows from before history was kept (2000) have none.

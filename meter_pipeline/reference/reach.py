@@ -1,8 +1,8 @@
 """What a change of reference data reaches: one declared table, column -> stages that read it -> days that its change
 touches.
 
-A test runs each stage as a database role that may read the declared columns and no others, so that a column which a stage
-begins to read fails it until it is declared here.
+A test runs each stage as a database role that may read the declared columns and no others, so that a column which a
+stage begins to read fails it until it is declared here.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
         "longitude": _DETECT,
     },
     "weather": {
-        # A day's temperature chooses the days that an estimate of a later day may stand on: final estimates stay as they
-        # are, so that a corrected temperature moves no bill.
+        # A day's temperature chooses the days that an estimate of a later day may stand on: final estimates stay as
+        # they are, so that a corrected temperature moves no bill.
         "station_id": _DETECT,
         "weather_day": Reach((VALIDATE, DETECT), Days.NONE),
         "temperature_min_c": Reach((VALIDATE, DETECT), Days.NONE),

@@ -141,8 +141,8 @@ def note_import(connection: psycopg.Connection[Any], digest: bytes, source: str,
 
 
 def _end_missing(connection: psycopg.Connection[Any], name: str, snapshot: Snapshot) -> None:
-    """End the rows of a table that the incoming ones lack; those that begin later, that have no end, or on whose days the
-    incoming ones say something else, are taken out."""
+    """End the rows of a table that the incoming ones lack; those that begin later, that have no end, or on whose days
+    the incoming ones say something else, are taken out."""
     stretch = STRETCHES.get(name)
     starts, ends = (stretch.starts, stretch.ends) if stretch is not None else _CLOSED.get(name, (None, None))
     on = snapshot.instant if name == "installations" else snapshot.day
@@ -248,7 +248,9 @@ def remove(connection: psycopg.Connection[Any], name: str, key: Sequence[str]) -
 
 
 def end(connection: psycopg.Connection[Any], name: str, key: Sequence[str], on: str) -> dict[str, Any] | None:
-    """End the stretch of a key on a date or an instant (excluded); the row as it is then, or None where there is none."""
+    """End the stretch of a key on a date or an instant (excluded); the row as it is then, or None where there
+    is none.
+    """
     change = sql.SQL("UPDATE {{t}} AS t SET {} = {} WHERE {{key}}").format(
         sql.Identifier(STRETCHES[name].ends), sql.Literal(on)
     )

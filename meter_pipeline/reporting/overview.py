@@ -119,8 +119,8 @@ MOST_WAITING: Final = 20
 
 
 def waiting_bills(database: Database, first: date, last: date) -> list[dict[str, Any]]:
-    """Statements of the billing periods that ended with one of some days and wait: account, cycle, period, reason and what
-    exactly; the first MOST_WAITING by reason."""
+    """Statements of the billing periods that ended with one of some days and wait: account, cycle, period, reason and
+    what exactly; the first MOST_WAITING by reason."""
     return database.rows(
         "SELECT e.account_id, e.cycle_id, p.period_start, p.period_end, e.reason, e.detail FROM billing.statement_exception AS e "
         "JOIN ref.billing_cycles AS p USING (cycle_id, period_start) WHERE p.period_end > $1 AND p.period_end <= $2::date + 1 "

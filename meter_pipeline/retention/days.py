@@ -33,8 +33,8 @@ from meter_pipeline.postgres.partitions import DayTable
 from meter_pipeline.vee.registers.read_window import FAR_DAYS, NEAR_DAYS
 
 #: A quarterly read trues up the days since the read before it, and each of those looks back as far again for the read
-# that opens it (vee/registers/read_window.py; : estimates look back 92 days). What is younger stays, with three weeks for files that
-# come late.
+#: that opens it (vee/registers/read_window.py; : estimates look back 92 days). What is younger stays, with three weeks
+#: for files that come late.
 LEAST_KEPT_DAYS: Final = 2 * NEAR_DAYS + 20
 #: The days that a yearly read trues up, and the reads that open those: what is younger than this is exact whenever its
 # register is read.

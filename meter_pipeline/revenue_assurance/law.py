@@ -1,9 +1,9 @@
 """The law of billing: for every service point and every day of its service the usage is on a bill, accrued in the open
 period, or waiting under a reason that a person can see; and what was validated is what stands there, to the millionth.
 
-Computed from the tables by SQL of this room's own (tables.py); nothing of billing is imported. A reason explains no more
-than what it can account for: a revision the quantity it holds, a correction that waits the quantity it would bill, an
-exception the usage it names.
+Computed from the tables by SQL of this room's own (tables.py); nothing of billing is imported. A reason explains no
+more than what it can account for: a revision the quantity it holds, a correction that waits the quantity it would bill,
+an exception the usage it names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.revenue_assurance import tables
 
-#: Reasons of billing.exception_day that account for all usage of a service point's day, because no account is charged for it
+#: Reasons of billing.exception_day that account for all usage of a service point's day, because no account is charged
+#: for it
 _WHOLE: Final = frozenset(
     {"no_agreement", "no_tariff", "tariff_refused", "no_period", "attribute_missing", "set_aside"}
 )
@@ -216,7 +217,8 @@ def _waiting(row: dict[str, Any], day: date, why: str) -> Finding:
 def judge(row: dict[str, Any], day: date, usage: list[dict[str, Any]], reasons: list[tuple[str, str]]) -> list[Finding]:
     """What a service point's day comes to where its figures are not simply equal: a finding a unit of usage.
 
-    ``row``: tables.examine_day's; ``usage``: its validated usage by unit, flow and source; ``reasons``: what people see.
+    ``row``: tables.examine_day's; ``usage``: its validated usage by unit, flow and source; ``reasons``: what people
+    see.
     """
     faults = _faults(row, usage, reasons)
     now = _revised(row) or row
@@ -375,7 +377,9 @@ def _bills(connection: Connection, first: date, past: date, result: LawResult) -
 
 
 def _correction(row: dict[str, Any], before: int, asked: Iterable[dict[str, Any]]) -> str | None:
-    """The correction that waits, or was refused, and would bill exactly what the days were ``before`` they moved last."""
+    """The correction that waits, or was refused, and would bill exactly what the days were ``before`` they
+    moved last.
+    """
     by_name: dict[str, tuple[str, int, bool]] = {}
     for a in asked:
         mine = a["energy"] if a["service_point_id"] == row["service_point_id"] else 0

@@ -14,14 +14,15 @@ Connection = psycopg.Connection[Any]
 
 
 def _sum(array: str) -> str:
-    """SQL for the sum of an array's elements; 0 for an empty one. A query over unnest costs each row ten times as much as the few additions that
-    most tariffs need."""
+    """SQL for the sum of an array's elements; 0 for an empty one. A query over unnest costs each row ten times as much
+    as the few additions that most tariffs need."""
     few = " ".join(f"WHEN {n} THEN " + " + ".join(f"{array}[{k}]" for k in range(1, n + 1)) for n in range(1, 13))
     return f"CASE cardinality({array}) WHEN 0 THEN 0 {few} ELSE (SELECT sum(x)::bigint FROM unnest({array}) AS x) END"
 
 
-#: Cubic metres in each volume a tariff may count in (NIST SP 811), and what turns a meter's unit into the tariff's. Therms by the heat content that
-#: the tariff document has in force on the day. Null where there is no way from one to the other.
+#: Cubic metres in each volume a tariff may count in (NIST SP 811), and what turns a meter's unit into the tariff's.
+#: Therms by the heat content that the tariff document has in force on the day. Null where there is no way from one to
+#: the other.
 _FACTORS: Final = """
 volume (unit, m3) AS (VALUES ('m3', 1::numeric), ('gal', 0.003785411784), ('ft3', 0.028316846592), ('kgal', 3.785411784), ('ccf', 2.8316846592)),
 pair AS (SELECT DISTINCT tariff_id, tariff_version, unit, source_unit FROM billing.determinant_day WHERE billing_day = %(day)s AND source_unit <> ''),
@@ -36,8 +37,8 @@ factor AS (
     FROM pair AS p LEFT JOIN volume AS v ON v.unit = p.source_unit LEFT JOIN volume AS t ON t.unit = p.unit
 )"""
 
-#: Validated usage of a day by service point, unit and direction. A net channel counts both ways: what its negative intervals say was sent, and the
-#: day's quantity plus that as used; a net dial counts the way its day went.
+#: Validated usage of a day by service point, unit and direction. A net channel counts both ways: what its negative
+#: intervals say was sent, and the day's quantity plus that as used; a net dial counts the way its day went.
 _USAGE: Final = """
 flows AS (
     SELECT service_point_id, unit, flow, source, quantity_micro, register_micro FROM vee.daily_usage
@@ -58,8 +59,9 @@ flows AS (
 )"""
 
 #: Usage of a part of a total, and of a deduct meter, stands where it is billed.
-#: One row a service point that has an agreement, usage, a determinant or a charge on the day. ``fine`` are those whose one unit of usage is the
-#: determinant's to the last millionth, converted within a millionth a period, and whose position moved by it.
+#: One row a service point that has an agreement, usage, a determinant or a charge on the day. ``fine`` are those whose
+#: one unit of usage is the determinant's to the last millionth, converted within a millionth a period, and whose
+#: position moved by it.
 _DAY: Final = f"""
 WITH {_FACTORS},
 {_USAGE},
@@ -170,7 +172,9 @@ def usage_of(connection: Connection, day: date, points: list[str]) -> list[dict[
 
 
 def reasons_of(connection: Connection, day: date, points: list[str]) -> dict[str, list[tuple[str, str]]]:
-    """Why some service points' usage of the day is not billed, as people see it: billing's exceptions, then validation's."""
+    """Why some service points' usage of the day is not billed, as people see it: billing's exceptions, then
+    validation's.
+    """
     rows = connection.execute(
         "SELECT service_point_id, reason, detail FROM billing.exception_day WHERE billing_day = %(d)s AND service_point_id = ANY(%(p)s) UNION ALL "
         "SELECT service_point_id, 'validation: ' || kind, detail FROM vee.exception WHERE billing_day = %(d)s AND service_point_id = ANY(%(p)s)",
@@ -183,8 +187,8 @@ def reasons_of(connection: Connection, day: date, points: list[str]) -> dict[str
 
 
 def unbilled_accounts(connection: Connection, day: date) -> list[tuple[str, str, str, date]]:
-    """Service points charged on the day in a period whose statements were issued, without their own and without a reason: (service point, account,
-    cycle, first day)."""
+    """Service points charged on the day in a period whose statements were issued, without their own and without a
+    reason: (service point, account, cycle, first day)."""
     return connection.execute(
         "SELECT d.service_point_id, d.account_id, d.cycle_id, d.period_start FROM billing.determinant_day AS d "
         "WHERE d.billing_day = %(d)s AND EXISTS (SELECT FROM billing.statement AS s WHERE s.cycle_id = d.cycle_id AND s.period_start = d.period_start) "
@@ -198,8 +202,8 @@ def unbilled_accounts(connection: Connection, day: date) -> list[tuple[str, str,
 _REVISED_ENERGY: Final = (
     "(SELECT coalesce(sum(x::bigint), 0) FROM jsonb_array_elements_text(r.determinants -> 'energy') AS x)"
 )
-#: Per statement and service point, the bills that cover any of the days: what they stand on against what their days' determinants are now. Where no
-#: line of the tariff charges for units, a later quantity changes no bill.
+#: Per statement and service point, the bills that cover any of the days: what they stand on against what their days'
+#: determinants are now. Where no line of the tariff charges for units, a later quantity changes no bill.
 _SEGMENTS: Final = f"""
 WITH chosen AS (
     SELECT DISTINCT e.statement_id FROM billing.segment_in_effect AS e WHERE e.segment_start < %(past)s AND e.segment_end > %(first)s
@@ -241,13 +245,17 @@ WHERE (b.billed <> coalesce(s.energy, 0) AND b.counted) OR b.days <> coalesce(s.
 
 
 def bills_off_their_days(connection: Connection, first: date, past: date) -> list[dict[str, Any]]:
-    """Bills covering any day of [first, past) whose quantity is not that of their days' determinants, or that lack a day."""
+    """Bills covering any day of [first, past) whose quantity is not that of their days' determinants, or that lack a
+    day.
+    """
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(_SEGMENTS.encode(), {"first": first, "past": past}).fetchall()
 
 
 def corrections_waiting(connection: Connection, statements: list[str]) -> list[dict[str, Any]]:
-    """What waits, or was refused since the last correction was posted, of some statements: by service point, the quantity the bill would stand on."""
+    """What waits, or was refused since the last correction was posted, of some statements: by service point, the
+    quantity the bill would stand on.
+    """
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             "SELECT a.statement_id, a.adjustment_id, a.status, a.restated, g.service_point_id, "
@@ -271,9 +279,10 @@ def late_changes(connection: Connection, statements: list[str]) -> dict[tuple[st
     return {(statement, point): moved for statement, point, moved in rows}
 
 
-#: Per statement of periods that hold any of the days: its lines, its days' charges and by how much late changes moved them, what its period's end owed,
-#: and what corrections make of that: their net, and what the statement as corrected owes beyond its days' charges (those of sealed months keep theirs).
-#: ``room``: adjustments of before those figures were kept settle lines of the period's end of any size, and a cent of rounding a line.
+#: Per statement of periods that hold any of the days: its lines, its days' charges and by how much late changes moved
+#: them, what its period's end owed, and what corrections make of that: their net, and what the statement as corrected
+#: owes beyond its days' charges (those of sealed months keep theirs). ``room``: adjustments of before those figures
+#: were kept settle lines of the period's end of any size, and a cent of rounding a line.
 _MONEY: Final = f"""
 WITH chosen AS (SELECT s.* FROM billing.statement AS s WHERE s.period_start < %(past)s AND s.period_end > %(first)s),
 lines AS (SELECT l.statement_id, sum(l.amount) AS amount FROM billing.statement_line AS l JOIN chosen USING (statement_id) GROUP BY 1),
@@ -322,8 +331,8 @@ SELECT * FROM stands
 
 
 def money_of_bills(connection: Connection, first: date, past: date) -> list[dict[str, Any]]:
-    """Bills of periods holding any day of [first, past) whose books are not their days' charges and what the period's end owes, or whose totals are
-    not their lines."""
+    """Bills of periods holding any day of [first, past) whose books are not their days' charges and what the period's
+    end owes, or whose totals are not their lines."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             f"SELECT * FROM ({_MONEY}) AS m WHERE total <> lines OR off_its_lines OR lines + posted <> charged + coalesce(posted_due, at_end) "
@@ -360,7 +369,9 @@ def keep(connection: Connection, row: dict[str, Any]) -> None:
 
 
 def kept(connection: Connection, first: date, past: date) -> list[tuple[date, bool | None, str]]:
-    """What the law last said of each billed day of [first, past): day, whether it was kept (None: never asked), and in words."""
+    """What the law last said of each billed day of [first, past): day, whether it was kept (None: never asked), and in
+    words.
+    """
     return connection.execute(
         "SELECT d.day, l.ok, coalesce(l.detail, '') FROM (SELECT g::date AS day FROM generate_series(%(f)s::date, %(p)s::date - 1, interval '1 day') AS g "
         "WHERE EXISTS (SELECT FROM billing.determinant_day AS b WHERE b.billing_day = g::date)) AS d LEFT JOIN billing.law_day AS l "

@@ -124,8 +124,8 @@ class ParsedFeed:
     #: likewise where dials start again at 0, in their own unit
     channel_moduli: dict[str, Decimal] = field(default_factory=dict)
     periods: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PERIOD_READS))
-    #: by (meter_id, channel) the sum of the stored values less the sum of the file's own, in micro base units, where digits
-    #: beyond a millionth were rounded as declared
+    #: by (meter_id, channel) the sum of the stored values less the sum of the file's own, in micro base units, where
+    #: digits beyond a millionth were rounded as declared
     roundings: dict[tuple[str, str], Fraction] = field(default_factory=dict)
     #: lines of the file that hold no read (a preamble, a footer), for what they say of the file
     noted: list[str] = field(default_factory=list)

@@ -13,7 +13,9 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One reference table: its columns and kinds in file order, its primary key, its references {column: table.column}."""
+    """One reference table: its columns and kinds in file order, its primary key, its references {column:
+    table.column}.
+    """
 
     columns: dict[str, str]
     key: tuple[str, ...]

@@ -38,7 +38,9 @@ class RowEffects:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A meter exchange on this day: what each meter measured of it (quanta) and when, in seconds after the day's start."""
+    """A meter exchange on this day: what each meter measured of it (quanta) and when, in seconds after the
+    day's start.
+    """
 
     story: PlantedDefect
     index: int

@@ -43,7 +43,9 @@ def sequence_of(day: date) -> int:
 
 @dataclass(slots=True)
 class Inbox:
-    """The folder head-ends drop files into. Counts what was written; ``resends`` are the stories of files sent twice."""
+    """The folder head-ends drop files into. Counts what was written; ``resends`` are the stories of files sent
+    twice.
+    """
 
     spec: Spec
     out: Path

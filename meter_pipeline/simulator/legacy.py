@@ -3,13 +3,18 @@ reason of.
 
 Quirks, each of which a comparison must explain:
 
-* A read is kept under its local wall clock. In the repeated hour of autumn the second read overwrites the first: an hour is lost (LEG-DST).
-* A day must hold 24 hours of intervals. One that does not (a gap, or the 23 hours of spring) is billed by its registers and called estimated.
+* A read is kept under its local wall clock. In the repeated hour of autumn the second read overwrites the first: an
+  hour is lost (LEG-DST).
+* A day must hold 24 hours of intervals. One that does not (a gap, or the 23 hours of spring) is billed by its registers
+  and called estimated.
 * The last file wins, whatever its version says.
-* A meter exchange is noticed the next morning: the day's usage is that of the meter that stood there at its start (LEG-EXCHANGE).
-* Lines are rounded to cents every night, and the total is the sum of rounded lines. Where a tariff document rounds its lines, what is rounded is
+* A meter exchange is noticed the next morning: the day's usage is that of the meter that stood there at its start
+  (LEG-EXCHANGE).
+* Lines are rounded to cents every night, and the total is the sum of rounded lines. Where a tariff document rounds its
+  lines, what is rounded is
   each tier of the period so far, as the document asks; where it does not (electricity), the night's own amount.
-* Time-of-use, demand and net billing are done by hand: such a service gets reads and usage, no lines, and its account no total.
+* Time-of-use, demand and net billing are done by hand: such a service gets reads and usage, no lines, and its account
+  no total.
 """
 
 from __future__ import annotations
@@ -312,7 +317,9 @@ class LegacyBatch:
 def period_cost(
     document: dict[str, Any], quantity: float, days: int, length: int, customer_class: str
 ) -> dict[str, float]:
-    """What a period has cost after so many days and so much use (kWh, gallons or cubic feet), by line code, in dollars."""
+    """What a period has cost after so many days and so much use (kWh, gallons or cubic feet), by line code, in
+    dollars.
+    """
     share = days / length
     if "items" in document:
         rate = document["items"][0]

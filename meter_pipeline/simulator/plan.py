@@ -70,8 +70,8 @@ class PlantedDefect:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How often a defect is planted: meters per thousand of each commodity it can befall, on which feeds, and whether it is
-    a fault."""
+    """How often a defect is planted: meters per thousand of each commodity it can befall, on which feeds, and whether
+    it is a fault."""
 
     name: str
     per_thousand: dict[str, float]

@@ -41,9 +41,9 @@ class SimulatedCity:
 def simulate(spec: Spec, out: Path, progress: Progress | None = None) -> SimulatedCity:
     """Write the city under ``out``: utility.toml, reference/, tariffs/, head_ends/, inbox/ and truth.parquet.
 
-    ``out/inbox`` is replaced; other files of the same names are overwritten. ``progress`` is called with (done, of) after each
-    chunk. The same spec gives the same bytes. Raises ValueError when ``out`` holds something that is not a simulated
-    city.
+    ``out/inbox`` is replaced; other files of the same names are overwritten. ``progress`` is called with (done, of)
+    after each chunk. The same spec gives the same bytes. Raises ValueError when ``out`` holds something that is not a
+    simulated city.
     """
     out.mkdir(parents=True, exist_ok=True)
     inbox_folder = out / "inbox"

@@ -55,7 +55,9 @@ def city_temperatures(seed: int, first: date, days: int) -> tuple[npt.NDArray[np
 
 
 def fahrenheit(spec: Spec, day: date) -> Floats:
-    """(stations,) mean temperature of a day in degrees Fahrenheit. The day may lie a day outside the simulated range."""
+    """(stations,) mean temperature of a day in degrees Fahrenheit. The day may lie a day outside the simulated
+    range.
+    """
     first = spec.start - timedelta(days=spec.history_days)
     weather = city_temperatures(spec.seed, first, spec.history_days + spec.days + 2)
     index = (day - first).days

@@ -1,4 +1,6 @@
-"""A zone's day: delivered in - delivered out - metered - unmetered = difference, exact, and what is not known said by name."""
+"""A zone's day: delivered in - delivered out - metered - unmetered = difference, exact, and what is not known said by
+name.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,8 @@ _NAMED: Final = 5
 
 @dataclass(slots=True)
 class Balance:
-    """A month of zones. ``days``: billing.zone_day's rows; ``months``: analyst.zone_months' rows; ``outside``: zones whose losses left
-    their own history's band, with the customers whose meters would account for it."""
+    """A month of zones. ``days``: billing.zone_day's rows; ``months``: analyst.zone_months' rows; ``outside``: zones
+    whose losses left their own history's band, with the customers whose meters would account for it."""
 
     month: date
     days: pl.DataFrame
@@ -179,7 +181,9 @@ def _supplied(points: list[str], usage: dict[str, list[dict[str, Any]]], unit: s
 
 
 def _customers(points: list[str], usage: dict[str, list[dict[str, Any]]], served: set[str], unit: str) -> _Side:
-    """Import less export of a zone's customers. A point without a meter has no usage; one with a meter and none known is missing."""
+    """Import less export of a zone's customers. A point without a meter has no usage; one with a meter and none known
+    is missing.
+    """
     side = _Side()
     unknown = []
     for point in points:
@@ -208,7 +212,9 @@ def _micro(value: Decimal) -> int:
 
 
 def refresh(database: Database, calendar: BillingCalendar, month: date) -> Balance:
-    """Balance a month's days and keep them. Raises ZonesRefusedError, and ValueError where ``month`` is no first day."""
+    """Balance a month's days and keep them. Raises ZonesRefusedError, and ValueError where ``month`` is no
+    first day.
+    """
     if month.day != 1:
         raise ValueError(f"{month} is not the first day of a month")
     past = (month + timedelta(days=31)).replace(day=1)
@@ -226,9 +232,9 @@ def read(database: Database, month: date) -> Balance:
 
 
 def outside_band(database: Database, month: date, frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """Zones whose losses of the month, in percent of what was delivered, lie further from the median of their own days before than
-    three times the median distance (and a point of a percent); with the excess a day and the customers whose fall in usage is nearest
-    to it: a stopped meter, a bypass, a wrong ratio."""
+    """Zones whose losses of the month, in percent of what was delivered, lie further from the median of their own days
+    before than three times the median distance (and a point of a percent); with the excess a day and the customers
+    whose fall in usage is nearest to it: a stopped meter, a bypass, a wrong ratio."""
     zones = frame.filter(pl.col("difference").is_not_null())["zone_id"].unique().sort().to_list()
     if not zones:
         return []

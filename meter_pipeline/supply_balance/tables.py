@@ -33,8 +33,8 @@ def reference(database: Database, first: date, past: date) -> dict[str, list[dic
 
 
 def usage(database: Database, day: date) -> pl.DataFrame:
-    """Usage of a day at service points that a zone names: service_point_id, unit, flow, quantity and the part of it that is estimated
-    or a share of several days' register reading, millionths; null where nothing is known."""
+    """Usage of a day at service points that a zone names: service_point_id, unit, flow, quantity and the part of it
+    that is estimated or a share of several days' register reading, millionths; null where nothing is known."""
     return database.read(
         "SELECT u.service_point_id, u.unit, u.flow, sum(u.quantity_micro)::bigint AS quantity, bool_or(u.quantity_micro IS NULL) AS unknown, "
         "sum(abs(u.estimated_micro))::bigint AS uncertain FROM vee.daily_usage AS u WHERE u.billing_day = $1 AND u.flow IN ('import', 'export') "

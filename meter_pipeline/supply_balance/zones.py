@@ -17,8 +17,8 @@ def in_force(rows: Sequence[dict[str, Any]], day: date) -> list[dict[str, Any]]:
 
 
 def below(zones: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
-    """Each zone's own id and those of the zones below it. Raises ZonesRefusedError for a loop, a parent that is not there, or one of
-    another commodity."""
+    """Each zone's own id and those of the zones below it. Raises ZonesRefusedError for a loop, a parent that is not
+    there, or one of another commodity."""
     parents = {zone["zone_id"]: zone["parent_id"] for zone in zones}
     commodity = {zone["zone_id"]: zone["commodity"] for zone in zones}
     found: dict[str, set[str]] = {zone: {zone} for zone in parents}

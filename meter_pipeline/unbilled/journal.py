@@ -1,4 +1,6 @@
-"""The journal of unbilled revenue: a month's accrual and the reversal of the one before, in accounts of the general ledger."""
+"""The journal of unbilled revenue: a month's accrual and the reversal of the one before, in accounts of the general
+ledger.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,15 @@ _NAMES: Final = ("component", "commodity", "customer_class")
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """Accounts of the general ledger by commodity, customer class and component; rows of ref.revenue_accounts in force."""
+    """Accounts of the general ledger by commodity, customer class and component; rows of ref.revenue_accounts
+    in force.
+    """
 
     rows: Sequence[Mapping[str, str]]
 
     def of(self, values: Mapping[str, str]) -> Mapping[str, str] | None:
-        """The row for a component of a commodity and class: the one that names most, the component before the commodity and that
-        before the class. None where no row fits."""
+        """The row for a component of a commodity and class: the one that names most, the component before the commodity
+        and that before the class. None where no row fits."""
         fitting = [row for row in self.rows if all(row[n] in ("*", values[n]) for n in _NAMES)]
         return max(fitting, key=lambda row: tuple(row[n] != "*" for n in _NAMES), default=None)
 
@@ -42,9 +46,9 @@ def missing(accounts: Accounts, closing: Iterable[Mapping[str, Any]]) -> list[st
 def accrual(accounts: Accounts, closing: Iterable[Mapping[str, Any]], month: date) -> list[dict[str, Any]]:
     """Lines that book a month's closing balance on its last day: revenue accounts credited, receivables debited.
 
-    ``closing``: customer_class, commodity, component, currency and amount in millionths. Each revenue account is rounded to the
-    cent so that the sum over a currency is the rounded total; the receivable is the sum of what was credited, so that debits equal
-    credits. Raises ValueError where a component has no account.
+    ``closing``: customer_class, commodity, component, currency and amount in millionths. Each revenue account is
+    rounded to the cent so that the sum over a currency is the rounded total; the receivable is the sum of what was
+    credited, so that debits equal credits. Raises ValueError where a component has no account.
     """
     wanting = missing(accounts, rows := list(closing))
     if wanting:
@@ -73,7 +77,9 @@ def accrual(accounts: Accounts, closing: Iterable[Mapping[str, Any]], month: dat
 
 
 def reversal(before: Iterable[Mapping[str, Any]], month: date) -> list[dict[str, Any]]:
-    """Lines that take back the accrual of the month before on the first day of ``month``: its debits as credits and the other way."""
+    """Lines that take back the accrual of the month before on the first day of ``month``: its debits as credits and the
+    other way.
+    """
     return [
         {
             "entry_date": month,
@@ -121,8 +127,8 @@ def unbalanced(lines: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def write_csv(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """The journal as CSV: entry_date, entry, account_code, debit, credit, currency, description. A cell that a spreadsheet would run
-    as a formula gets an apostrophe."""
+    """The journal as CSV: entry_date, entry, account_code, debit, credit, currency, description. A cell that a
+    spreadsheet would run as a formula gets an apostrophe."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)

@@ -1,7 +1,7 @@
 """Unbilled revenue at a month's end, exact, and how it moved since the month before.
 
-A charge is unbilled at a month's end when its day is served and its bill is not posted by then. An adjustment of a posted bill is
-unbilled while it waits or is posted later. So for each class, commodity and component:
+A charge is unbilled at a month's end when its day is served and its bill is not posted by then. An adjustment of a
+posted bill is unbilled while it waits or is posted later. So for each class, commodity and component:
 
     opening + restated + charged + corrected - issued + at_period_end - elsewhere = closing
 
@@ -34,9 +34,11 @@ MOVES: Final = ("opening", "restated", "charged", "corrected", "issued", "at_per
 
 @dataclass(slots=True)
 class Unbilled:
-    """A month's figures, amounts in millionths. ``detail``: billing.unbilled_month's rows; ``roll``: billing.unbilled_roll's;
-    ``journal``: billing.journal_line's; ``open_points``: what disagrees with the bills, in words; ``no_account``: components without a
-    revenue account, for which there is no journal; ``end_causes``: what the ends of the month's bills added, by cause;
+    """A month's figures, amounts in millionths. ``detail``: billing.unbilled_month's rows; ``roll``:
+    billing.unbilled_roll's;
+    ``journal``: billing.journal_line's; ``open_points``: what disagrees with the bills, in words; ``no_account``:
+    components without a revenue account, for which there is no journal; ``end_causes``: what the ends of the month's
+    bills added, by cause;
     ``not_charged``: service days under a reason."""
 
     month: date
@@ -85,8 +87,8 @@ def before(month: date) -> date:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What a month's end is computed from. ``days``: charged days by component and billing period; ``bills``: posted by the month's
-    end; ``adjustments``: posted in the month or later, or waiting."""
+    """What a month's end is computed from. ``days``: charged days by component and billing period; ``bills``: posted by
+    the month's end; ``adjustments``: posted in the month or later, or waiting."""
 
     month: date
     days: pl.DataFrame
@@ -180,7 +182,9 @@ def _detail(found: _Read) -> pl.DataFrame:
 
 
 def _moved(charges: pl.DataFrame, bills: pl.DataFrame, month: date) -> pl.DataFrame:
-    """Bills posted in the month whose days do not come to what the bill says they came to: statement_id, days' sum, accrued."""
+    """Bills posted in the month whose days do not come to what the bill says they came to: statement_id, days' sum,
+    accrued.
+    """
     sums = charges.group_by(_BILL).agg(pl.col("total").sum().alias("charged"))
     here = bills.filter((pl.col("where") == "here") & (pl.col("posting_month") == month))
     return (
@@ -274,8 +278,8 @@ def _open_points(
 
 
 def sealed_totals(found: Unbilled) -> dict[str, str | int]:
-    """What the seal of a month records: rows of the detail, opening and closing balance, and the SHA-256 of the movement's canonical
-    bytes."""
+    """What the seal of a month records: rows of the detail, opening and closing balance, and the SHA-256 of the
+    movement's canonical bytes."""
     rows = [
         [str(row[c]) for c in ("customer_class", "commodity", "component", "currency", *MOVES)]
         for row in found.roll.drop("revenue_account").to_dicts()

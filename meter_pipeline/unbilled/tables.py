@@ -26,8 +26,9 @@ def is_sealed(database: Database, month: date) -> bool:
 
 
 def horizon(database: Database, month: date) -> date:
-    """The first day that can be unbilled at the end of the month before ``month`` or later: the earliest unbilled day of the last
-    sealed month, or that month's end; where no month was sealed with its unbilled revenue, the first charged day."""
+    """The first day that can be unbilled at the end of the month before ``month`` or later: the earliest unbilled day
+    of the last sealed month, or that month's end; where no month was sealed with its unbilled revenue, the first
+    charged day."""
     (row,) = database.rows(
         "WITH last AS (SELECT max(p.month) AS month FROM billing.period AS p WHERE p.status = 'sealed' AND p.month < $1 "
         "AND EXISTS (SELECT FROM billing.unbilled_roll AS r WHERE r.month = p.month)) "
@@ -50,8 +51,9 @@ def covered_until(database: Database, month: date, past: date) -> date:
 
 
 def charges(database: Database, since: date, first: date, past: date, until: date) -> pl.DataFrame:
-    """Charged days of [since, until) summed by service, tariff version and billing period, apart by ``phase``: before ``first``, in
-    [first, past), after. Columns a1, a2, ... hold the sums of the day lines, millionths; null where a version has fewer."""
+    """Charged days of [since, until) summed by service, tariff version and billing period, apart by ``phase``: before
+    ``first``, in [first, past), after. Columns a1, a2, ... hold the sums of the day lines, millionths; null where a
+    version has fewer."""
     (row,) = database.rows("SELECT coalesce(max(cardinality(day_keys)), 0)::int AS lines FROM billing.tariff_version")
     sums = "".join(f", sum(c.amounts[{k}])::bigint AS a{k}" for k in range(1, row["lines"] + 1))
     return database.read(
@@ -65,7 +67,9 @@ def charges(database: Database, since: date, first: date, past: date, until: dat
 
 
 def layouts(database: Database) -> pl.DataFrame:
-    """Component of each day line of each tariff version: tariff_id, tariff_version, at (from 1), component, commodity, currency."""
+    """Component of each day line of each tariff version: tariff_id, tariff_version, at (from 1), component, commodity,
+    currency.
+    """
     return database.read(
         "SELECT v.tariff_id, v.version AS tariff_version, c.at::int AS at, c.component, v.commodity, v.currency "
         "FROM billing.tariff_version AS v CROSS JOIN LATERAL unnest(v.day_components) WITH ORDINALITY AS c (component, at) ORDER BY 1, 2, 3"
@@ -78,9 +82,9 @@ def classes(database: Database) -> pl.DataFrame:
 
 
 def bills(database: Database, since: date, month: date, past: date) -> pl.DataFrame:
-    """Bills posted by ``month`` whose period ends after ``since``: whose, of which period, when posted, and what they say their days
-    came to (``accrued``) and what their end added by cause, millionths. ``where``: here, or elsewhere for periods that the legacy batch
-    bills, posted in the month of their last day."""
+    """Bills posted by ``month`` whose period ends after ``since``: whose, of which period, when posted, and what they
+    say their days came to (``accrued``) and what their end added by cause, millionths. ``where``: here, or elsewhere
+    for periods that the legacy batch bills, posted in the month of their last day."""
     money = ", ".join(
         f"(s.{column} * 1000000)::bigint AS {column}"
         for column in ("accrued", "total", "period_end_due", "credit_carried", "ratchet_due", "year_end_due")
@@ -110,8 +114,8 @@ def issued(database: Database, month: date) -> pl.DataFrame:
 
 
 def adjustments(database: Database, before: date, month: date) -> pl.DataFrame:
-    """Lines of adjustments that are posted after ``before`` or wait for a decision, of bills posted by ``month``, summed by
-    component, millionths. ``posted``: month the adjustment is posted in; ``bill_posted``: its bill's."""
+    """Lines of adjustments that are posted after ``before`` or wait for a decision, of bills posted by ``month``,
+    summed by component, millionths. ``posted``: month the adjustment is posted in; ``bill_posted``: its bill's."""
     return database.read(
         "SELECT a.statement_id, a.account_id, s.posting_month AS bill_posted, "
         f"CASE WHEN a.status = 'posted' THEN a.posting_month ELSE '{NEVER}'::date END AS posted, l.service_point_id, v.commodity, l.component, "

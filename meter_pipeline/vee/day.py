@@ -166,7 +166,9 @@ def _validate_registers(run: _Run, intervals: _Intervals) -> _Registers:
 
 
 def _persist(run: _Run, intervals: _Intervals, registers: _Registers) -> VeeOutcome:
-    """Write the day's usage, findings, cases, requests and ledger entry, and compare what is stored with what was read."""
+    """Write the day's usage, findings, cases, requests and ledger entry, and compare what is stored with what
+    was read.
+    """
     context, day, connection, now = run.context, run.day, run.connection, run.clock.now()
     read, policy, summary = context.read, context.policy, intervals.gathered.summary
     outcome, streamed = summary.outcome, intervals.streamed
@@ -191,7 +193,9 @@ def _persist(run: _Run, intervals: _Intervals, registers: _Registers) -> VeeOutc
 
 
 def _true_ups(context: DayContext, settled: pl.Series) -> list[requests.Request]:
-    """The days that the day's reads ask to have again. A service that cannot be compared asks for none and is reported."""
+    """The days that the day's reads ask to have again. A service that cannot be compared asks for none and is
+    reported.
+    """
     read, t = context.read, context.thresholds
     points = read.registers.frame.filter("register_only")["service_point_id"].unique().sort().to_list()
 
@@ -263,8 +267,8 @@ class _Ready:
 
 
 def _finish(context: DayContext, writer: Writer, gathered: _Gathered, shard: ValidatedShard) -> None:
-    """A validated shard into the store, and what is kept of it into ``gathered``. A service that cannot be made ready or
-    written is set aside."""
+    """A validated shard into the store, and what is kept of it into ``gathered``. A service that cannot be made ready
+    or written is set aside."""
     points = shard.rows.keys["service_point_id"].unique().sort().to_list()
 
     def ready(some: Sequence[str]) -> _Ready | None:

@@ -76,8 +76,8 @@ def edit(
 
     The channel's whole day is judged by the manual override rules with the edit in it. Raises EditError where a rule
     fails the edited slots, where the meter has no such channel on the day, or the slots lie outside it. Writes the
-    edit, a ledger entry and the request to validate the day again in one transaction; with ``propose`` the day is asked for
-    when another person approves (register_edits.approve).
+    edit, a ledger entry and the request to validate the day again in one transaction; with ``propose`` the day is asked
+    for when another person approves (register_edits.approve).
     """
     t = thresholds or threshold_file.default()
     now = clock.now()
@@ -230,9 +230,9 @@ def apply(edits: pl.DataFrame, rows: assemble.DayRows) -> Applied:
 
 
 def _doubt_register(rows: assemble.DayRows, row: int, raw: Ints) -> None:
-    """Leave a row's register out where it counted just what a person refuses: a meter that stood still, or was tested on a
-    bench, did so in both. Scaled to that register, the estimates would be the refused reads again (0.00 kWh of a meter
-    that was replaced because it had stopped)."""
+    """Leave a row's register out where it counted just what a person refuses: a meter that stood still, or was tested
+    on a bench, did so in both. Scaled to that register, the estimates would be the refused reads again (0.00 kWh of a
+    meter that was replaced because it had stopped)."""
     context = rows.context
     refused = (raw != NO_VALUE) & (rows.matrix.values[row] == NO_VALUE)
     difference = int(context.register_difference[row])

@@ -1,4 +1,6 @@
-"""What validation found that people or the bill must know: the day's exceptions, each with the action the policy gives it."""
+"""What validation found that people or the bill must know: the day's exceptions, each with the action the policy gives
+it.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ _TOLD: Final = row_rules.ROLLOVER.mask | row_rules.READ_ERROR.mask
 
 
 def register_findings(of_registers: RegisterUsage, only: pl.DataFrame, policy: DayPolicy) -> list[pl.DataFrame]:
-    """Findings about meters that are read by their register alone; ``only``: the registers' rows, in the order of the usage."""
+    """Findings about meters that are read by their register alone; ``only``: the registers' rows, in the order of the
+    usage.
+    """
     flags = of_registers.frame["row_flags"].to_numpy()
     listed = policy.listed_rows | _TOLD
     names = only.select("service_point_id", "meter_id", "channel", "unit")

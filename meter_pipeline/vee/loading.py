@@ -163,7 +163,9 @@ def _of_points(frame: pl.DataFrame, service_points: Sequence[str]) -> pl.DataFra
 def _registers(
     session: Database, calendar: BillingCalendar, day: date, windows: pl.DataFrame, reads: pl.DataFrame, t: Thresholds
 ) -> assemble.Registers:
-    """The day's register series: from the reads of the day and its neighbours, or of months where those leave it open."""
+    """The day's register series: from the reads of the day and its neighbours, or of months where those leave
+    it open.
+    """
     start_s, end_s = calendar.start_s(day), calendar.start_s(day + timedelta(days=1))
     within = {"": (calendar.start_s(day - timedelta(days=1)), calendar.start_s(day + timedelta(days=2)))}
     registers = assemble.register_series(windows, reads, t, within)

@@ -53,7 +53,9 @@ class EditedRead:
 
 @dataclass(frozen=True, slots=True)
 class _Register:
-    """One register around an instant: its windows of the day, and the reads that stand (meter_id, channel, at, value)."""
+    """One register around an instant: its windows of the day, and the reads that stand (meter_id, channel, at,
+    value).
+    """
 
     day: date
     windows: pl.DataFrame
@@ -81,8 +83,8 @@ def edit_read(
     """Put ``shown`` (micro base units, None: refuse the read) in the place of what a dial showed at an instant.
 
     Raises EditError where the meter has no such register there, where there is no read to refuse, or where a rule fails
-    the dial among the reads around it. Writes the edit, a ledger entry and the requests to validate the days between the
-    reads around it, in one transaction; with ``propose`` the days are asked for when another person approves.
+    the dial among the reads around it. Writes the edit, a ledger entry and the requests to validate the days between
+    the reads around it, in one transaction; with ``propose`` the days are asked for when another person approves.
     """
     t = thresholds or threshold_file.default()
     if not reason.strip():
@@ -147,8 +149,8 @@ def dial_micro(database: Database, meter_id: str, channel: str, text: str) -> in
 def approve(
     database: Database, calendar: BillingCalendar, edit_id: int, *, by: str, clock: Clock = SYSTEM_CLOCK
 ) -> list[date]:
-    """Approve a proposed edit, of intervals or of a register read. Returns the days that are asked for. Raises EditError
-    where none waits, or the person proposed it."""
+    """Approve a proposed edit, of intervals or of a register read. Returns the days that are asked for. Raises
+    EditError where none waits, or the person proposed it."""
     now = clock.now()
     leaf = hashlib.sha256(f"mp-edit-approved/1\x1f{edit_id}".encode()).digest()
     with database.connect("vee edit") as connection:
@@ -292,8 +294,8 @@ def _judge(session: Database, held: _Register, when: int, shown: int, t: Thresho
 
 
 def _days(database: Database, calendar: BillingCalendar, held: _Register, when: int) -> list[date]:
-    """Validated days whose usage may stand on the read at an instant: those between the second reads before and after it,
-    and those that are estimated from them."""
+    """Validated days whose usage may stand on the read at an instant: those between the second reads before and after
+    it, and those that are estimated from them."""
     before = [i for i in held.instants() if i < when]
     after = [i for i in held.instants() if i > when]
 

@@ -102,7 +102,9 @@ def stage_report(outcome: VeeOutcome) -> StageReport:
 
 
 def _checks(outcome: VeeOutcome) -> list[Check]:
-    """The two invariants of a day, from what the store holds against what the stage counted and reference data expects."""
+    """The two invariants of a day, from what the store holds against what the stage counted and reference data
+    expects.
+    """
     stored = outcome.stored
     if stored is None:
         return []

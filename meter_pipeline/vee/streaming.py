@@ -106,8 +106,8 @@ def read_day_context(
 
 
 def _several(session: Database, read: DayInputs, days: list[date]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Expected rows of service points that have several meters of one flow and unit, or had them on one of the days, and
-    what each of their channels was put at on those days: there one meter's history is not its service point's."""
+    """Expected rows of service points that have several meters of one flow and unit, or had them on one of the days,
+    and what each of their channels was put at on those days: there one meter's history is not its service point's."""
     now = read.expected.filter(pl.struct("service_point_id", "flow", "unit").is_duplicated())["service_point_id"]
     points = sorted({*now.to_list(), *store.several_meters(session, days[0], days[-1])})
     rows = read.expected.filter(pl.col("service_point_id").is_in(points))
@@ -142,8 +142,8 @@ class ValidatedShard:
 
 @dataclass(slots=True)
 class Streamed:
-    """What is kept of the shards besides what was handed on: shapes of the head-ends, raw rows that are not expected, days to
-    be asked for again."""
+    """What is kept of the shards besides what was handed on: shapes of the head-ends, raw rows that are not expected,
+    days to be asked for again."""
 
     shapes: list[pl.DataFrame] = field(default_factory=list)
     unexpected: list[pl.DataFrame] = field(default_factory=list)
@@ -301,8 +301,8 @@ def _own_histories(context: DayContext, rows: DayRows, daily: DailyHistory) -> N
 
 
 def _read_sound(context: DayContext, expected: pl.DataFrame) -> tuple[list[DayRows], pl.DataFrame]:
-    """The rows under judgement of some expected ones, and raw rows that are not expected. A service whose rows cannot be laid
-    out is set aside."""
+    """The rows under judgement of some expected ones, and raw rows that are not expected. A service whose rows cannot
+    be laid out is set aside."""
     points = expected["service_point_id"].unique().sort().to_list()
 
     def laid_out(some: Sequence[str]) -> tuple[list[DayRows], pl.DataFrame]:

@@ -75,7 +75,9 @@ class VeeOutcome:
 
     @property
     def balanced(self) -> bool:
-        """Whether the store has every installed channel's day, with as many values as it says; False before it was read back."""
+        """Whether the store has every installed channel's day, with as many values as it says; False before it was read
+        back.
+        """
         return self.stored is not None and not (self.stored.absent or self.stored.miscounted)
 
     def report(self) -> StageReport:

@@ -313,7 +313,9 @@ def _scale_straddles(context: RowContext, rows: Ints, found: Estimate) -> None:
 def _scale(
     context: RowContext, rows: Ints, found: Estimate, done: Bools, need: EstimateNeed, total: Ints, difference: Ints
 ) -> Ints:
-    """Scale each row's estimates to what the register leaves for them; row flags for those that have none or cannot be."""
+    """Scale each row's estimates to what the register leaves for them; row flags for those that have none or
+    cannot be.
+    """
     known = difference[rows] != NO_VALUE
     whole = (need.missing == done).all(axis=1)
     residual = np.where(known, difference[rows], 0) - total[rows]
@@ -355,7 +357,9 @@ def _scale_in_stretch(
     scale: Bools,
     infeasible: Bools,
 ) -> None:
-    """Scale a row's estimates to its part of what a register over several days leaves for the estimates of all of them."""
+    """Scale a row's estimates to its part of what a register over several days leaves for the estimates of all
+    of them.
+    """
     before, after = int(context.stretch_before[row]), int(context.stretch_after[row])
     own = int(np.where(done[i], found.values[i], 0).sum())
     everything = before + own + after

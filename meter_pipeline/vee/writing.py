@@ -43,7 +43,9 @@ class Changes:
 
 @dataclass(slots=True)
 class Writer:
-    """One day's rows into the store. ``stored``: keys, versions and hashes of the rows that are there, sorted by key."""
+    """One day's rows into the store. ``stored``: keys, versions and hashes of the rows that are there, sorted
+    by key.
+    """
 
     connection: Connection
     database: Database
@@ -151,9 +153,9 @@ class Writer:
         self, read: DayInputs, usage: pl.DataFrame, of_registers: Ints, aside: dict[str, str], outcome: VeeOutcome
     ) -> pl.DataFrame:
         """The registers' days and daily usage, rows that are no more, and the day attached where it is new; the usage
-        that was written. ``of_registers``: what the day of each register-only series was put at, micro units, NO_VALUE for
-        the others; ``aside``: service points whose usage could not be worked out, to which those are added that could not
-        be written: nothing of them is kept."""
+        that was written. ``of_registers``: what the day of each register-only series was put at, micro units, NO_VALUE
+        for the others; ``aside``: service points whose usage could not be worked out, to which those are added that
+        could not be written: nothing of them is kept."""
         connection, day = self.connection, self.day
         before_writing(self.database, clock=self.clock)
         registers = _register_frame(read, of_registers)

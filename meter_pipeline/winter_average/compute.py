@@ -30,8 +30,8 @@ class WinterAverageRefusedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How an average is worked out. ``months``: whose billing periods count, by the month of a period's last day; ``default``: quantity a
-    day where fewer than ``least`` periods are left."""
+    """How an average is worked out. ``months``: whose billing periods count, by the month of a period's last day;
+    ``default``: quantity a day where fewer than ``least`` periods are left."""
 
     months: frozenset[int]
     drop_high: int
@@ -92,8 +92,8 @@ def average(
 ) -> tuple[int | None, str, list[dict[str, Any]]]:
     """Average a day in millionths, where it comes from, and every period with why it was left out.
 
-    ``billed``: period_start, period_end, first_day, past_day, days, quantity (millionths), estimated and unit of each. The periods left
-    are averaged by their days together, rounded half to even.
+    ``billed``: period_start, period_end, first_day, past_day, days, quantity (millionths), estimated and unit of each.
+    The periods left are averaged by their days together, rounded half to even.
     """
     told = []
     unit = billed[-1]["unit"] if billed else ""
@@ -155,8 +155,8 @@ def refresh(database: Database, effective: date) -> pl.DataFrame:
 
 
 def write_attributes(database: Database, path: Path, found: pl.DataFrame, effective: date) -> int:
-    """Write service_attributes.csv rows that put the averages in the place of those in force on the effective day; how many averages.
-    Import the file's folder to have them: what was in force before ends on the day."""
+    """Write service_attributes.csv rows that put the averages in the place of those in force on the effective day; how
+    many averages. Import the file's folder to have them: what was in force before ends on the day."""
     held = tables.attributes(database, effective)
     written = 0
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -22,8 +22,8 @@ def rules(database: Database, day: date) -> list[dict[str, Any]]:
 
 
 def periods(database: Database, first: date, past: date) -> pl.DataFrame:
-    """Water on bills whose period ends in [first, past), as corrected: whose, in which unit, first day, days, quantity in millionths,
-    and whether all of it is estimated."""
+    """Water on bills whose period ends in [first, past), as corrected: whose, in which unit, first day, days, quantity
+    in millionths, and whether all of it is estimated."""
     return database.read(
         "SELECT e.service_point_id, s.account_id, a.customer_class, e.unit, s.period_start, s.period_end, min(e.segment_start) AS first_day, "
         "max(e.segment_end) AS past_day, sum(e.segment_end - e.segment_start)::int AS days, "

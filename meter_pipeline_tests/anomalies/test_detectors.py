@@ -92,8 +92,8 @@ def test_a_lasting_fall_is_tampering_only_when_nothing_else_explains_it() -> Non
 def test_a_bypass_of_half_is_found_on_a_meter_that_was_steady(
     share: float, noise: float, days: int, found: bool
 ) -> None:
-    """Half of what was used is missing from a day on: found after thirteen days where the days scatter little, after some
-    more where they scatter by a seventh, and not where what is missing drowns in how the meter wanders."""
+    """Half of what was used is missing from a day on: found after thirteen days where the days scatter little, after
+    some more where they scatter by a seventh, and not where what is missing drowns in how the meter wanders."""
     rng = np.random.default_rng(7)
     w = window()
     w.usage[0] = 20 + rng.normal(0, noise, w.days)

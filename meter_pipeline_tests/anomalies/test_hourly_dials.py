@@ -1,4 +1,6 @@
-"""Leaks of meters whose dial is read every hour: the flow of each hour from the reads, and nothing where one is missing."""
+"""Leaks of meters whose dial is read every hour: the flow of each hour from the reads, and nothing where one is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def reads(instants: np.ndarray, dials: np.ndarray, name: str = "SP-1") -> pl.Dat
 
 @pytest.mark.parametrize(("offset", "step"), [(0, 3600), (17 * 60, 3600), (0, 900)])
 def test_flows_of_the_hours_are_what_the_dial_counted(offset: int, step: int) -> None:
-    """3 gal an hour and 20 more from noon to one; reads on the hour, at 17 minutes past, and every quarter of an hour."""
+    """3 gal an hour and 20 more from noon to one; reads on the hour, at 17 minutes past, and every quarter of
+    an hour.
+    """
     start = CALENDAR.start_s(DAY)
     at = np.arange(start - 3600 + offset, start + 25 * 3600, step)
     used = (at - start) * 3.0 / 3600 + 20 * np.clip((at - start - 12 * 3600) / 3600, 0, 1)
@@ -64,8 +68,8 @@ def test_days_of_23_and_25_hours_have_so_many_flows() -> None:
 
 
 def test_a_leak_is_found_on_hourly_dials_and_a_gap_leaves_a_finding(database: Database) -> None:
-    """Two homes that are dry at night for eleven days; then one passes 3 gal in every hour of a day. On the last day the
-    other one's dial falls silent for six hours."""
+    """Two homes that are dry at night for eleven days; then one passes 3 gal in every hour of a day. On the last day
+    the other one's dial falls silent for six hours."""
     town = Town(database)
     town.tariff(flat("W", "water", "gal", "0.01"))
     town.cycle(DAY - timedelta(days=20), DAY + timedelta(days=20))

@@ -1,7 +1,8 @@
 """An independent calculator: what a native electricity tariff costs, one hour at a time, in fractions.
 
-It knows nothing of the product: it reads the document as a person would, adds up hours in dictionaries and multiplies. Months
-are calendar months, whole however few of their days the load has; seasons of the tariffs it is given change with the month.
+It knows nothing of the product: it reads the document as a person would, adds up hours in dictionaries and multiplies.
+Months are calendar months, whole however few of their days the load has; seasons of the tariffs it is given change with
+the month.
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ def read_at(database: Database, when: datetime, dial: str) -> None:
 
 @pytest.fixture
 def bills(database: Database) -> list[dict[str, Any]]:
-    """Two periods of a service whose register (multiplier 10) was read at their bounds; the days are marked as estimates,
-    as days between two dials are."""
+    """Two periods of a service whose register (multiplier 10) was read at their bounds; the days are marked as
+    estimates, as days between two dials are."""
     add_tariff(database, native())
     add_cycle(database, JULY, MIDDLE, END)
     point = add_service(database, 1)

@@ -84,8 +84,8 @@ def test_a_minimum_that_changes_is_owed_by_the_days_of_each_version(database: Da
 
 
 def test_a_published_bimonthly_bill_with_a_change_of_rates(database: Database) -> None:
-    """Seattle City Light, questions about residential billing procedures, January 2012, question 1: 5,900 kWh in each 30
-    days, first block 16 kWh a day; 1,105.12 in all."""
+    """Seattle City Light, questions about residential billing procedures, January 2012, question 1: 5,900 kWh in each
+    30 days, first block 16 kWh a day; 1,105.12 in all."""
 
     def seattle(first: str, second: str, base: str) -> dict[str, Any]:
         tiers = [{"upto": 16, "of": "daily", "rate": first}, {"rate": second}]

@@ -1,4 +1,6 @@
-"""Real published tariffs: each document of docs/tariff-gallery makes the bill that its city published or a person worked out."""
+"""Real published tariffs: each document of docs/tariff-gallery makes the bill that its city published or a person
+worked out.
+"""
 
 from __future__ import annotations
 

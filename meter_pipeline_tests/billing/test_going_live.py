@@ -1,5 +1,5 @@
-"""Going live inside a billing period and inside a month: the first bill covers the days from then on, nothing waits for days
-before, and the first month can be closed."""
+"""Going live inside a billing period and inside a month: the first bill covers the days from then on, nothing waits for
+days before, and the first month can be closed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Reads that come after the bill: one read makes one adjustment, sealed days reach the bill that is still open, and what only
-waits for a decision does not count."""
+"""Reads that come after the bill: one read makes one adjustment, sealed days reach the bill that is still open, and
+what only waits for a decision does not count."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A net channel gives import less export in each interval: negative intervals are exports, and what is billed reconciles
-with what was validated."""
+"""A net channel gives import less export in each interval: negative intervals are exports, and what is billed
+reconciles with what was validated."""
 
 from __future__ import annotations
 

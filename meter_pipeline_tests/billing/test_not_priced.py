@@ -151,8 +151,9 @@ def test_a_figure_that_fits_no_amount_sets_one_service_aside(database: Database)
 def test_peak_and_off_peak_dials_are_billed_without_intervals(
     database: Database, from_minute: int, billed: bool
 ) -> None:
-    """Ten kWh a day on the peak dial and twenty on the other, 1 to 3 July, Wednesday to Friday, the third a holiday on which
-    only the off-peak dial counts. A dial that counts from 13:00 on fits no period of a tariff whose peak begins at 14:00."""
+    """Ten kWh a day on the peak dial and twenty on the other, 1 to 3 July, Wednesday to Friday, the third a holiday on
+    which only the off-peak dial counts. A dial that counts from 13:00 on fits no period of a tariff whose peak begins
+    at 14:00."""
     add_tariff(
         database,
         native(charges=[{"kind": "usage", "code": "E", "name": "E", "rates": {"off-peak": "0.12", "peak": "0.48"}}]),

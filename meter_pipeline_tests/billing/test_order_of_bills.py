@@ -1,5 +1,5 @@
-"""What one bill hands on reaches the next, whatever the order in which they are issued, and whatever tariff or billing cycle
-the service is moved to."""
+"""What one bill hands on reaches the next, whatever the order in which they are issued, and whatever tariff or billing
+cycle the service is moved to."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""An Open Water Rate Specification file promises: what it publishes is what the native documents charge, and what they cannot say is
-refused with the field and its line. Prices are those of published files of the specification's collection."""
+"""An Open Water Rate Specification file promises: what it publishes is what the native documents charge, and what they
+cannot say is refused with the field and its line. Prices are those of published files of the specification's
+collection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`tariffs price` and a run are one computation: what published rates and bug reports of other calculators ask of it."""
+"""`tariffs price` and a run are one computation: what published rates and bug reports of other calculators ask
+of it.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +141,9 @@ def test_blocks_of_kwh_inside_hours_use() -> None:
 
 
 def test_hours_use_counts_the_billing_demand() -> None:
-    """A peak of 100 kW in January, 60 % of it in February: 12,000 kWh at the first rate, although 20 kW were measured."""
+    """A peak of 100 kW in January, 60 % of it in February: 12,000 kWh at the first rate, although 20 kW were
+    measured.
+    """
     tiers = [{"rate": 0.1, "unit": "kWh/kW", "max": 200}, {"rate": 0.04, "unit": "kWh/kW"}]
     document = urdb(energyratestructure=[tiers], **FLAT, lookbackpercent=0.6, lookbackrange=11)
     rows = monthly(["20", "20"], 672)
@@ -165,7 +169,9 @@ TOU = {"periods": ["off", "on"], "default": "off", "rules": [ON_PEAK]}
      ({"holidays": {"dates": ["2018-07-04", "2018-07-05"]}}, "8.40")],
 )  # fmt: skip
 def test_holidays_are_off_peak(members: dict[str, Any], cost: str) -> None:
-    """3 to 5 July 2018, Tuesday to Thursday, one kWh an hour: six hours of each working day at 0.30, the others at 0.10."""
+    """3 to 5 July 2018, Tuesday to Thursday, one kWh an hour: six hours of each working day at 0.30, the others at
+    0.10.
+    """
     charge = {"kind": "usage", "code": "E", "name": "E", "rates": {"off": "0.10", "on": "0.30"}}
     rows = ["interval_start,kwh", *(f"2018-07-0{d}T{h:02}:00:00,1" for d in (3, 4, 5) for h in range(24))]
     document = electricity(charge, time_of_use=TOU, **members)

@@ -1,5 +1,5 @@
-"""A rate study promises: the old bills come out to the cent, the new ones are what the product would have billed, and a question that
-cannot be answered is refused by name."""
+"""A rate study promises: the old bills come out to the cent, the new ones are what the product would have billed, and a
+question that cannot be answered is refused by name."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def flat(tariff_id: str, rate: str, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def city(server: Database, template: Database) -> Database:
-    """Three billing periods in ten days: two residential services and a commercial one, one that moves in late, and one bill that a later
-    read corrected."""
+    """Three billing periods in ten days: two residential services and a commercial one, one that moves in late, and one
+    bill that a later read corrected."""
     database = copy_database(server, "rate_study", template.name)
     add_tariff(database, flat("E-FLAT", "0.10"))
     add_tariff(database, native("E-TOU"))

@@ -1,5 +1,5 @@
-"""One person's record stops one person: a fault in any step that works on services sets that service aside under a name,
-holds its bill, and the city is billed."""
+"""One person's record stops one person: a fault in any step that works on services sets that service aside under a
+name, holds its bill, and the city is billed."""
 
 from __future__ import annotations
 

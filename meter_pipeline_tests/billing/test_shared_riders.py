@@ -53,7 +53,8 @@ def later(first: str, rate: str, percent: str) -> dict[str, Any]:
 def test_two_tariffs_share_a_rider_whose_factor_changes_in_mid_period(database: Database) -> None:
     """10 kWh a day at 0.10 and 0.20; fuel 0.01 and from the third day 0.05, a fee of 5 and then 10 % of both.
 
-    A: 2 x (1.00 + 0.10) x 1.05 = 2.31 and 2 x (1.00 + 0.50) x 1.10 = 3.30. B: 2 x 2.10 x 1.05 = 4.41 and 2 x 2.50 x 1.10.
+    A: 2 x (1.00 + 0.10) x 1.05 = 2.31 and 2 x (1.00 + 0.50) x 1.10 = 3.30. B: 2 x 2.10 x 1.05 = 4.41 and 2 x 2.50 x
+    1.10.
     """
     documents = [
         electricity(energy(rate), SHARED) | {"tariff_id": name} for name, rate in (("A", "0.10"), ("B", "0.20"))

@@ -1,5 +1,5 @@
-"""The published JSON schema takes what the reader takes; a member nobody understands is refused with its path, wherever it
-stands."""
+"""The published JSON schema takes what the reader takes; a member nobody understands is refused with its path, wherever
+it stands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Tariffs promise: published URDB rates priced to the cent, native ones read whole, and a refusal that names the field."""
+"""Tariffs promise: published URDB rates priced to the cent, native ones read whole, and a refusal that names
+the field.
+"""
 
 from __future__ import annotations
 

@@ -71,8 +71,8 @@ def test_meters_are_totalised_hour_by_hour(database: Database) -> None:
 
 
 def test_a_deduct_meter_is_taken_off_the_meter_before_it(database: Database) -> None:
-    """Main 1,000 gallons a day; 300 of them through a tenant's meter, who pays for them, and 100 through one of nobody's. On
-    the first day the main dial lags."""
+    """Main 1,000 gallons a day; 300 of them through a tenant's meter, who pays for them, and 100 through one of
+    nobody's. On the first day the main dial lags."""
     add_tariff(database, WATER)
     add_cycle(database, JULY, END)
     main, tenant = (add_service(database, n, "W", commodity="water") for n in (1, 2))

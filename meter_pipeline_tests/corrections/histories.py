@@ -134,7 +134,9 @@ def begin(database: Database, folder: Path, books: Books) -> Town:
 
 
 def orders(sealed: bool = True) -> Iterator[tuple[str, ...]]:
-    """Every order of three days, an issue after them, two corrections anywhere, and a seal anywhere after the first day."""
+    """Every order of three days, an issue after them, two corrections anywhere, and a seal anywhere after the first
+    day.
+    """
     steps = ("day 0", "day 1", "day 2", "issue")
     for first in range(len(steps) + 1):
         for second in range(first, len(steps) + 1):

@@ -1,4 +1,6 @@
-"""Making a correction promises: two people where issued money changes, one transaction, and refusal where anything moved."""
+"""Making a correction promises: two people where issued money changes, one transaction, and refusal where anything
+moved.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Corrections promise: in whatever order things happen, the accounts end with the money of a town that knew the truth from
-the start."""
+"""Corrections promise: in whatever order things happen, the accounts end with the money of a town that knew the truth
+from the start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Reproduction promises: an issued statement is rebuilt to the byte from what was known then, whatever was corrected since."""
+"""Reproduction promises: an issued statement is rebuilt to the byte from what was known then, whatever was corrected
+since.
+"""
 
 from __future__ import annotations
 

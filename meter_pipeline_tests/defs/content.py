@@ -1,4 +1,6 @@
-"""What billing days left behind, as digests: equal digests mean equal rows, to the last byte, and equal ledger leaves."""
+"""What billing days left behind, as digests: equal digests mean equal rows, to the last byte, and equal ledger
+leaves.
+"""
 
 from __future__ import annotations
 

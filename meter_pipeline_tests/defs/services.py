@@ -226,7 +226,9 @@ class Services:
         )
 
     def status(self, run_id: str) -> str:
-        """A run's status; nothing where the web server cannot say, as in the moment after its database was restarted."""
+        """A run's status; nothing where the web server cannot say, as in the moment after its database was
+        restarted.
+        """
         try:
             return str(self.run(run_id)["status"])
         except (AssertionError, httpx.HTTPError):

@@ -76,7 +76,9 @@ def test_runs_launched_while_paused_write_nothing_and_finish_by_themselves(
 def test_thirty_days_launched_while_paused_start_nothing_survive_a_daemon_restart_and_complete(
     services: Services, writes: Database
 ) -> None:
-    """As from the UI's backfill button. Printed: seconds from the resume to the first batch and to the last run's end."""
+    """As from the UI's backfill button. Printed: seconds from the resume to the first batch and to the last
+    run's end.
+    """
     services.until(lambda: services.pool_limit(policy.POOL) == 2, 60, "the pool's limit")
     pause.raise_pause(writes, reason="odd reads", by="oli")
     services.until(lambda: services.pool_limit(policy.POOL) == 0, 60, "limit 0")

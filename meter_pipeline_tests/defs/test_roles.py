@@ -47,7 +47,9 @@ ROLES = (
 
 @pytest.fixture
 def service(database: Database) -> Iterator[Database]:
-    """The same database under a log-in of least privilege: it inherits nothing and may only act in the services' roles."""
+    """The same database under a log-in of least privilege: it inherits nothing and may only act in the
+    services' roles.
+    """
     privileges.apply(database)
     name = f"svc_{uuid.uuid4().hex[:10]}"
     with database.connect(autocommit=True) as connection:

@@ -14,7 +14,8 @@ from starlette.testclient import TestClient
 from meter_pipeline.desk.app import build
 from meter_pipeline_tests.desk.support import Office
 
-#: As they stand in an address: NUL, what is no UTF-8, dates at the ends of the calendar, numbers no column takes, markup.
+#: As they stand in an address: NUL, what is no UTF-8, dates at the ends of the calendar, numbers no column takes,
+#: markup.
 STRANGE = (
     "%00", "a%00b", "%ff", "%ED%A0%80", "9999-12", "0001-01", "9999-12-31", "0001-01-01", "2026-13", "2026-02-30", "-1", "0",
     "99999999999999999999999", "9223372036854775808", "%EF%BC%91%EF%BC%92", "1e9", "NaN", "x" * 3000, "%27%20OR%201=1--",

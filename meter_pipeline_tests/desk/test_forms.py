@@ -1,4 +1,6 @@
-"""Whatever a form, a cookie, a header or the address of a file holds, the desk answers with a page, and never with 500."""
+"""Whatever a form, a cookie, a header or the address of a file holds, the desk answers with a page, and never
+with 500.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""docs/adopt.md typed as it stands: the wheel in an environment of its own, the system's PostgreSQL, an owner who may create no
-roles; from an empty folder to right bills, files for the customer system and a backup that comes back elsewhere."""
+"""docs/adopt.md typed as it stands: the wheel in an environment of its own, the system's PostgreSQL, an owner who may
+create no roles; from an empty folder to right bills, files for the customer system and a backup that comes back
+elsewhere."""
 
 from __future__ import annotations
 

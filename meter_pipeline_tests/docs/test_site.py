@@ -1,4 +1,6 @@
-"""The docs site is built without a network, every link in it leads somewhere, and its pages fetch nothing from outside."""
+"""The docs site is built without a network, every link in it leads somewhere, and its pages fetch nothing from
+outside.
+"""
 
 from __future__ import annotations
 

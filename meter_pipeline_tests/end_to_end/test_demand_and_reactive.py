@@ -33,8 +33,9 @@ def bills(town: Town) -> dict[tuple[str, date], Decimal]:
 
 
 def test_a_dial_that_registers_demand(town: Town) -> None:
-    """Read by hand and reset on the mornings of the 1st, 6th and 11th: 2.5 and 1.25 on the dial, times 40. The kWh dial runs on
-    from 1,000 to 1,100. The second period's read of the demand dial is missing at one of the two: that bill waits."""
+    """Read by hand and reset on the mornings of the 1st, 6th and 11th: 2.5 and 1.25 on the dial, times 40. The kWh dial
+    runs on from 1,000 to 1,100. The second period's read of the demand dial is missing at one of the two: that bill
+    waits."""
     town.tariff(flat("E", "electricity", "kWh", "1.00", charges=[ENERGY, DEMAND]))
     for name in ("A", "B"):
         town.service(name, "E")

@@ -1,4 +1,6 @@
-"""Dials read every few days beside an install or removal read: days stand between the reads that are nearest to them."""
+"""Dials read every few days beside an install or removal read: days stand between the reads that are nearest to
+them.
+"""
 
 from __future__ import annotations
 

@@ -134,7 +134,9 @@ def _until(utility: SmallUtility, service_point: str, day: str) -> str:
 
 
 def test_a_quarter_between_two_register_reads_is_billed_to_the_unit(database: Database, tmp_path: Path) -> None:
-    """VABC005890: 6342.8 on 5 October 2003, 7654.9 on 7 January 2004, 1312.1 kWh between them by the file's own figure."""
+    """VABC005890: 6342.8 on 5 October 2003, 7654.9 on 7 January 2004, 1312.1 kWh between them by the file's own
+    figure.
+    """
     utility = _quarter(database, tmp_path, "Example_NEM13_consumption_data.csv")
     found = utility.read("SELECT sum(quantity_micro)::bigint AS q FROM vee.daily_usage")["q"][0]
     # the rest of the day of the second read, 10:03:33 to midnight, is a forward estimate at the quarter's pace

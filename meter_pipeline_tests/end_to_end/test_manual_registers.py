@@ -1,4 +1,6 @@
-"""Registers read by hand every four days: what the field's rules find, what waits for it, and that nothing else does."""
+"""Registers read by hand every four days: what the field's rules find, what waits for it, and that nothing else
+does.
+"""
 
 from __future__ import annotations
 

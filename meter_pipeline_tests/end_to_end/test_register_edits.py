@@ -120,7 +120,9 @@ def test_the_rules_for_manual_override_refuse_what_no_dial_can_have_shown(town: 
 
 
 def test_an_edit_of_issued_periods_becomes_an_adjustment_of_each(town: Town) -> None:
-    """109 for 108 on 1 September at ten: the first period has 10 hours of 1 m3 a day and 86 of 1.25, at 2.00 a cubic metre."""
+    """109 for 108 on 1 September at ten: the first period has 10 hours of 1 m3 a day and 86 of 1.25, at 2.00 a cubic
+    metre.
+    """
     visits(town, "100", "104", "108", "112")
     town.run(*DAYS, issue=True)
     assert town.billed("1") == 8
@@ -153,7 +155,9 @@ def test_an_edit_of_intervals_can_be_proposed_too(town: Town) -> None:
 
 
 def test_the_register_beside_intervals_is_corrected_in_every_place_that_looks_at_it(town: Town) -> None:
-    """119.6 was noted for 109.6: the sum check holds the day, the edit frees it, and reconciliation reads the edit too."""
+    """119.6 was noted for 109.6: the sum check holds the day, the edit frees it, and reconciliation reads the
+    edit too.
+    """
     town.tariff(flat("E", "electricity", "kWh", "0.10"))
     town.service("2", "E")
     town.meter("I", "2", interval(), dial(sums_to="E1", billed=False))

@@ -1,5 +1,5 @@
-"""A bill, or a correction, that waited for a hold goes out by itself when a person releases it: the day whose run issues
-it is asked for."""
+"""A bill, or a correction, that waited for a hold goes out by itself when a person releases it: the day whose run
+issues it is asked for."""
 
 from __future__ import annotations
 

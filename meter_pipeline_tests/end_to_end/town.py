@@ -1,4 +1,6 @@
-"""A few services in the test database with their own tariffs, meters and reads, run through the stages in their order."""
+"""A few services in the test database with their own tariffs, meters and reads, run through the stages in their
+order.
+"""
 
 from __future__ import annotations
 

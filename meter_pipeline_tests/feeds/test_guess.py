@@ -1,4 +1,6 @@
-"""``feeds guess`` writes a declaration that reads the file; ``feeds check`` says what is wrong with one and what to change."""
+"""``feeds guess`` writes a declaration that reads the file; ``feeds check`` says what is wrong with one and what to
+change.
+"""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def test_a_declaration_that_cannot_work_names_its_field(tmp_path: Path, text: st
         read_head_end(path)
 
 
-# -- files -------------------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def test_a_line_beyond_the_cap_is_skipped_and_the_rest_read(tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_links_directories_and_pipes_are_no_feeds(tmp_path: Path) -> None:
         assert codes(parse(path, CSV, UTC)) == [["not_a_file"]]
 
 
-# -- other formats -------------------------------------------------------------------------------------------------------------------
+# -- other formats ---------------------------------------------------------------------------------
 
 JSON = HeadEnd(
     "j", "jsonl", unit="kWh", interval_minutes=15, columns={"meter_id": "m", "time": "t", "value": "v", "quality": "q"}

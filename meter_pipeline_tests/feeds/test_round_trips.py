@@ -264,7 +264,7 @@ def test_more_meters_than_the_dictionaries_first_hold_change_nothing(monkeypatch
         assert one.rejects.equals(other.rejects)
 
 
-# -- clock changes --------------------------------------------------------------------------------------------------------------------
+# -- clock changes ---------------------------------------------------------------------------------
 
 ZONES = [
     ("America/Chicago", date(2026, 3, 8), 92),

@@ -57,7 +57,7 @@ def starts(feed: ParsedFeed) -> list[str]:
     return feed.intervals["interval_start"].dt.strftime("%d %H:%M").to_list()
 
 
-# -- numbers -------------------------------------------------------------------------------------------------------------
+# -- numbers ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_dial_may_stand_above_ten_thousand_million(tmp_path: Path, kind: str, 
     assert codes(most) == ["out_of_range"]
 
 
-# -- units ---------------------------------------------------------------------------------------------------------------
+# -- units -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_factor_that_is_no_factor_is_refused(tmp_path: Path) -> None:
     assert codes(feed) == ["bad_unit", "bad_unit"]
 
 
-# -- stamps --------------------------------------------------------------------------------------------------------------
+# -- stamps ----------------------------------------------------------------------------------------
 
 HOURS = "m,t,h,v\n"
 
@@ -323,7 +323,7 @@ def test_columns_by_number_and_words_for_nothing(tmp_path: Path) -> None:
     assert codes(read(tmp_path, content, replace(declared, options={"empty": "skip"}))) == []
 
 
-# -- rows ----------------------------------------------------------------------------------------------------------------
+# -- rows ------------------------------------------------------------------------------------------
 
 
 def test_rows_that_hold_no_reads_are_counted(tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_fields_by_their_places(tmp_path: Path, tail: str) -> None:
         read(tmp_path, "x\n", replace(declared, columns={**declared.columns, "value": "21-17"}))
 
 
-# -- archives and spreadsheets ---------------------------------------------------------------------------------------------
+# -- archives and spreadsheets ---------------------------------------------------------------------
 
 
 def zipped(**files: str) -> bytes:
@@ -471,7 +471,7 @@ def test_a_damaged_spreadsheet_is_refused_by_that_name(tmp_path: Path) -> None:
     assert codes(read(tmp_path, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"x" * 600, head_end())) == ["spreadsheet"]
 
 
-# -- JSON ----------------------------------------------------------------------------------------------------------------
+# -- JSON ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -511,7 +511,7 @@ def test_nested_keys_of_json_lines(tmp_path: Path, line: str, refused: list[str]
     assert feed.intervals.height == (not refused)
 
 
-# -- declarations --------------------------------------------------------------------------------------------------------
+# -- declarations ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -543,7 +543,7 @@ def test_a_declaration_says_what_is_wrong_with_it(tmp_path: Path, text: str, sai
         read_head_end(path)
 
 
-# -- versions ------------------------------------------------------------------------------------------------------------
+# -- versions --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,9 @@ def test_a_late_actual_replaces_an_estimate_and_no_estimate_replaces_an_actual(
 
 
 def read_of(meter: str, slot: int, version: int, sequence: int, quality: int, register: bool, read_time: int) -> Read:
-    """Values differ with what orders them. Two actual reads that nothing orders are another matter (test_unordered.py)."""
+    """Values differ with what orders them. Two actual reads that nothing orders are another matter
+    (test_unordered.py).
+    """
     value = 500 * (hash((meter, slot, version, sequence, register, read_time)) % 4)
     return Read(meter, slot, value, version, sequence, quality, register, read_time)
 

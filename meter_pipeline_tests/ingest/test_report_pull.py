@@ -1,4 +1,6 @@
-"""A real API that makes reports on request: slow, failing, lying about lengths and addresses; each report comes once."""
+"""A real API that makes reports on request: slow, failing, lying about lengths and addresses; each report comes
+once.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,8 @@ REPORT = b"meter,at,dial\n" + b"M-1,2026-03-10T01:00:00Z,5\n" * 20_000
 
 
 class Api(BaseHTTPRequestHandler):
-    """Each request takes the next misbehaviour of ``script``; an empty script behaves. ``states``: what the next looks at
-    the report say of it."""
+    """Each request takes the next misbehaviour of ``script``; an empty script behaves. ``states``: what the next looks
+    at the report say of it."""
 
     script: ClassVar[list[str]] = []
     states: ClassVar[list[str]] = []

@@ -1,5 +1,5 @@
-"""A whole day of 100,000 rows under the controller, from its first batch, beside fixed settings: two cores that the writes
-share, and a COMMIT that takes longer on a distant server or a slow disk."""
+"""A whole day of 100,000 rows under the controller, from its first batch, beside fixed settings: two cores that the
+writes share, and a COMMIT that takes longer on a distant server or a slow disk."""
 
 from __future__ import annotations
 

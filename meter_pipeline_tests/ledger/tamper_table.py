@@ -1,8 +1,8 @@
 """The tamper drill as a generator: every table, every column, one changed value, by every role whose rights allow it.
 
-A column is found (verification names the change), refused (a constraint takes no other value), listed (docs/audit.md says
-that nothing holds it), or was not tried, because the city has no row of its table. The changes that are verified are made
-by the owner of the database with triggers off: who finds those finds everybody's.
+A column is found (verification names the change), refused (a constraint takes no other value), listed (docs/audit.md
+says that nothing holds it), or was not tried, because the city has no row of its table. The changes that are verified
+are made by the owner of the database with triggers off: who finds those finds everybody's.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class Row:
 
 
 def drill(city: City) -> list[Row]:
-    """Try every column of every table of a city that is under a checkpoint; a row a table. The city is as it was after."""
+    """Try every column of every table of a city that is under a checkpoint; a row a table. The city is as it
+    was after.
+    """
     with city.database.connect() as connection:
         kinds = {
             (table, column): kind

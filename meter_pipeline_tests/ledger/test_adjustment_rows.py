@@ -1,4 +1,6 @@
-"""What an adjustment says (amount, people, state) is what its entries in the ledger say: every column, inside and outside."""
+"""What an adjustment says (amount, people, state) is what its entries in the ledger say: every column, inside and
+outside.
+"""
 
 from __future__ import annotations
 

@@ -183,7 +183,9 @@ def test_rows_exchanged_inserted_or_taken_away_are_found(city: City, tmp_path: P
 
 
 def test_a_read_that_claims_several_payloads_is_billed_to_nobody(city: City) -> None:
-    """The read changed between validation and billing says that it was merged, so that its own hash is not asked for."""
+    """The read changed between validation and billing says that it was merged, so that its own hash is not
+    asked for.
+    """
     where = where_of(city, "read")
     change(
         city,

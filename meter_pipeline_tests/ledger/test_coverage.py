@@ -32,7 +32,9 @@ def catalogue(database: Database) -> list[tuple[str, str]]:
 
 
 def test_every_column_that_nothing_holds_is_listed_in_the_audit_page(database: Database) -> None:
-    """On a new column: name it in ledger/coverage.toml if it is held, then run this with METER_PIPELINE_WRITE_PAGES=1."""
+    """On a new column: name it in ledger/coverage.toml if it is held, then run this with
+    METER_PIPELINE_WRITE_PAGES=1.
+    """
     made = coverage.page(catalogue(database)) + "\n"
     page = ROOT / "docs" / "audit.md"
     if os.environ.get("METER_PIPELINE_WRITE_PAGES"):

@@ -360,7 +360,9 @@ def test_key_rotation_and_guards(database: Database, tmp_path: Path) -> None:
 
 
 def test_every_kind_the_audit_names_was_shown() -> None:
-    """Last in this file, of which it sums up the others: the kinds without a step here have their tests in their rooms."""
+    """Last in this file, of which it sums up the others: the kinds without a step here have their tests in
+    their rooms.
+    """
     if len(walked) < 6:
         pytest.skip("sums up the whole file, of which this process ran a part")
     elsewhere = {

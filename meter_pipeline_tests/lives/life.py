@@ -275,7 +275,9 @@ class Life:
                 )
 
     def _tell_checks(self, told: Told, meter: Meter, *, again: bool = False) -> None:
-        """The register of an interval meter at each midnight gone by; ``again``: those told before too, as they are now."""
+        """The register of an interval meter at each midnight gone by; ``again``: those told before too, as they are
+        now.
+        """
         for day in range(self.horizon + 1):
             if day * HOURS in meter.dials and not again:
                 continue
@@ -348,7 +350,8 @@ class Life:
                 self._tell_checks(told, meter, again=True)
             return
         closing = SECOND * HOURS
-        # A dial never stands above the read that follows it: more corrections than the next period's usage bears change nothing.
+        # A dial never stands above the read that follows it: more corrections than the next period's usage bears change
+        # nothing.
         following = min((h for h in meter.dials if h > closing), default=None)
         if meter.end <= closing or (following is not None and meter.dials[closing] + dial > meter.dials[following]):
             return

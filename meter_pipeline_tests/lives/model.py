@@ -1,4 +1,5 @@
-"""What an account owes, counted slowly: one service point at a time, plain Python, Decimal, and none of the product's code.
+"""What an account owes, counted slowly: one service point at a time, plain Python, Decimal, and none of the product's
+code.
 
 The model is told the final truth of a service point: which meter stood there in which hours and what it counted, who
 paid on which tariff in which cycle, and what the tariff said on each day. It answers what each account owes for each
@@ -51,8 +52,8 @@ class IntervalMeter:
 
 @dataclass(frozen=True)
 class RegisterMeter:
-    """Stood from hour ``begin`` to ``end``; ``dials`` are its reads (hour, dial), the ones at both ends included. Between
-    two reads usage is even."""
+    """Stood from hour ``begin`` to ``end``; ``dials`` are its reads (hour, dial), the ones at both ends included.
+    Between two reads usage is even."""
 
     begin: int
     end: int
@@ -137,8 +138,8 @@ def cents(amount: Decimal) -> Decimal:
 
 
 def price(rates: Rates, days: int, of: int, used: Decimal, *, exact: bool = False) -> Decimal:
-    """The lines of ``days`` of a period of ``of`` days with ``used`` units: fixed and tier limits earned day by day; each
-    line to a cent, unless ``exact``."""
+    """The lines of ``days`` of a period of ``of`` days with ``used`` units: fixed and tier limits earned day by day;
+    each line to a cent, unless ``exact``."""
 
     def line(amount: Decimal) -> Decimal:
         return amount if exact else cents(amount)

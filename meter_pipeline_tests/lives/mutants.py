@@ -1,5 +1,5 @@
-"""Faults put into the product on purpose, each of which the lives must find. The list is kept: a fault that was found once
-is looked for ever after."""
+"""Faults put into the product on purpose, each of which the lives must find. The list is kept: a fault that was found
+once is looked for ever after."""
 
 from __future__ import annotations
 

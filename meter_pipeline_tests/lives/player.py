@@ -29,7 +29,8 @@ from meter_pipeline_tests.lives.model import owes
 from meter_pipeline_tests.lives.prices import AMENDED, TARIFFS
 from meter_pipeline_tests.lives.stages import City
 
-#: What may happen to the whole city: the first period is issued; the second before it; the month is sealed; the second period's days go by
+#: What may happen to the whole city: the first period is issued; the second before it; the month is sealed; the second
+#: period's days go by
 CITY_EVENTS: Final = ("issue", "issue_second", "seal", "advance")
 JANUARY: Final = date(2026, 1, 1)
 
@@ -84,7 +85,8 @@ def histories(length: int, base: str) -> list[tuple[str, ...]]:
 @dataclass
 class Game:
     """Lives in one city, step by step. ``silent``: by life, what was missing in silence and since which step.
-    ``by_itself``: only days that ask for it are run again (a step of the script; for lives that reads alone happen to)."""
+    ``by_itself``: only days that ask for it are run again (a step of the script; for lives that reads alone happen to).
+    """
 
     city: City
     lives: Sequence[Life]
@@ -115,8 +117,8 @@ class Game:
         elif step == "issue_second":
             self.city.issue("C1", day_of(DAYS))
         if step in ("event", "advance"):
-            # New days go by in their order. Days that run again do so the last first, so that a change of an earlier day
-            # has to be brought forward to the later ones.
+            # New days go by in their order. Days that run again do so the last first, so that a change of an earlier
+            # day has to be brought forward to the later ones.
             known = range(DAYS if self.advanced else SECOND)
             again = () if self.by_itself else reversed(known)
             for day in known if step == "advance" else again:

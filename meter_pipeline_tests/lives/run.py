@@ -1,4 +1,5 @@
-"""Play lives: ``python -m meter_pipeline_tests.lives.run [--small N] [--skip N] [--every K] [--long N] [--jobs N] [--json FILE]``.
+"""Play lives: ``python -m meter_pipeline_tests.lives.run [--small N] [--skip N] [--every K] [--long N] [--jobs N]
+[--json FILE]``.
 
 Small: orders of three account events between an issue and a seal, a city per order of those, whatever a life begins
 with. Long: random histories of twelve events, each from its seed. A failure prints its history (and seed), which
@@ -46,7 +47,9 @@ class Plan:
 
 
 def small_scripts() -> list[tuple[str, ...]]:
-    """Every order of an issue and a seal among three events; the second period's days go by at a place that changes from one to the next."""
+    """Every order of an issue and a seal among three events; the second period's days go by at a place that changes
+    from one to the next.
+    """
     orders = sorted(set(permutations(("event",) * SMALL + ("issue", "seal"))))
     scripts = []
     for k, order in enumerate(orders):

@@ -131,7 +131,9 @@ class City:
             land_inbox(self.database, self.calendar, self.settings)
 
     def edits(self, made: Sequence[tuple[str, str, date, int, int]], withdrawn: Sequence[str]) -> None:
-        """Edits as the command writes them (meter, channel, day, slot from 1, value in millionths); withdrawals by meter."""
+        """Edits as the command writes them (meter, channel, day, slot from 1, value in millionths); withdrawals by
+        meter.
+        """
         now = self.clock.now()
         with self.database.connect("lives") as connection, connection.cursor() as cursor:
             cursor.executemany(
@@ -145,7 +147,9 @@ class City:
             )
 
     def read_edits(self, made: Sequence[tuple[str, str, datetime, str]], withdrawn: Sequence[str]) -> None:
-        """A person's reads in the place of registers' (meter, channel, instant, dial); withdrawals, by meter, come first."""
+        """A person's reads in the place of registers' (meter, channel, instant, dial); withdrawals, by meter, come
+        first.
+        """
         standing = self.database.read(
             "SELECT edit_id, meter_id FROM vee.register_edit WHERE withdrawn_at IS NULL ORDER BY 1"
         )

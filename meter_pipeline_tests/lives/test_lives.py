@@ -1,5 +1,6 @@
-"""Lives promise: whatever happens to an account and in whatever order, it pays what it owes to the cent once all has come
-in, and on the way nothing is silently missing. `make lives` plays tens of thousands of histories; here is a sample."""
+"""Lives promise: whatever happens to an account and in whatever order, it pays what it owes to the cent once all has
+come in, and on the way nothing is silently missing. `make lives` plays tens of thousands of histories; here is a
+sample."""
 
 from __future__ import annotations
 

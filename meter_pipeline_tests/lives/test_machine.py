@@ -1,6 +1,6 @@
 """Long random lives as a state machine over the real database and stages: hypothesis draws one step after the other and
-shrinks what fails to the shortest life that does. The steps are those of the random histories of run.py, which plays them
-side by side."""
+shrinks what fails to the shortest life that does. The steps are those of the random histories of run.py, which plays
+them side by side."""
 
 from __future__ import annotations
 

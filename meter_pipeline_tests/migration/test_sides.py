@@ -44,8 +44,8 @@ def test_a_bill_changed_and_changed_back_reaches_legacy_each_time(database: Data
 def test_a_delivery_that_died_half_noted_never_stands_over_a_newer_bill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, account: str
 ) -> None:
-    """The file was there and its number was not: the next batch, with more in it, came under the same number, and legacy
-    read the two in the order of their hashes."""
+    """The file was there and its number was not: the next batch, with more in it, came under the same number, and
+    legacy read the two in the order of their hashes."""
     folder = LegacyFolder(tmp_path)
     folder([bill(account, 50)])
     put = sides._put

@@ -59,8 +59,8 @@ def logins_of_one_role(administrator: psycopg.Connection[tuple[object, ...]]) ->
 
 
 def try_everything(administrator: Database, person: str = "ann") -> dict[str, int]:
-    """Raise a pause, let every role try every deed as itself and with whatever roles it can take, and see that the pause
-    stands: role -> deeds tried. ``administrator`` is a superuser's."""
+    """Raise a pause, let every role try every deed as itself and with whatever roles it can take, and see that the
+    pause stands: role -> deeds tried. ``administrator`` is a superuser's."""
     pause.raise_pause(administrator, reason="stop", by=person)
     tried: dict[str, int] = {}
     with administrator.connect(autocommit=True) as connection:

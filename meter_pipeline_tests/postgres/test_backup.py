@@ -1,5 +1,6 @@
-"""Backup and restore drilled on the system's PostgreSQL, as an owner who may create no roles: the dump comes back elsewhere,
-the ledger verifies, and the next day is billed as it would have been. An older version's dump migrates forward.
+"""Backup and restore drilled on the system's PostgreSQL, as an owner who may create no roles: the dump comes back
+elsewhere, the ledger verifies, and the next day is billed as it would have been. An older version's dump migrates
+forward.
 
 Skipped where the system has no PostgreSQL (Debian: apt-get install postgresql).
 """

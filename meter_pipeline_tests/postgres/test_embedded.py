@@ -1,4 +1,6 @@
-"""The embedded server stays one server: whatever the environment, the folders above it, or a process number used again."""
+"""The embedded server stays one server: whatever the environment, the folders above it, or a process number
+used again.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A server of one's own, as utilities have it: the system's PostgreSQL, passwords by every way libpq knows, an owner who is
-no superuser, and one who may not create roles.
+"""A server of one's own, as utilities have it: the system's PostgreSQL, passwords by every way libpq knows, an owner
+who is no superuser, and one who may not create roles.
 
 Skipped where the system has no PostgreSQL (Debian: apt-get install postgresql).
 """

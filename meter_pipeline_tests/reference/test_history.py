@@ -1,5 +1,5 @@
-"""Record time promises: nothing is overwritten, what was known at an instant is read back, each changed row is a leaf of
-the ledger."""
+"""Record time promises: nothing is overwritten, what was known at an instant is read back, each changed row is a leaf
+of the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Reference data promises: the SQL tables are the declared ones; an import is whole or nothing, and names every fault."""
+"""Reference data promises: the SQL tables are the declared ones; an import is whole or nothing, and names every
+fault.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The declared reach promises: every column is declared, and the stages read no column of reference data that is not."""
+"""The declared reach promises: every column is declared, and the stages read no column of reference data that
+is not.
+"""
 
 from __future__ import annotations
 

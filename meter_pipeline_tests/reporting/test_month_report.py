@@ -1,4 +1,6 @@
-"""The month's report promises: unbilled revenue and the supply balance stand in it with their pictures, and `report --json` says them."""
+"""The month's report promises: unbilled revenue and the supply balance stand in it with their pictures, and `report
+--json` says them.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The law promises: every validated unit is billed, accrued or waiting for a reason, to the millionth; and a row that is
-dropped, doubled or changed behind billing's back is found."""
+"""The law promises: every validated unit is billed, accrued or waiting for a reason, to the millionth; and a row that
+is dropped, doubled or changed behind billing's back is found."""
 
 from __future__ import annotations
 

@@ -116,8 +116,8 @@ def content(number: int) -> tuple[bytes, ParsedFeed]:
 
 
 def _value(meter: str, slot: int, common: dict[str, Any]) -> int:
-    """Values differ with what orders them, and agree where nothing does: of two actual reads that differ and are equally
-    old the first stands, so that their order of arrival would tell (ingest/test_unordered.py)."""
+    """Values differ with what orders them, and agree where nothing does: of two actual reads that differ and are
+    equally old the first stands, so that their order of arrival would tell (ingest/test_unordered.py)."""
     said = (meter, slot, common["source_version"], str(common["read_time"]), common["sequence"])
     return random.Random(repr(said)).randint(0, 3)
 

@@ -40,7 +40,9 @@ class Blocked(Exception):
 
 @dataclass(slots=True)
 class Faults:
-    """Chances of what may go wrong, a statement or commit at a time. ``roles`` are the application names it is done to."""
+    """Chances of what may go wrong, a statement or commit at a time. ``roles`` are the application names it is
+    done to.
+    """
 
     before: float = 0.0
     after_commit: float = 0.0
@@ -209,7 +211,7 @@ class Server:
             self.tables[name] = Table(self)
         return self.tables[name]
 
-    # -- transactions ---------------------------------------------------------------------------------------------------------------
+    # -- transactions ------------------------------------------------------------------------------
 
     def assign(self, tx: Transaction) -> int:
         if tx.xid is None:
@@ -271,14 +273,14 @@ class Server:
             for call in zombies:
                 call()
 
-    # -- locks ----------------------------------------------------------------------------------------------------------------------
+    # -- locks -------------------------------------------------------------------------------------
 
     def take_advisory(self, key: Any, holder: Any) -> None:
         if self.advisory.get(key, holder) is not holder:
             raise Blocked
         self.advisory[key] = holder
 
-    # -- statements -----------------------------------------------------------------------------------------------------------------
+    # -- statements --------------------------------------------------------------------------------
 
     def statement(self, connection: Connection, query: str, parameters: Any) -> Result:
         """Run one statement in the connection's transaction, all at once."""

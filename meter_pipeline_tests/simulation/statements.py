@@ -1,4 +1,6 @@
-"""The statements the product sends for ingest, pause and ledger, and what each does to the simulated server's tables."""
+"""The statements the product sends for ingest, pause and ledger, and what each does to the simulated server's
+tables.
+"""
 
 from __future__ import annotations
 

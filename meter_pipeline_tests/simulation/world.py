@@ -311,7 +311,7 @@ class World:
         """Reading an archived file again; parsing is not what is simulated."""
         return prepared(self.disk.archived[item.sha256.hex()])[0][item.billing_day]
 
-    # -- processes --------------------------------------------------------------------------------------------------------------------
+    # -- processes ---------------------------------------------------------------------------------
 
     def lander(self, numbers: list[int], patience: int = 40) -> None:
         """The sensor: lands what lies in the inbox, again and again until it is landed."""
@@ -381,7 +381,7 @@ class World:
         table.rows[number] = [Version(-number, {"state": "resumed", "scope": scope, "target": target})]
         server.pauses.append((began, server.scheduler.now, target))
 
-    # -- a history --------------------------------------------------------------------------------------------------------------------
+    # -- a history ---------------------------------------------------------------------------------
 
     def play(self) -> None:
         """The faulty part."""

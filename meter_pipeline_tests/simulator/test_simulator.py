@@ -1,4 +1,6 @@
-"""The simulator promises: a seed gives the same bytes whatever the chunks, registers add up, and every defect is named."""
+"""The simulator promises: a seed gives the same bytes whatever the chunks, registers add up, and every defect
+is named.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A supply balance promises: what a zone received, passed on and metered, to the millionth, by hand; and a side that is not known is
-said by name and never filled in."""
+"""A supply balance promises: what a zone received, passed on and metered, to the millionth, by hand; and a side that is
+not known is said by name and never filled in."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def supply(database: Database, point: str, name: str, direction: str = "in") -> 
 
 @pytest.fixture
 def network(database: Database) -> Database:
-    """A district of two customers with a pressure zone of one below it: 1000 m3 arrive at the district, of which 300 go on to the zone."""
+    """A district of two customers with a pressure zone of one below it: 1000 m3 arrive at the district, of which 300 go
+    on to the zone.
+    """
     zone(database, "DMA-1")
     zone(database, "PZ-1", "DMA-1", "pressure_zone")
     for number, name in ((1, "DMA-1"), (2, "DMA-1"), (3, "PZ-1")):

@@ -1,5 +1,6 @@
-"""Unbilled revenue promises: what is served and on no bill yet, to the cent; it rolls forward; the journal balances; it is sealed
-with the month. The city is small enough to be computed by hand: every service day costs 24 kWh x 0.10 + 1.00, and 10 % tax: 3.74."""
+"""Unbilled revenue promises: what is served and on no bill yet, to the cent; it rolls forward; the journal balances; it
+is sealed with the month. The city is small enough to be computed by hand: every service day costs 24 kWh x 0.10 + 1.00,
+and 10 % tax: 3.74."""
 
 from __future__ import annotations
 
@@ -144,7 +145,8 @@ def test_a_component_without_an_account_is_named_and_nothing_is_booked(city: Dat
 
 
 def test_a_bill_corrected_after_the_month_is_unbilled_until_its_adjustment_is_posted(city: Database) -> None:
-    # A later read of the 31st: 48 kWh instead of 24, 2.64 with tax. The bill by calendar months is posted in July, the adjustment in August.
+    # A later read of the 31st: 48 kWh instead of 24, 2.64 with tax. The bill by calendar months is posted in July, the
+    # adjustment in August.
     put_intervals(city, date(2026, 7, 31), {"SP-002": [2000] * 24})
     bill_billing_day(city, CHICAGO, date(2026, 7, 31), clock=CLOCK)
     july = put(city, JULY)

@@ -1,4 +1,6 @@
-"""One service's fault in any step of validation sets that service aside under its reason; every other service's day goes on."""
+"""One service's fault in any step of validation sets that service aside under its reason; every other service's day
+goes on.
+"""
 
 from __future__ import annotations
 

@@ -83,8 +83,8 @@ def test_a_meter_takes_over_only_from_the_one_it_replaced() -> None:
 
 
 def test_a_head_end_without_any_history_beside_a_city_that_has_it() -> None:
-    """A first head-end of half-hours joined a city of hours that was billed the day before: validation of the whole city
-    ended in an IndexError."""
+    """A first head-end of half-hours joined a city of hours that was billed the day before: validation of the whole
+    city ended in an IndexError."""
     usage = UsageHistory([DAY], [b"k"], [np.zeros(0, np.int64)], [np.zeros(0, np.int16)], {b"k": _keys()})
     found = align_daily(_keys("A", "B"), usage, [DAY], [True])
     assert (found.totals == NO_VALUE).all()

@@ -1,5 +1,5 @@
-"""A winter average promises: the winter's bills by the rule's months, highest and lowest dropped, confirmed leaks and bills without a
-read left out, a default where too few are left; each said with its reason."""
+"""A winter average promises: the winter's bills by the rule's months, highest and lowest dropped, confirmed leaks and
+bills without a read left out, a default where too few are left; each said with its reason."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ _FACTS: Final = (
     "sustained",
 )
 
-# --- what is read of the validated day and of reference data ---------------------------------------------------------------------------
+# --- what is read of the validated day and of reference data --------------------------------------
 
 
 def read_usage(read: Read, day: date) -> pl.DataFrame:
@@ -140,8 +140,9 @@ def read_water_hours(read: Read, day: date) -> dict[str, tuple[pl.Series, npt.ND
 
 
 def read_water_dials(read: Read, day: date) -> pl.DataFrame:
-    """Reads of the water dials that were read hour by hour on a day, one dial a service point, with the day's neighbours:
-    service_point_id, unit, at (UTC seconds), value (micro units, the multiplier applied), sorted by the first and third.
+    """Reads of the water dials that were read hour by hour on a day, one dial a service point, with the day's
+    neighbours: service_point_id, unit, at (UTC seconds), value (micro units, the multiplier applied), sorted by the
+    first and third.
 
     A dial that ran over, went back or was misread on the day is left out.
     """
@@ -241,7 +242,7 @@ def read_holidays(read: Read, first: date, last: date) -> set[date]:
     )
 
 
-# --- weather ---------------------------------------------------------------------------------------------------------------------------
+# --- weather --------------------------------------------------------------------------------------
 
 
 def write_weather(connection: psycopg.Connection[Any], days: pl.DataFrame, source: str, now: datetime) -> int:
@@ -264,7 +265,7 @@ def write_weather(connection: psycopg.Connection[Any], days: pl.DataFrame, sourc
     return changed
 
 
-# --- facts -----------------------------------------------------------------------------------------------------------------------------
+# --- facts ----------------------------------------------------------------------------------------
 
 
 def write_facts(
@@ -306,7 +307,7 @@ def fact_days(read: Read, first: date, last: date) -> set[date]:
     return set(frame["billing_day"].to_list())
 
 
-# --- baselines -------------------------------------------------------------------------------------------------------------------------
+# --- baselines ------------------------------------------------------------------------------------
 
 
 def write_baselines(connection: psycopg.Connection[Any], header: Mapping[str, Any], rows: pl.DataFrame) -> bool:
@@ -351,7 +352,7 @@ def read_baselines(
     )
 
 
-# --- flags and cases -------------------------------------------------------------------------------------------------------------------
+# --- flags and cases ------------------------------------------------------------------------------
 
 
 def lock_day(connection: psycopg.Connection[Any], day: date) -> None:

@@ -1,4 +1,6 @@
-"""Findings of validation in the exception queue: every statement on anomaly.validation_finding and on the cases made of them."""
+"""Findings of validation in the exception queue: every statement on anomaly.validation_finding and on the cases made of
+them.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ _ACTIVE: Final = "c.family = 'validation' AND c.state IN ('open', 'assigned', 'c
 def replace_day(connection: Connection, day: date, findings: pl.DataFrame) -> list[str]:
     """Bring a day's findings to exactly ``findings`` (the columns of vee.exception); the cases that lost one.
 
-    A finding that a person released stays released while its figures are the same. One whose figures changed stands anew.
+    A finding that a person released stays released while its figures are the same. One whose figures changed stands
+    anew.
     """
     connection.execute("CREATE TEMP TABLE incoming_finding (LIKE anomaly.validation_finding) ON COMMIT DROP")
     listed = ", ".join(_COLUMNS)
@@ -48,7 +51,9 @@ def replace_day(connection: Connection, day: date, findings: pl.DataFrame) -> li
 
 
 def join_cases(connection: Connection, day: date, reach: int) -> list[str]:
-    """Give each standing finding of a day without a case the active case of its service point whose days lie within ``reach`` of it."""
+    """Give each standing finding of a day without a case the active case of its service point whose days lie within
+    ``reach`` of it.
+    """
     rows = connection.execute(
         f"UPDATE anomaly.validation_finding AS f SET case_id = (SELECT c.case_id FROM anomaly.exception_case AS c WHERE {_ACTIVE} "
         "AND c.subject = f.service_point_id AND f.billing_day BETWEEN c.first_day - %(reach)s AND c.last_day + %(reach)s "

@@ -31,7 +31,8 @@ DAILY: Final = {
 FORMATS: Final = ("ghcn", "ghcn_f", "ghcn_year", "isd", "isd_lite", "gsod", "gsod_csv", "tmy3", "plain")
 #: Coldest and warmest air temperatures ever observed are -89.2 and 56.7 °C; beyond this a number is a fault.
 _LOWEST_C, _HIGHEST_C = -95.0, 62.0
-#: The warmest air temperature observed, in both units; a range within one day that only tenths of a degree have; days that make half a year
+#: The warmest air temperature observed, in both units; a range within one day that only tenths of a degree have; days
+#: that make half a year
 _WARMEST_C, _WARMEST_F, _WIDE_DAY, _HALF_A_YEAR = 57.0, 134.0, 60.0, 150
 #: ISD quality codes that mean suspect or erroneous (ISD format document, field 93)
 _ISD_BAD = frozenset("2367")
@@ -39,7 +40,9 @@ _MAX_BYTES = 512 * 1024 * 1024
 
 
 class WeatherError(ValueError):
-    """A weather file that cannot be read; the message names the file, the line where there is one, and what is wrong."""
+    """A weather file that cannot be read; the message names the file, the line where there is one, and what is
+    wrong.
+    """
 
 
 def read_weather(
@@ -208,13 +211,13 @@ def _gsod_csv(text: str) -> pl.DataFrame:
 
 
 def _ghcn_fahrenheit(raw: pl.DataFrame) -> bool:
-    """Whether a GHCN-Daily file is in degrees Fahrenheit, as NCEI's web orders in "standard units" are; the archive's own
-    files hold whole tenths of a degree Celsius, and orders in "metric units" degrees with a point.
+    """Whether a GHCN-Daily file is in degrees Fahrenheit, as NCEI's web orders in "standard units" are; the archive's
+    own files hold whole tenths of a degree Celsius, and orders in "metric units" degrees with a point.
 
-    Nothing in the file says so, and 54 is a number in all of them. Sure are: a magnitude beyond 134, more than ever was in
-    Fahrenheit (tenths); a range within the day of 60 or more on the median day (tenths); degrees with a point above 57,
-    more than ever was in Celsius (Fahrenheit); and half a year of days whose warmest is 75 or more and coldest above
-    -40, where tenths would never pass 13.4 C (Fahrenheit). Raises ValueError where none of these decides.
+    Nothing in the file says so, and 54 is a number in all of them. Sure are: a magnitude beyond 134, more than ever was
+    in Fahrenheit (tenths); a range within the day of 60 or more on the median day (tenths); degrees with a point above
+    57, more than ever was in Celsius (Fahrenheit); and half a year of days whose warmest is 75 or more and coldest
+    above -40, where tenths would never pass 13.4 C (Fahrenheit). Raises ValueError where none of these decides.
     """
     texts = {c: raw[c].str.strip_chars() for c in ("TMIN", "TMAX", "TAVG") if c in raw.columns}
     values = {c: s.cast(pl.Float64, strict=False) for c, s in texts.items()}
@@ -238,8 +241,8 @@ def _ghcn_fahrenheit(raw: pl.DataFrame) -> bool:
 
 
 def _ghcn(text: str, asked: str | None) -> pl.DataFrame:
-    """One row a day; TMAX, TMIN, TAVG in tenths of a degree Celsius, or in Fahrenheit (``asked`` by name, or found out);
-    *_ATTRIBUTES holds measurement, quality and source flags."""
+    """One row a day; TMAX, TMIN, TAVG in tenths of a degree Celsius, or in Fahrenheit (``asked`` by name, or found
+    out); *_ATTRIBUTES holds measurement, quality and source flags."""
     raw = pl.read_csv(io.StringIO(text), infer_schema=False)
     fahrenheit = asked == "ghcn_f" or (asked is None and _ghcn_fahrenheit(raw))
     columns = []

@@ -21,8 +21,8 @@ def money(micro: int) -> Decimal:
 
 
 def changes(found: Study) -> pl.DataFrame:
-    """Accounts with ``change`` (millionths) and ``percent`` (hundredths of a percent of the old bills, rounded down; null where the old
-    bills are nothing or a credit)."""
+    """Accounts with ``change`` (millionths) and ``percent`` (hundredths of a percent of the old bills, rounded down;
+    null where the old bills are nothing or a credit)."""
     change = pl.col("proposed") - pl.col("actual")
     percent = pl.when(pl.col("actual") > 0).then((change.cast(pl.Int128) * 10_000 // pl.col("actual")).cast(pl.Int64))
     return found.accounts.with_columns(change.alias("change"), percent.alias("percent"))
@@ -97,7 +97,9 @@ def _by(accounts: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def percentiles(accounts: pl.DataFrame) -> list[dict[str, Any]]:
-    """The change of an account's bills at each percentile of accounts, by class: the smallest change that so many do not exceed."""
+    """The change of an account's bills at each percentile of accounts, by class: the smallest change that so many do
+    not exceed.
+    """
     found = []
     for (customer_class,), part in sorted(accounts.group_by(["customer_class"]), key=lambda item: str(item[0])):
         change = part["change"].sort().to_list()

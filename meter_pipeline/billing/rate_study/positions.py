@@ -1,5 +1,5 @@
-"""What a proposed tariff is priced from: the stored positions of bills where it counts as the old tariff did, the validated
-intervals where it counts otherwise."""
+"""What a proposed tariff is priced from: the stored positions of bills where it counts as the old tariff did, the
+validated intervals where it counts otherwise."""
 
 from __future__ import annotations
 
@@ -122,7 +122,9 @@ def _budget_shares(new: Tariff, rows: pl.DataFrame) -> dict[int, np.ndarray[tupl
 
 
 def with_revisions(database: Database, rows: pl.DataFrame, first: date, within: KeyRange) -> pl.DataFrame:
-    """Positions with what later reads of days in sealed months changed: quantities and peaks from the determinants known now."""
+    """Positions with what later reads of days in sealed months changed: quantities and peaks from the determinants
+    known now.
+    """
     if not rows.height:
         return rows
     last = rows["billing_day"].max()

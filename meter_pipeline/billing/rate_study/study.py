@@ -1,8 +1,9 @@
 """A rate study: every bill of some periods priced again under proposed tariffs, beside what was billed.
 
-The study first prices each bill under the tariff it was billed with and compares it with the bill, to the millionth: a bill that does
-not come out is left out of the figures and named. What is proposed is priced by the same functions from the same positions; what one
-bill hands on (credits, ratchets, the billing year) goes on from proposed bill to proposed bill.
+The study first prices each bill under the tariff it was billed with and compares it with the bill, to the millionth: a
+bill that does not come out is left out of the figures and named. What is proposed is priced by the same functions from
+the same positions; what one bill hands on (credits, ratchets, the billing year) goes on from proposed bill to proposed
+bill.
 """
 
 from __future__ import annotations
@@ -83,8 +84,8 @@ class StudyRefusedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: changes of tariffs, the periods that end in (first, past], a customer class or None for all, and the share by
-    which use falls when its average price rises by one, None for no change of use."""
+    """What is asked: changes of tariffs, the periods that end in (first, past], a customer class or None for all, and
+    the share by which use falls when its average price rises by one, None for no change of use."""
 
     changes: Sequence[Change]
     first: date
@@ -95,9 +96,10 @@ class Question:
 
 @dataclass(slots=True)
 class Study:
-    """A study's figures, money in millionths. ``accounts``: account_id, customer_class, bills, actual, proposed, elastic; ``revenue``:
-    by class, commodity, component and month; ``not_reproduced``: bills that the tariffs in force do not price as billed; ``left_out``:
-    why some services have no figure, and how many; ``from_intervals``: tariffs counted again from intervals, and why."""
+    """A study's figures, money in millionths. ``accounts``: account_id, customer_class, bills, actual, proposed,
+    elastic; ``revenue``: by class, commodity, component and month; ``not_reproduced``: bills that the tariffs in force
+    do not price as billed; ``left_out``: why some services have no figure, and how many; ``from_intervals``: tariffs
+    counted again from intervals, and why."""
 
     question: Question
     currency: str
@@ -137,8 +139,9 @@ def study(
 ) -> Study:
     """Answer a question from what is stored; nothing is written. ``progress``: called with parts done and in all.
 
-    Memory is that of SERVICES_PER_PART services, whatever the city's size. Raises StudyRefusedError where the question cannot be
-    asked: an unknown tariff, another commodity or currency, a class or a tariff without accounts, no bills in the periods.
+    Memory is that of SERVICES_PER_PART services, whatever the city's size. Raises StudyRefusedError where the question
+    cannot be asked: an unknown tariff, another commodity or currency, a class or a tariff without accounts, no bills in
+    the periods.
     """
     with reading(database) as session:
         reference = load_reference(session, question.past)
@@ -216,7 +219,8 @@ def _parts(reference: Reference, question: Question, change: Change) -> list[tup
         for within in key_ranges(points, SERVICES_PER_PART):
             inside = [p for p in points if (within.first or "") <= p and (within.past is None or p < within.past)]
             whole = reference.agreements.filter(pl.col("service_point_id").is_in(inside))
-            # Who else was at the point stays in, so that first and final bills are told apart; other tariffs' periods are not priced.
+            # Who else was at the point stays in, so that first and final bills are told apart; other tariffs' periods
+            # are not priced.
             people = pl.col("service_point_id").is_in(inside)
             part = replace(
                 reference,
@@ -363,8 +367,8 @@ class _Chain:
         return good.join(there, on=_BILL, how="semi")
 
     def _elastic(self, inputs: SegmentInputs, base: Priced, proposed: Priced, end: date) -> Priced | None:
-        """Proposed bills with the use that the assumed elasticity leaves: a bill that rises by a share changes its use by the elasticity
-        times that share, never below nothing. Peaks and exports stay."""
+        """Proposed bills with the use that the assumed elasticity leaves: a bill that rises by a share changes its use
+        by the elasticity times that share, never below nothing. Peaks and exports stay."""
         if self.question.elasticity is None:
             return None
         was = base.segments.group_by(_BILL).agg(pl.col("total").sum().alias("was"))

@@ -20,7 +20,9 @@ from meter_pipeline.sharding import KeyRange
 
 
 def periods(database: Database, first: date, past: date) -> list[tuple[str, date, date]]:
-    """Billing periods that end in (first, past]: cycle, first day, day after the last; in order of time within a cycle."""
+    """Billing periods that end in (first, past]: cycle, first day, day after the last; in order of time within
+    a cycle.
+    """
     found = database.rows(
         "SELECT cycle_id, period_start, period_end FROM ref.billing_cycles WHERE period_end > $1 AND period_end <= $2 ORDER BY 1, 2",
         [first, past],
@@ -29,8 +31,8 @@ def periods(database: Database, first: date, past: date) -> list[tuple[str, date
 
 
 def billed(database: Database, cycle_id: str, period_start: date, tariff_id: str) -> pl.DataFrame:
-    """What a tariff's services were billed in a period, posted adjustments included: account_id, service_point_id, amount in
-    millionths."""
+    """What a tariff's services were billed in a period, posted adjustments included: account_id, service_point_id,
+    amount in millionths."""
     return database.read(
         "WITH lines AS (SELECT s.account_id, l.service_point_id, l.amount FROM billing.statement AS s JOIN billing.statement_line AS l "
         "USING (statement_id) WHERE s.cycle_id = $1 AND s.period_start = $2 AND l.tariff_id = $3 UNION ALL "

@@ -122,7 +122,8 @@ WHERE s.period_start <= %(d)s AND s.period_end > %(d)s AND c.service_point_id = 
     FROM billing.statement WHERE period_start <= %(d)s AND period_end > %(d)s) GROUP BY 1, 2
 """
 
-#: Statements that cover a day at some service points, or whose period holds it for some accounts, with the service points covered
+#: Statements that cover a day at some service points, or whose period holds it for some accounts, with the service
+#: points covered
 _STATEMENTS_OF_DAY = """
 WITH covering AS (
     SELECT statement_id, array_agg(DISTINCT service_point_id) AS points FROM billing.statement_segment
@@ -138,8 +139,8 @@ WHERE s.account_id = ANY(%(a)s) AND s.period_start <= %(d)s AND s.period_end > %
 def note_late_changes(
     connection: Connection, before: Database, day: date, service_points: Sequence[str], at: datetime
 ) -> int:
-    """Remember which issued statements a day of some service points that has just changed belongs to, and by how much it
-    moved them; returns how many.
+    """Remember which issued statements a day of some service points that has just changed belongs to, and by how much
+    it moved them; returns how many.
 
     A statement is noted that covers the day, that the day is charged to now, or was before (``before`` reads what was
     committed): where a move is corrected, both accounts' bills are wrong. What moved adds up until an adjustment is
@@ -211,8 +212,8 @@ def late_changes(database: Database, checks: Sequence[str]) -> pl.DataFrame:
     where it can.
 
     One read that closes a month changes every day of it. The statement is corrected when the last of the days that are
-    asked for is validated and billed again, by one adjustment that the threshold judges as one. Days whose reconciliation is open
-    correct nothing, nor do days whose data validation holds.
+    asked for is validated and billed again, by one adjustment that the threshold judges as one. Days whose
+    reconciliation is open correct nothing, nor do days whose data validation holds.
     """
     return database.read(
         """
@@ -332,8 +333,8 @@ def carried_out(connection: Connection, statement_id: str) -> list[tuple[Any, ..
 
 
 def stands_on(connection: Connection, statement_id: str, segments: pl.DataFrame) -> bool:
-    """Whether a statement stands on exactly these segments now (statement_frames.SEGMENT_SCHEMA): their usage, peaks and
-    what they hand on."""
+    """Whether a statement stands on exactly these segments now (statement_frames.SEGMENT_SCHEMA): their usage, peaks
+    and what they hand on."""
     names = (
         "service_point_id, segment_start, segment_end, tariff_id, tariff_version, energy, peaks, carry_out, credit_out"
     )

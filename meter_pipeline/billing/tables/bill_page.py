@@ -91,9 +91,9 @@ WHERE s.statement_id = ANY(string_to_array($1, ',')) ORDER BY 1, 2, 3
 
 def bill_rows(database: Database, statement_ids: Sequence[str], zone: str) -> dict[str, pl.DataFrame]:
     """Everything some bills show, by name: heads, lines, segments, days, reads, earlier, past, points. Quantities of
-    segments, days and earlier bills in millionths of the tariff's unit; of ``past`` and of reads in millionths of the base
-    unit. ``reads``: per meter of a service in the period, the last read at or before its first instant and the last one
-    in it, instants UTC."""
+    segments, days and earlier bills in millionths of the tariff's unit; of ``past`` and of reads in millionths of the
+    base unit. ``reads``: per meter of a service in the period, the last read at or before its first instant and the
+    last one in it, instants UTC."""
     ids = ",".join(statement_ids)
     found = {
         "heads": database.read(_HEADS, [ids]),

@@ -53,8 +53,8 @@ def lock(connection: Connection) -> None:
 
 
 def hold_reference(connection: Connection) -> None:
-    """Keep reference data as it is until the transaction ends: a change of it waits, or was committed before. A statement
-    can then be rebuilt from the changes whose ledger entries stand before its own. Taken before ``lock``."""
+    """Keep reference data as it is until the transaction ends: a change of it waits, or was committed before. A
+    statement can then be rebuilt from the changes whose ledger entries stand before its own. Taken before ``lock``."""
     connection.execute("SELECT pg_advisory_xact_lock_shared(hashtextextended('meter_pipeline reference data', 0))")
 
 

@@ -1,5 +1,5 @@
-"""The first billing day of the deployment, as billing knows it. Without imports: every command that opens the deployment
-writes it."""
+"""The first billing day of the deployment, as billing knows it. Without imports: every command that opens the
+deployment writes it."""
 
 from __future__ import annotations
 

@@ -38,7 +38,9 @@ _SHOWN = 20
 
 
 def checklist(connection: Connection, month: date, following: date) -> list[dict[str, Any]]:
-    """Each point of the close, whether it holds and what stands against it (the first 20, and whether there are more)."""
+    """Each point of the close, whether it holds and what stands against it (the first 20, and whether there are
+    more).
+    """
     points = []
     for point, query in _CHECKS.items():
         against = [

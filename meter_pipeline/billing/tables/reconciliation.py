@@ -167,7 +167,9 @@ def stored_charges(connection: Connection, day: date, *, before: bool = False) -
 
 
 def positions_before(connection: Connection, day: date, alone: pl.DataFrame) -> pl.DataFrame:
-    """The last position before the eve of a day of services that have none on the eve: as stored_charges(before=True)."""
+    """The last position before the eve of a day of services that have none on the eve: as
+    stored_charges(before=True).
+    """
     prior_day = day - timedelta(days=1)
     schema = {
         **dict.fromkeys(("service_point_id", "account_id", "tariff_id"), pl.String),
@@ -190,8 +192,8 @@ def positions_before(connection: Connection, day: date, alone: pl.DataFrame) -> 
 
 
 def validated_usage(connection: Connection, day: date) -> pl.DataFrame:
-    """Validated usage of a day: service_point_id, unit, flow, quantity in millionths. Usage that is billed at another service
-    point stands there, with its sign."""
+    """Validated usage of a day: service_point_id, unit, flow, quantity in millionths. Usage that is billed at another
+    service point stands there, with its sign."""
     columns: dict[str, tuple[str, Any]] = {
         **{c: (c, pl.String) for c in ("service_point_id", "unit", "flow")},
         "quantity": ("quantity_micro", pl.Int64),
@@ -209,7 +211,8 @@ def validated_usage(connection: Connection, day: date) -> pl.DataFrame:
     return _gathered(connection, columns, both, {"day": day})
 
 
-#: Usage that is billed at another service point on a day: of member at target, with its sign; own: the member is billed too.
+#: Usage that is billed at another service point on a day: of member at target, with its sign; own: the member is billed
+#: too.
 _PARTS: Final = """
 SELECT a.service_point_id AS member, upper(btrim(a.value)) AS target, CASE a.attribute WHEN 'totals_into' THEN 1 ELSE -1 END AS sign,
     EXISTS (SELECT FROM ref.agreements AS g WHERE g.service_point_id = a.service_point_id AND g.valid_from <= %(day)s
@@ -299,10 +302,11 @@ SELECT s.statement_id, s.account_id, (s.total * 1000000)::bigint AS total, (s.pe
     s.currency, encode(s.lines_sha256, 'hex') AS lines_sha256, s.ledger_entry, s.ledger_leaf
 FROM billing.statement AS s WHERE s.cycle_id = %(cycle)s AND s.period_start = %(start)s ORDER BY 1
 """
-#: What stands beside the statements of a period that were corrected or have to be: the net of posted adjustments, of the one that waits and of the
-#: last one that was refused since, with what the statement that each makes owes beyond its days' charges; and by how much late changes moved the
-#: charges. ``room``: adjustments asked for before those figures were kept settle minimum charges, taxes, credits and demand of any size, and a cent of
-#: rounding a line; where they correct sealed days nothing is known.
+#: What stands beside the statements of a period that were corrected or have to be: the net of posted adjustments, of
+#: the one that waits and of the last one that was refused since, with what the statement that each makes owes beyond
+#: its days' charges; and by how much late changes moved the charges. ``room``: adjustments asked for before those
+#: figures were kept settle minimum charges, taxes, credits and demand of any size, and a cent of rounding a line; where
+#: they correct sealed days nothing is known.
 _CORRECTIONS = """
 WITH chosen AS (SELECT statement_id FROM billing.statement WHERE cycle_id = %(cycle)s AND period_start = %(start)s),
 made AS (

@@ -119,7 +119,9 @@ def waiting_before(database: Database, cycle_id: str, first: date, past: date) -
 
 
 def waiting_for(database: Database, accounts: Sequence[str], past: date) -> list[tuple[str, date, list[str]]]:
-    """Periods in which some accounts wait for an earlier statement and that had ended by ``past``: as waiting_before."""
+    """Periods in which some accounts wait for an earlier statement and that had ended by ``past``: as
+    waiting_before.
+    """
     found = database.read(
         f"SELECT e.cycle_id, p.period_end, array_agg(DISTINCT e.account_id) AS accounts {_WAITING} AND e.reason = 'earlier_statement' "
         "AND e.account_id = ANY(string_to_array($1, ',')) AND p.period_end <= $2 GROUP BY 1, 2 ORDER BY 2, 1",
@@ -296,8 +298,8 @@ ORDER BY 1, 16 DESC, 18 NULLS FIRST, line_id
 
 
 def period_lines(database: Database, period_start: date) -> pl.DataFrame:
-    """Every line of the statements of periods that begin on a day, and every line of their posted adjustments (``entry``
-    says which); exact decimals as text. A cancelled line's quantity and amount are negative."""
+    """Every line of the statements of periods that begin on a day, and every line of their posted adjustments
+    (``entry`` says which); exact decimals as text. A cancelled line's quantity and amount are negative."""
     return database.read(_EXPORTED.format(column="period_start", prefix="s"), [period_start])
 
 

@@ -31,8 +31,8 @@ BILLED_FLOWS: Final = "('import', 'export', 'net')"
 
 
 def read_usage(database: Database, day: date, within: KeyRange = EVERYTHING) -> list[DayMatrix]:
-    """Validated billed intervals of a day, imports and exports, of a range of service points. A net channel is an import
-    where its intervals are positive and an export where they are negative (split_net)."""
+    """Validated billed intervals of a day, imports and exports, of a range of service points. A net channel is an
+    import where its intervals are positive and an export where they are negative (split_net)."""
     narrowed, limits = within.where("service_point_id", 2)
     found = read_matrices(database, USAGE, day, f" AND billed AND flow IN {BILLED_FLOWS}{narrowed}", limits)
     return [split_net(matrix) for matrix in found]
@@ -49,14 +49,16 @@ def read_usage_of(database: Database, day: date, points: Sequence[str]) -> list[
 
 
 def read_reactive(database: Database, day: date, points: Sequence[str]) -> list[DayMatrix]:
-    """Validated intervals of reactive energy of some service points, whether or not their channels are marked as billed."""
+    """Validated intervals of reactive energy of some service points, whether or not their channels are marked as
+    billed.
+    """
     chosen = " AND unit = 'kVArh' AND service_point_id = ANY(string_to_array($2, ','))"
     return read_matrices(database, USAGE, day, chosen, [_named(points)])
 
 
 def split_net(matrix: DayMatrix) -> DayMatrix:
-    """A day in which each net row (import less export in each interval) is an import of its positive intervals and, where
-    it has negative ones, an export of those: what each is worth is the tariff's to say."""
+    """A day in which each net row (import less export in each interval) is an import of its positive intervals and,
+    where it has negative ones, an export of those: what each is worth is the tariff's to say."""
     net = np.flatnonzero((matrix.keys["flow"] == "net").to_numpy())
     if not net.size:
         return matrix
@@ -111,8 +113,8 @@ def _daily(database: Database, day: date, narrowed: str, limits: Sequence[object
 
 
 def read_dials(database: Database, day: date, within: KeyRange = EVERYTHING) -> pl.DataFrame:
-    """What time-of-use registers of services without intervals counted on a day, with the hours they count on such a day
-    (DIALS_SCHEMA). A register that counts no hour of the day has no row; rest days are weekends and holidays."""
+    """What time-of-use registers of services without intervals counted on a day, with the hours they count on such a
+    day (DIALS_SCHEMA). A register that counts no hour of the day has no row; rest days are weekends and holidays."""
     narrowed, limits = within.where("r.service_point_id", 2)
     return database.read(
         "SELECT r.service_point_id, r.meter_id, r.channel, r.unit, r.usage_micro AS quantity, h.from_minute, h.to_minute "
@@ -180,8 +182,8 @@ def missing_usage(database: Database, day: date) -> pl.DataFrame:
 def metered_points(
     database: Database, service_points: Sequence[str], day: date, bounds: tuple[datetime, datetime]
 ) -> list[str]:
-    """Those of some service points at which a meter with a billed channel stands on a day (``bounds``: its instants), and
-    of whose missing values validation says nothing: what it found is the policy's to hold."""
+    """Those of some service points at which a meter with a billed channel stands on a day (``bounds``: its instants),
+    and of whose missing values validation says nothing: what it found is the policy's to hold."""
     found = database.read(
         "SELECT DISTINCT i.service_point_id FROM ref.installations AS i JOIN ref.channels AS c USING (meter_id) WHERE c.billed "
         f"AND c.flow IN {BILLED_FLOWS} AND i.installed_at < $3 AND (i.removed_at IS NULL OR i.removed_at > $2) "

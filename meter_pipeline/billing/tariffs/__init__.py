@@ -42,8 +42,8 @@ def shares_riders(raw: bytes) -> bool:
 
 @lru_cache(maxsize=1024)
 def parse_tariff(raw: bytes, riders: tuple[bytes, ...] = ()) -> Tariff:
-    """The tariff of a document's bytes; ``riders``: documents of the riders it may share. Raises TariffRefusedError(field,
-    why). Pure, and remembered: a tariff is parsed once a process."""
+    """The tariff of a document's bytes; ``riders``: documents of the riders it may share. Raises
+    TariffRefusedError(field, why). Pure, and remembered: a tariff is parsed once a process."""
     document = parse_document(raw)
     digest = hashlib.sha256(raw).digest()
     try:
@@ -67,8 +67,8 @@ def parse_tariff(raw: bytes, riders: tuple[bytes, ...] = ()) -> Tariff:
 
 
 def load_tariff(path: Path) -> Tariff:
-    """The tariff of a file; the riders it shares are the rider documents beside it. Raises TariffRefusedError, also where
-    the file can't be read."""
+    """The tariff of a file; the riders it shares are the rider documents beside it. Raises TariffRefusedError, also
+    where the file can't be read."""
     try:
         raw = path.read_bytes()
         others = sorted(path.parent.glob("*.json")) if shares_riders(raw) else []

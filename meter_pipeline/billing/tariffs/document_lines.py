@@ -56,8 +56,8 @@ class _Scanner:
 
 
 def line_of(raw: bytes, path: str) -> int:
-    """The line of a member (``charges[2].rate``), or of the nearest one around it that is there; 1 where the document can't
-    be read."""
+    """The line of a member (``charges[2].rate``), or of the nearest one around it that is there; 1 where the document
+    can't be read."""
     scanner = _Scanner(raw.decode("utf-8-sig", errors="replace"))
     try:
         scanner.value(0, "")

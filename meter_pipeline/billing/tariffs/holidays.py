@@ -56,8 +56,8 @@ RULES: Final[dict[str, Callable[[int], date]]] = {
 
 @dataclass(frozen=True, slots=True)
 class HolidayList:
-    """A tariff's own holidays: by rule and as dates. ``observed``: as_is; monday, a Sunday's holiday also on the Monday after;
-    nearest, that and a Saturday's also on the Friday before."""
+    """A tariff's own holidays: by rule and as dates. ``observed``: as_is; monday, a Sunday's holiday also on the Monday
+    after; nearest, that and a Saturday's also on the Friday before."""
 
     names: tuple[str, ...] = ()
     dates: frozenset[date] = frozenset()

@@ -33,9 +33,9 @@ class Rounding:
     """How a line becomes money. ``places`` decimals of the currency, None: kept exact (12 decimals), as published
     tariffs without a rule are compared.
 
-    ``of``: line, every line by itself; bill, lines and the bill's exact total, their difference a line of its own; None, a
-    document that says nothing: by line, but a bill whose lines a change of rate cuts in two comes to what its exact amounts
-    come to, so that the cut changes no bill.
+    ``of``: line, every line by itself; bill, lines and the bill's exact total, their difference a line of its own;
+    None, a document that says nothing: by line, but a bill whose lines a change of rate cuts in two comes to what its
+    exact amounts come to, so that the cut changes no bill.
     """
 
     places: int | None = 2
@@ -56,8 +56,8 @@ class Proration:
 @dataclass(frozen=True, slots=True)
 class Tier:
     """A block. ``upto`` in the tariff's unit under ``basis``, None for the last; ``rate`` per unit, adjustments
-    included. ``within``: a second limit and its basis, where a block lies inside another kind of block (3,000 kWh inside the
-    first 200 hours' use)."""
+    included. ``within``: a second limit and its basis, where a block lies inside another kind of block (3,000 kWh
+    inside the first 200 hours' use)."""
 
     upto: Decimal | None
     rate: Decimal
@@ -99,14 +99,14 @@ class UsageCharge:
 
     ``allocation``: pro_rata fills tiers by the whole period's usage and gives each time-of-use period its share of
     every tier (ssc cmod_utilityrate5.cpp L1855-1885); by_period gives each its own ladder; reached charges all usage at
-    the rate of the tier that the whole reaches. ``basis``: usage; export (all of it); surplus (exports that net metering
-    set against nothing); winter_average (the lesser of usage and the winter average); winter_average_volume (the winter
-    average whatever the use: ``month_days`` days of it a month). ``factor`` scales the quantity first (sewer return
-    factor). ``times`` names a count of the service by which tier limits are multiplied (dwelling_units).
+    the rate of the tier that the whole reaches. ``basis``: usage; export (all of it); surplus (exports that net
+    metering set against nothing); winter_average (the lesser of usage and the winter average); winter_average_volume
+    (the winter average whatever the use: ``month_days`` days of it a month). ``factor`` scales the quantity first
+    (sewer return factor). ``times`` names a count of the service by which tier limits are multiplied (dwelling_units).
     ``peak_register`` is the peak that per_kw tiers count, under ``ratchet`` where the billing demand has one.
     ``month_days`` under winter_average: the cap is so many days of it a month, not a day's for each day.
-    ``blocks``: the registers of blocks that begin again each day, by period and tier. Under basis reactive the charge counts
-    kVArh of ``kvarh``, what is above ``above`` percent of the kWh.
+    ``blocks``: the registers of blocks that begin again each day, by period and tier. Under basis reactive the charge
+    counts kVArh of ``kvarh``, what is above ``above`` percent of the kWh.
     """
 
     code: str
@@ -135,7 +135,9 @@ class UsageCharge:
 
 @dataclass(frozen=True, slots=True)
 class FixedCharge:
-    """Owed for being served: ``per`` month, day or year; one amount per variant, ``times`` a count of the service (lamps)."""
+    """Owed for being served: ``per`` month, day or year; one amount per variant, ``times`` a count of the service
+    (lamps).
+    """
 
     code: str
     name: str
@@ -149,8 +151,8 @@ class FixedCharge:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block that begins again each day: what lies above ``lower`` and not above ``upper`` (None: no limit) of one period's
-    usage of the day, in the tariff's unit. ``allocation`` as in UsageCharge."""
+    """A block that begins again each day: what lies above ``lower`` and not above ``upper`` (None: no limit) of one
+    period's usage of the day, in the tariff's unit. ``allocation`` as in UsageCharge."""
 
     period: int
     lower: Decimal
@@ -175,9 +177,9 @@ class PowerFactorRule:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """A demand register: the peak over the moments of some periods of a schedule. ``months`` None: all. ``daily``: every
-    day's figure is added up. ``hours``: only what is used in these local hours counts, the system's peaks. ``measure``: one
-    of MEASURES; ``block``: what a block register counts."""
+    """A demand register: the peak over the moments of some periods of a schedule. ``months`` None: all. ``daily``:
+    every day's figure is added up. ``hours``: only what is used in these local hours counts, the system's peaks.
+    ``measure``: one of MEASURES; ``block``: what a block register counts."""
 
     name: str
     schedule: AnySchedule
@@ -207,10 +209,10 @@ class Register:
 
 @dataclass(frozen=True, slots=True)
 class DemandCharge:
-    """A charge on one register's peak, marginal by block (ssc lib_utility_rate_equations.cpp L1004-1033). ``also``: further
-    ratchets, each with a register of its own that measures the same. ``above``: only what exceeds a percentage of another
-    register's peak counts (kVAr above half of the kW). ``least``: the demand is at least a percentage of another register's
-    peak (90 % of the kVA). ``power_factor``: it is raised for a low power factor."""
+    """A charge on one register's peak, marginal by block (ssc lib_utility_rate_equations.cpp L1004-1033). ``also``:
+    further ratchets, each with a register of its own that measures the same. ``above``: only what exceeds a percentage
+    of another register's peak counts (kVAr above half of the kW). ``least``: the demand is at least a percentage of
+    another register's peak (90 % of the kVA). ``power_factor``: it is raised for a low power factor."""
 
     code: str
     name: str
@@ -228,8 +230,9 @@ class DemandCharge:
 @dataclass(frozen=True, slots=True)
 class PercentCharge:
     """A rider or tax: a percentage of other charges' lines. ``jurisdiction`` None: everywhere; ``exempt`` customer
-    classes. ``base_cap``: the most of those lines that it is taken of; ``cap``: the most that it comes to, both a month. ``certificate``: not
-    owed by a service whose attribute tax_exempt is true. ``variants`` and ``percents``: a percentage that changes on days.
+    classes. ``base_cap``: the most of those lines that it is taken of; ``cap``: the most that it comes to, both a
+    month. ``certificate``: not owed by a service whose attribute tax_exempt is true. ``variants`` and ``percents``: a
+    percentage that changes on days.
     ``power_factor``: the percentage is what a low power factor makes it."""
 
     code: str
@@ -315,8 +318,9 @@ Layout = tuple[tuple[str, ...], tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """A tariff version ready to price. ``digest`` is the SHA-256 of the document's bytes. ``whole_units``: use is billed in
-    whole multiples of it; ``whole_mode``: what is short of one goes on to the next bill (carry), or a bill's use is rounded."""
+    """A tariff version ready to price. ``digest`` is the SHA-256 of the document's bytes. ``whole_units``: use is
+    billed in whole multiples of it; ``whole_mode``: what is short of one goes on to the next bill (carry), or a bill's
+    use is rounded."""
 
     tariff_id: str
     name: str
@@ -367,7 +371,9 @@ class Tariff:
 
     @property
     def carries(self) -> bool:
-        """Whether a bill leaves anything for the next: exports left over, in units or money, or use short of a whole unit."""
+        """Whether a bill leaves anything for the next: exports left over, in units or money, or use short of a whole
+        unit.
+        """
         return self.carries_units or self.carries_money or self.carries_remainder
 
     @property

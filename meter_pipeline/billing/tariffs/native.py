@@ -151,8 +151,8 @@ def _holidays(field: Field) -> HolidayList:
 def _count_hours_use(
     fields: list[Field], charges: list[Charge], registers: list[Register], schedule: RuleSchedule
 ) -> None:
-    """Gives charges whose tiers count hours' use the demand they count: that of the demand charge they name, or of the only
-    one without a period, ratchet included; without any demand charge the highest of any time."""
+    """Gives charges whose tiers count hours' use the demand they count: that of the demand charge they name, or of the
+    only one without a period, ratchet included; without any demand charge the highest of any time."""
     flat = [c for c in charges if isinstance(c, DemandCharge) and registers[c.register].period is None]
     for k, charge in enumerate(charges):
         field = fields[k]
@@ -256,7 +256,9 @@ def _check_measures(
 
 
 def read(document: Mapping[str, Any], digest: bytes, riders: Sequence[Rider] = ()) -> Tariff:
-    """A tariff from a native document, with the riders that it may share. Raises TariffRefusedError naming the field."""
+    """A tariff from a native document, with the riders that it may share. Raises TariffRefusedError naming the
+    field.
+    """
     root = Field("", dict(document))
     root.only(
         "schema",

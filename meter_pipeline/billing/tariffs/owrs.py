@@ -1,9 +1,10 @@
 """The Open Water Rate Specification (California Data Collaborative): its YAML files become native tariff documents.
 
-One document for each customer class, and for each combination of values of the fields its prices depend on other than the meter size
-(inside and outside the city, potable and recycled): an agreement names the one that holds. What a document cannot say is refused with
-the field and its line. ``tier_starts`` name the first unit of a tier (Santa Monica's 0, 15, 41, 149 are its published 0-14, 15-40,
-41-148 and 149 on), so a tier ends one unit before the next starts; a start in percent is of the service's own budget.
+One document for each customer class, and for each combination of values of the fields its prices depend on other than
+the meter size (inside and outside the city, potable and recycled): an agreement names the one that holds. What a
+document cannot say is refused with the field and its line. ``tier_starts`` name the first unit of a tier (Santa
+Monica's 0, 15, 41, 149 are its published 0-14, 15-40, 41-148 and 149 on), so a tier ends one unit before the next
+starts; a start in percent is of the service's own budget.
 """
 
 from __future__ import annotations
@@ -126,7 +127,8 @@ def _plain(node: Any, path: str, lines: dict[str, int]) -> Any:
 def import_owrs(
     raw: bytes, *, tariff_id: str, currency: str = "USD", seasons: Mapping[str, Season] | None = None
 ) -> list[Imported]:
-    """Native documents of an OWRS file; their ids begin with ``tariff_id``. ``seasons``: by the names the file gives them, lower case.
+    """Native documents of an OWRS file; their ids begin with ``tariff_id``. ``seasons``: by the names the file gives
+    them, lower case.
 
     Raises TariffRefusedError, naming the field and its line.
     """

@@ -1,8 +1,8 @@
 """Riders that several tariffs share, declared once: ``meter_pipeline.rider/1``.
 
-A rider document holds charges; each version of it says from which day it holds. A tariff names the rider where its charges
-stand among its own: ``{"kind": "shared", "rider": "FUEL"}``. The versions of a rider become one charge whose price changes
-on those days.
+A rider document holds charges; each version of it says from which day it holds. A tariff names the rider where its
+charges stand among its own: ``{"kind": "shared", "rider": "FUEL"}``. The versions of a rider become one charge whose
+price changes on those days.
 """
 
 from __future__ import annotations

@@ -139,8 +139,8 @@ def _days_by_season(schedule: AnySchedule, first: int, past: int) -> tuple[int, 
 def season_days(
     schedule: AnySchedule, first: Sequence[int], days: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64] | None:
-    """(n, seasons): how many of ``days`` days from ``first`` (proleptic ordinals) on lie in each of seasons_of. None where
-    there is one season, whose days are all of them."""
+    """(n, seasons): how many of ``days`` days from ``first`` (proleptic ordinals) on lie in each of seasons_of. None
+    where there is one season, whose days are all of them."""
     if len(seasons_of(schedule)) == 1:
         return None
     counted = [_days_by_season(schedule, f, f + n) for f, n in zip(first, days.tolist(), strict=True)]

@@ -161,8 +161,8 @@ def _months_period(field: Field, periods: int) -> tuple[int, ...]:
 
 
 def _ratchet(root: Field) -> Ratchet | None:
-    """``demandratchetpercentage``: a percentage for each month billed. ``lookbackpercent``: of the peaks of the months marked
-    in ``lookbackmonths``, or of the last ``lookbackrange`` months where none is marked."""
+    """``demandratchetpercentage``: a percentage for each month billed. ``lookbackpercent``: of the peaks of the months
+    marked in ``lookbackmonths``, or of the last ``lookbackrange`` months where none is marked."""
     percent: tuple[Decimal, ...] = ()
     months, sources = 11, None
     if "demandratchetpercentage" in root:

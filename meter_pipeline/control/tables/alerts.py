@@ -9,8 +9,8 @@ import psycopg
 
 Connection: TypeAlias = psycopg.Connection[Any]
 
-#: What is counted, the table it needs, and the query. An exception of a sealed month waits for no person: what came of it
-# is an adjustment.
+#: What is counted, the table it needs, and the query. An exception of a sealed month waits for no person: what came of
+#: it is an adjustment.
 _WAITING: Final = (
     (
         "dead letters",

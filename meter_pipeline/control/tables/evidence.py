@@ -32,9 +32,9 @@ MEASURES = ("reads", "files", "bytes")
 def rejections(
     connection: Connection, now: datetime, window: timedelta, baseline: timedelta, since: datetime | None
 ) -> list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
-    """By head-end: (received, rejected) of the window, then (received, rejected) of the baseline before it, in reads, in
-    files and in bytes. The window starts at ``since`` if that is later. A file refused whole holds no reads that could
-    be counted: its file and its bytes are."""
+    """By head-end: (received, rejected) of the window, then (received, rejected) of the baseline before it, in reads,
+    in files and in bytes. The window starts at ``since`` if that is later. A file refused whole holds no reads that
+    could be counted: its file and its bytes are."""
     rows = connection.execute(
         """
         WITH span AS (SELECT greatest(%(start)s, %(since)s::timestamptz) AS start, %(start)s::timestamptz - %(baseline)s::interval AS past),

@@ -75,9 +75,9 @@ def ledger_checkpoint() -> dg.AssetsDefinition:
             "A signed checkpoint of the append-only ledger after the day's work: the size and Merkle root that an auditor can hold us to, consistent with "
             "every checkpoint before it."
         ),
-        # After the statements, so that a day's bills are in the day's own checkpoint. Not after anomaly_flags: a detection
-        # that fails must not leave the day's bills unsigned. It is ready before billing is done, so that its entry is in
-        # the same checkpoint on any day it does not.
+        # After the statements, so that a day's bills are in the day's own checkpoint. Not after anomaly_flags: a
+        # detection that fails must not leave the day's bills unsigned. It is ready before billing is done, so that its
+        # entry is in the same checkpoint on any day it does not.
         deps=["reconciled_billing", "statements"],
         checks={
             "ledger_verifies": "Every entry since the last verification hashes to its leaf, the tree extends the one signed before, charges are their leaves'."

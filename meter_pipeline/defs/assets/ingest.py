@@ -27,7 +27,9 @@ from meter_pipeline.schemas.report import StageReport
 def pulled_days(
     context: dg.AssetExecutionContext, municipality: Municipality, pause_guard: PauseGuard
 ) -> dg.MaterializeResult[None]:
-    """Ask every head-end that is pulled for its missing days or new files. A pause of one head-end holds that one alone."""
+    """Ask every head-end that is pulled for its missing days or new files. A pause of one head-end holds that one
+    alone.
+    """
     from meter_pipeline.control import PauseProbe
     from meter_pipeline.feeds import read_head_ends
     from meter_pipeline.ingest import pull
@@ -86,8 +88,8 @@ def _raw_reads(municipality: Municipality, day: date, run_id: str) -> StageRepor
 
     settings, database, clock = municipality.settings(), municipality.database(), municipality.clock()
     if day == settings.utility().first_billing_day:
-        # No run is ever asked for these days, and the dials that open the first day are among them: a bill began with an
-        # estimate of its first day (36 kWh for 30).
+        # No run is ever asked for these days, and the dials that open the first day are among them: a bill began with
+        # an estimate of its first day (36 kWh for 30).
         for earlier in opening_days(database, day):
             ingest_billing_day(
                 database, municipality.calendar(), earlier, settings=settings, clock=clock, run_id=run_id

@@ -28,7 +28,9 @@ def month_asset(
     tables: tuple[str, ...],
     checks: dict[str, str],
 ) -> dg.AssetsDefinition:
-    """An asset of a month: what it writes first of ``tables`` is its own; each of them is checked against its contract."""
+    """An asset of a month: what it writes first of ``tables`` is its own; each of them is checked against its
+    contract.
+    """
     contracts = {f"schema_of_{table.replace('.', '_')}": table for table in tables}
     specs = checks | {check: f"{table} keeps its contract." for check, table in contracts.items()}
 

@@ -24,8 +24,8 @@ class Municipality(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagste
     """The utility this deployment serves: read from the environment when a run starts.
 
     ``database_url`` overrides METER_PIPELINE_DATABASE_URL, for tests. It is never shown: the value may hold a password.
-    ``role`` is the database role its sessions act in where the deployment uses roles (postgres/privileges.toml); elsewhere
-    they have the log-in's own rights.
+    ``role`` is the database role its sessions act in where the deployment uses roles (postgres/privileges.toml);
+    elsewhere they have the log-in's own rights.
     """
 
     database_url: str = ""

@@ -71,7 +71,9 @@ class PauseGuard(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster 
             self._worker.end()
 
     def wait(self) -> float:
-        """Wait at a boundary until no pause holds all work; returns the seconds waited. Call it holding no transaction."""
+        """Wait at a boundary until no pause holds all work; returns the seconds waited. Call it holding no
+        transaction.
+        """
         if self._worker is None:
             return 0.0
         return float(self._worker.wait())

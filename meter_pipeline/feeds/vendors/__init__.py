@@ -2,9 +2,9 @@
 
 Each is a TOML file beside this module: its first comment line says what it is, the next where the shape is published;
 ``Has:`` names a column that tells it from its likes, ``Named:`` a pattern of file names that does.
-A declaration fits a delimited file that has all of its columns, a JSON file that has all of its keys, a fixed-width file
-that has its record types, and a file of a format that says itself what it is. What no file says (zone, what a stamp
-names, the meaning of flags) stays to be asked and set.
+A declaration fits a delimited file that has all of its columns, a JSON file that has all of its keys, a fixed-width
+file that has its record types, and a file of a format that says itself what it is. What no file says (zone, what a
+stamp names, the meaning of flags) stays to be asked and set.
 """
 
 from __future__ import annotations

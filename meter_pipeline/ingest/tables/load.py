@@ -68,7 +68,9 @@ class Kind:
         return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(target, names)
 
     def upsert(self) -> sql.Composed:
-        """Incoming rows into the current table; the row that is there gives way, since the new one was folded from it."""
+        """Incoming rows into the current table; the row that is there gives way, since the new one was folded
+        from it.
+        """
         names = sql.SQL(", ").join(map(sql.Identifier, self.columns))
         changed = sql.SQL(", ").join(
             sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c))
@@ -201,9 +203,9 @@ async def prepare_session(connection: AsyncConnection, monotonic: Callable[[], f
 async def write_batch(connection: AsyncConnection, batch: Batch) -> bool:
     """Write one batch in one transaction. False: a transaction before, whose reply was lost, has committed it already.
 
-    Raises DayTakenOverError where the day has passed to another run, ClaimOverlap where another batch holds some of the rows,
-    psycopg.Error for everything the server refuses. Where the connection went before the end of the transaction is
-    known, ``batch.attempt`` stays set.
+    Raises DayTakenOverError where the day has passed to another run, ClaimOverlap where another batch holds some of the
+    rows, psycopg.Error for everything the server refuses. Where the connection went before the end of the transaction
+    is known, ``batch.attempt`` stays set.
     """
     try:
         cursor = await connection.execute(

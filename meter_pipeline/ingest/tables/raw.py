@@ -197,7 +197,9 @@ def waiting(connection: Connection, day: date) -> list[WaitingFile]:
 
 
 def control_totals(connection: Connection, day: date | None = None) -> pl.DataFrame:
-    """Control totals by file (columns of raw.control_total); of the files that touch a billing day where one is given."""
+    """Control totals by file (columns of raw.control_total); of the files that touch a billing day where one is
+    given.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT c.sha256, c.file_name, c.head_end, c.landed_at, c.received, c.accepted, c.duplicate, c.superseded, c.rejected, c.waiting, "

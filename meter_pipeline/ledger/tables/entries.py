@@ -292,7 +292,9 @@ def _cut(flat: bytes) -> list[bytes]:
 
 
 def entries_of(connection: Connection, kinds: Sequence[str], day: date | None) -> list[StoredEntry]:
-    """Entries of some kinds, of a billing day or all, in log order; last those that have no place yet, with place -1."""
+    """Entries of some kinds, of a billing day or all, in log order; last those that have no place yet, with
+    place -1.
+    """
     with connection.cursor(row_factory=class_row(StoredEntry), binary=True) as cursor:
         return cursor.execute(
             _WRITTEN + " WHERE (%(day)s::date IS NULL OR e.billing_day = %(day)s) AND e.kind = ANY(%(kinds)s)"

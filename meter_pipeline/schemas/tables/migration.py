@@ -1,4 +1,6 @@
-"""Contracts of schema ``migration``: the legacy batch's results, comparisons, the gate's reports, authority and outbox."""
+"""Contracts of schema ``migration``: the legacy batch's results, comparisons, the gate's reports, authority and
+outbox.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Contracts of the tables that answer a month's questions: unbilled revenue and its journal, rate studies, supply balances."""
+"""Contracts of the tables that answer a month's questions: unbilled revenue and its journal, rate studies, supply
+balances.
+"""
 
 from __future__ import annotations
 

@@ -98,10 +98,11 @@ def own_daily(
     """Daily totals of single channels, for rows of service points that have or had several meters: as ``align_daily``,
     (rows, days) each.
 
-    ``keys``: the rows (service_point_id, meter_id, channel, flow, unit); ``present``: all expected rows of their service
-    points; ``past``: what channels were put at on earlier days (the same columns, billing_day, total_micro, whole). Days
-    before a meter's own are those of the meter it replaced: the one of the same channel and flow that stopped counting
-    when it began. Where that is not one to one, nothing is taken over: a new meter beside others has no history.
+    ``keys``: the rows (service_point_id, meter_id, channel, flow, unit); ``present``: all expected rows of their
+    service points; ``past``: what channels were put at on earlier days (the same columns, billing_day, total_micro,
+    whole). Days before a meter's own are those of the meter it replaced: the one of the same channel and flow that
+    stopped counting when it began. Where that is not one to one, nothing is taken over: a new meter beside others has
+    no history.
     """
     totals = np.full((keys.height, len(days)), NO_VALUE, np.int64)
     whole = np.zeros((keys.height, len(days)), np.bool_)

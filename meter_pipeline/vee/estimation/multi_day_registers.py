@@ -126,8 +126,8 @@ def attach(session: Database, rows: DayRows, stretches: Sequence[RegisterSpan], 
     """Give each row with a stretch what the register leaves for it; returns what the other days take, for ``settle``.
 
     Where nothing else of the stretch was estimated that is the row's register difference itself, as if it had been read
-    daily. A stretch that does not add up is reported on its last day only. With a day of the stretch not validated yet, or
-    partly null, nothing is said.
+    daily. A stretch that does not add up is reported on its last day only. With a day of the stretch not validated yet,
+    or partly null, nothing is said.
     """
     context = rows.context
     others = _others(session, rows, stretches, day)

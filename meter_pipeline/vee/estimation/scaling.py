@@ -128,7 +128,8 @@ def scale_rows(
 
 
 def shift_rows(estimates: Ints, mask: npt.NDArray[np.bool_], residuals: Ints) -> Ints:
-    """Estimates of rows that may be negative, brought to their residuals by the same amount in each masked slot, exactly.
+    """Estimates of rows that may be negative, brought to their residuals by the same amount in each masked slot,
+    exactly.
 
     A net channel that used and sent alike sums to nothing: a factor would be without bound, and would turn its signs.
     """

@@ -99,8 +99,8 @@ def expected_rows(windows: pl.DataFrame, points: pl.DataFrame, accounts: pl.Data
     """Interval rows the day should have, one per installation and channel, with class, status, account, sorted by
     ROW_KEY.
 
-    ``group`` numbers unit, flow and class over the whole day: rows of one number are each other's peers. Raises ValueError
-    where a channel would have two rows: a meter that was taken away and put back within the day.
+    ``group`` numbers unit, flow and class over the whole day: rows of one number are each other's peers. Raises
+    ValueError where a channel would have two rows: a meter that was taken away and put back within the day.
     """
     rows = (
         windows.filter(pl.col("kind") == "interval")
@@ -128,8 +128,8 @@ def assemble(
     future_s: int,
     reused: pl.DataFrame,
 ) -> tuple[list[DayRows], pl.DataFrame]:
-    """One DayRows per interval length, and the raw rows that are not expected (meter_id, channel, unit, interval_minutes,
-    reads).
+    """One DayRows per interval length, and the raw rows that are not expected (meter_id, channel, unit,
+    interval_minutes, reads).
 
     ``expected`` as from ``expected_rows``; ``slots_of``: slots of the day by interval length; ``future_s``: the
     present, UTC seconds; ``reused``: channels whose sequence numbers came twice. A raw row whose interval length is not
@@ -298,8 +298,8 @@ def register_series(
     ``windows`` as from ``day_windows``; ``reads`` with meter_id, channel, at, value. ``within``: from and to which
     instant (UTC seconds) ``reads`` holds every read, by meter, and under "" of all the others: install and removal
     reads beyond it are left out, because unread reads may lie between. A register is the total of its interval
-    channel where it is billed or alone; others that sum to the same channel are time-of-use registers. A billed register
-    is usage of its own (``register_only``) where its meter has no billed interval channel of the same flow.
+    channel where it is billed or alone; others that sum to the same channel are time-of-use registers. A billed
+    register is usage of its own (``register_only``) where its meter has no billed interval channel of the same flow.
     """
     intervals = (
         windows.filter(pl.col("kind") == "interval")

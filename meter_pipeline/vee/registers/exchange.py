@@ -6,8 +6,8 @@ windows overlap (both meters counted the same energy), the old meter answers up 
 one's installation and the new one from there, so that whole intervals change hands and nothing is counted twice; each
 register's difference is lessened by what its own meter read in the other's time. An overlap that ends before the hour
 changes hands where intervals of both meet. A meter that stands there on a day for which the other answers keeps a row
-without slots, so that its reads are reported as outside its window and not as an unknown meter's. Where they leave a stretch
-without a meter, nothing was metered and the policy decides (thresholds).
+without slots, so that its reads are reported as outside its window and not as an unknown meter's. Where they leave a
+stretch without a meter, nothing was metered and the policy decides (thresholds).
 """
 
 from __future__ import annotations

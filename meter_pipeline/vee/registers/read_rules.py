@@ -1,9 +1,9 @@
 """Rules for meters that are read by their register alone: what the dial counted between two reads, against what the
 meter, its class and its service can have used.
 
-A stretch is the time from one used read to the next. A register that is read near every midnight is judged day by day, like
-intervals; one that is read every few days or once a quarter by its stretches, each against those before it. A day carries
-the findings of every stretch it lies in, so that each bill with a part of it is looked at.
+A stretch is the time from one used read to the next. A register that is read near every midnight is judged day by day,
+like intervals; one that is read every few days or once a quarter by its stretches, each against those before it. A day
+carries the findings of every stretch it lies in, so that each bill with a part of it is looked at.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _WEEK_S: Final = 7 * 86_400
 @dataclass(slots=True)
 class ReadFindings:
     """What the rules say of a day's register-only series. ``flags``: row rule bits by row of the frame that was judged;
-    ``silent``: rows whose silence is long enough to be reported; ``doubtful``: by read, whether the stretch that ends there is
-    too much to be a pace for estimates; ``details``: by row and rule code the figures."""
+    ``silent``: rows whose silence is long enough to be reported; ``doubtful``: by read, whether the stretch that ends
+    there is too much to be a pace for estimates; ``details``: by row and rule code the figures."""
 
     flags: Ints
     silent: Bools
@@ -50,10 +50,10 @@ class ReadFindings:
 
 @dataclass(frozen=True, slots=True)
 class ReadSpans:
-    """Stretches between used reads, in the order of the reads. ``at``: index of the read that ends each; ``row``: row of the
-    frame; ``opens``, ``closes`` UTC seconds; ``amount`` micro units; ``usual``: what the stretches before say of its length,
-    micro units, NaN without any; ``zeros``: stretches of nothing in a row, this one included, 0 where it is not nothing or
-    nothing was ever used before."""
+    """Stretches between used reads, in the order of the reads. ``at``: index of the read that ends each; ``row``: row
+    of the frame; ``opens``, ``closes`` UTC seconds; ``amount`` micro units; ``usual``: what the stretches before say of
+    its length, micro units, NaN without any; ``zeros``: stretches of nothing in a row, this one included, 0 where it is
+    not nothing or nothing was ever used before."""
 
     at: Ints
     row: Ints
@@ -75,8 +75,8 @@ def _kernel() -> Any:
 
     @numba.njit(cache=True, nogil=True)
     def kernel(first, amount, elapsed, ratio, floor_per_s, most, usual, zeros):  # type: ignore[no-untyped-def]  # compiled
-        """``usual`` and ``zeros`` of stretches in a row of series; ``first`` marks the first of each. A stretch far above
-        the ones before is no history, unless the next one bears its pace out."""
+        """``usual`` and ``zeros`` of stretches in a row of series; ``first`` marks the first of each. A stretch far
+        above the ones before is no history, unless the next one bears its pace out."""
         sums = np.zeros(most, np.float64)
         lengths = np.zeros(most, np.float64)
         held = 0
@@ -176,8 +176,8 @@ def judge(
 ) -> ReadFindings:
     """Judge the register-only series of a day, which runs from ``day[0]`` to ``day[1]`` (UTC seconds).
 
-    ``only``: their rows with ``index`` into the series, unit, flow, customer_class, status, status_since_s (UTC seconds from
-    which the service has that status), multiplier_micro and decimals; ``history``: daily totals by row.
+    ``only``: their rows with ``index`` into the series, unit, flow, customer_class, status, status_since_s (UTC seconds
+    from which the service has that status), multiplier_micro and decimals; ``history``: daily totals by row.
     """
     at = only["index"].to_numpy().astype(np.int64)
     no = np.zeros(at.size, np.bool_)
@@ -220,7 +220,9 @@ def _never_read(registers: Registers, at: Ints) -> Bools:
 
 
 def _multiplier(out: ReadFindings, multiplier: Ints, digit: Floats, limit: Floats) -> None:
-    """A multiplier that counts nothing, or with which the dial's last digit is more than the service carries in a day."""
+    """A multiplier that counts nothing, or with which the dial's last digit is more than the service carries in
+    a day.
+    """
     wrong = np.flatnonzero((multiplier <= 0) | (digit * 1e6 > limit * 24))
     said = [
         f"the multiplier is {from_micro(int(multiplier[k]))}"
@@ -358,8 +360,8 @@ def _gaps(out: ReadFindings, registers: Registers, at: Ints, day: tuple[int, int
 
 
 def _steps(out: ReadFindings, registers: Registers, at: Ints, day: tuple[int, int]) -> None:
-    """Reads of the day that rolled over, went back or were refused. A read with too many digits is an error like others as
-    soon as a later read goes on from the last good one."""
+    """Reads of the day that rolled over, went back or were refused. A read with too many digits is an error like others
+    as soon as a later read goes on from the last good one."""
     reads, found = registers.reads, registers.found
     if not reads.series.size:
         return

@@ -22,8 +22,8 @@ from meter_pipeline.vee.rules.thresholds import Thresholds
 class RegisterUsage:
     """``frame``: one row per register-only meter's channel, a part of its service point's daily usage. ``quantity``:
     by series of the day's registers what the day was put at, micro units, NO_VALUE where nothing is known and for
-    registers beside intervals. By row of ``frame``: ``details`` are the figures of what the rules found, ``silent`` whether
-    it was silent for so long that it is reported."""
+    registers beside intervals. By row of ``frame``: ``details`` are the figures of what the rules found, ``silent``
+    whether it was silent for so long that it is reported."""
 
     frame: pl.DataFrame
     quantity: Ints

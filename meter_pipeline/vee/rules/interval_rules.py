@@ -249,7 +249,9 @@ _CODES: Final = _Codes()
 
 
 def code_table(name: str) -> npt.NDArray[np.bool_]:
-    """Table over all quality codes of one of the sets null, estimate, outage, test, overflow, fault, truncated, time."""
+    """Table over all quality codes of one of the sets null, estimate, outage, test, overflow, fault, truncated,
+    time.
+    """
     return _CODES.table(name)
 
 

@@ -35,7 +35,8 @@ KEY_COLUMNS = (
 )
 
 
-#: Flows whose values may be less than nothing: a net channel counts both directions in one figure, and what is no energy may have any sign
+#: Flows whose values may be less than nothing: a net channel counts both directions in one figure, and what is no
+#: energy may have any sign
 SIGNED_FLOWS: Final = ("net", "other")
 
 

@@ -16,7 +16,8 @@ from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, ROW_RULES, Role, 
 
 Action = Literal["hold", "estimate", "bill"]
 ACTIONS: Final = get_args(Action)
-#: Row rules whose values an estimate may replace. A register that disagrees by a power of ten is itself in doubt, and gives no estimate.
+#: Row rules whose values an estimate may replace. A register that disagrees by a power of ten is itself in doubt, and
+#: gives no estimate.
 ESTIMATED_ROWS: Final = frozenset({"SUM_CHECK"})
 #: Row rules that say that intervals were missing: those are estimated in any case
 _MISSING: Final = frozenset({"NO_DATA", "GAPS", "NOT_ESTIMATED", "PROLONGED_ESTIMATION"})
@@ -50,10 +51,10 @@ class PolicyEntry:
 class DayPolicy:
     """The policy of one billing day.
 
-    ``row_action`` and ``interval_action``: action by code of the rules that are listed; ``cases``: codes that open a case.
-    ``listed_rows`` and ``listed_intervals``: bits of the rules whose hits become exceptions of the day. ``estimate_intervals``:
-    bits of interval rules whose hits are replaced by an estimate beyond those of severity ``fail``; ``estimate_off_register``:
-    whether a row that misses its register is estimated from it.
+    ``row_action`` and ``interval_action``: action by code of the rules that are listed; ``cases``: codes that open a
+    case. ``listed_rows`` and ``listed_intervals``: bits of the rules whose hits become exceptions of the day.
+    ``estimate_intervals``: bits of interval rules whose hits are replaced by an estimate beyond those of severity
+    ``fail``; ``estimate_off_register``: whether a row that misses its register is estimated from it.
     """
 
     row_action: dict[str, Action]
@@ -74,7 +75,9 @@ class DayPolicy:
 
     @property
     def estimates_more(self) -> int:
-        """A number that is 0 where only values of severity ``fail`` are estimated: it goes into the hash of what a row is made from."""
+        """A number that is 0 where only values of severity ``fail`` are estimated: it goes into the hash of what a row
+        is made from.
+        """
         return self.estimate_intervals << 1 | int(self.estimate_off_register)
 
 
@@ -86,7 +89,9 @@ class Policies:
     digest: str
 
     def on(self, day: date) -> DayPolicy:
-        """The policy in force on a billing day; an entry of the utility stands before a shipped one, a later before an earlier."""
+        """The policy in force on a billing day; an entry of the utility stands before a shipped one, a later before an
+        earlier.
+        """
         chosen = {entry.rule: entry for entry in self.entries if entry.holds_on(day)}
         rows: dict[str, Action] = {c: e.action for c, e in chosen.items() if c in ROW_RULES}
         intervals: dict[str, Action] = {c: e.action for c, e in chosen.items() if c in INTERVAL_RULES}

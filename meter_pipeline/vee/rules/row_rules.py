@@ -172,7 +172,8 @@ def expectation(s: Subject, total: Ints, history: DailyHistory) -> Expectation:
 def expected_use(
     total: Ints | Floats, known: Bools, group: npt.NDArray[np.int32], history: DailyHistory, t: Thresholds
 ) -> Expectation:
-    """What rows were expected to use on a day, against their ``total``; ``known``: whole days; ``group``: peers by number.
+    """What rows were expected to use on a day, against their ``total``; ``known``: whole days; ``group``: peers by
+    number.
 
     Weather moves a whole class together, so the class's own movement today against the same days is the adjustment: no
     weather data has to have arrived, and a class of one falls back to its own average. Only wholly actual days count.

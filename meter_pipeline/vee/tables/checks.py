@@ -1,4 +1,6 @@
-"""What the stored tables say of a validated day, for its checks: nothing here is taken from what the stage has in hand."""
+"""What the stored tables say of a validated day, for its checks: nothing here is taken from what the stage has
+in hand.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class StoredDay:
-    """Counts read back from the store. ``rows``: channel-days; ``absent``: interval channels that reference data has at a
-    service point on the day and the day does not; ``miscounted``: rows whose stored values are not as many as they count
-    actual and estimated, or not the rest of their slots missing; ``slots``: values found in the stored vectors.
-    ``tested``: rows beside a register; ``missed``: those that miss it; ``unlisted``: those of them that are no exception.
-    The lists name the first five.
+    """Counts read back from the store. ``rows``: channel-days; ``absent``: interval channels that reference data has at
+    a service point on the day and the day does not; ``miscounted``: rows whose stored values are not as many as they
+    count actual and estimated, or not the rest of their slots missing; ``slots``: values found in the stored vectors.
+    ``tested``: rows beside a register; ``missed``: those that miss it; ``unlisted``: those of them that are no
+    exception. The lists name the first five.
     """
 
     rows: int

@@ -83,7 +83,9 @@ def withdraw(connection: Connection, edit_id: int, by: str, now: datetime) -> tu
 
 
 def approve(connection: Connection, edit_id: int, by: str, now: datetime) -> tuple[date, str, str] | None:
-    """Approve a proposed edit of intervals; its (billing_day, meter_id, channel), or None where none waits for this person."""
+    """Approve a proposed edit of intervals; its (billing_day, meter_id, channel), or None where none waits for this
+    person.
+    """
     return connection.execute(
         "UPDATE vee.edit SET approved_by = %s, approved_at = %s WHERE edit_id = %s AND proposed AND approved_at IS NULL AND withdrawn_at IS NULL "
         "AND edited_by <> %s RETURNING billing_day, meter_id, channel",
@@ -117,7 +119,9 @@ def insert_read(
 
 
 def approve_read(connection: Connection, edit_id: int, by: str, now: datetime) -> tuple[datetime, str, str] | None:
-    """Approve a proposed edit of a register read; its (read_at, meter_id, channel), or None where none waits for this person."""
+    """Approve a proposed edit of a register read; its (read_at, meter_id, channel), or None where none waits for this
+    person.
+    """
     return connection.execute(
         "UPDATE vee.register_edit SET approved_by = %s, approved_at = %s WHERE edit_id = %s AND proposed AND approved_at IS NULL "
         "AND withdrawn_at IS NULL AND edited_by <> %s RETURNING read_at, meter_id, channel",

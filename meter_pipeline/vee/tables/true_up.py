@@ -94,7 +94,8 @@ def last_archived(database: Database) -> date | None:
 
 def register_days(database: Database, day: date, meters: Sequence[str]) -> pl.DataFrame:
     """What registers of some meters were taken to have used on a day: service_point_id, meter_id, channel,
-    quantity_micro (null: no reads enclose it) and usage_micro, what the register's day was put at, estimates included."""
+    quantity_micro (null: no reads enclose it) and usage_micro, what the register's day was put at, estimates included.
+    """
     return database.read(
         "SELECT service_point_id, meter_id, channel, quantity_micro, usage_micro FROM vee.register_day "
         "WHERE billing_day = $1 AND meter_id = ANY(string_to_array($2, ','))",

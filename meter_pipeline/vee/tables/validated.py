@@ -1,7 +1,7 @@
 """The validated store: what VEE reads in bulk and the tables it writes.
 
-Rows travel as day vectors (postgres/vectors.py). A first load goes into a fresh partition; a rerun classifies against what
-is there and touches only rows whose content changed, each of which moves to vee.interval_day_version first.
+Rows travel as day vectors (postgres/vectors.py). A first load goes into a fresh partition; a rerun classifies against
+what is there and touches only rows whose content changed, each of which moves to vee.interval_day_version first.
 """
 
 from __future__ import annotations
@@ -213,8 +213,8 @@ def read_registers(database: Database, first: date, last: date, meters: Sequence
     """Register reads with a billing day in [first, last]: meter_id, channel, at (UTC seconds), value (micro). They come
     in no order.
 
-    ``meters`` narrows to some. Null quality flags (AEMO N) are left out: they are no reads. Where a person's edit stands for
-    an instant, it takes the place of the read.
+    ``meters`` narrows to some. Null quality flags (AEMO N) are left out: they are no reads. Where a person's edit
+    stands for an instant, it takes the place of the read.
     """
     query = (
         "SELECT meter_id, channel, read_at AS at, value FROM raw.register_read "
@@ -344,11 +344,12 @@ def read_arrived(database: Database, day: date) -> pl.DataFrame:
 
 
 def read_reused_sequences(database: Database, day: date) -> pl.DataFrame:
-    """Channels of which one sequence number came with two values: meter_id, channel, and the slots (0-based) it was used twice in, null
-    where one file held both and only the channel is known.
+    """Channels of which one sequence number came with two values: meter_id, channel, and the slots (0-based) it was
+    used twice in, null where one file held both and only the channel is known.
 
-    Payloads that fill different slots of the day are no repetition, nor are two that say the same. To find the few that contradict
-    each other, values are counted first: as many as the fold of all payloads holds means that no slot came twice.
+    Payloads that fill different slots of the day are no repetition, nor are two that say the same. To find the few that
+    contradict each other, values are counted first: as many as the fold of all payloads holds means that no slot came
+    twice.
     """
     found = database.read(
         "WITH several AS (SELECT meter_id, channel, source_version, sequence, sequence_step, "
@@ -397,8 +398,9 @@ def several_meters(database: Database, first: date, last: date) -> list[str]:
 
 
 def read_meter_days(database: Database, first: date, last: date, points: Sequence[str]) -> pl.DataFrame:
-    """What each interval channel of some service points was put at on the days of a range: service_point_id, meter_id, channel, flow, unit,
-    billing_day, total_micro, and whether it was wholly actual. Days on which a meter stood there in part are left out."""
+    """What each interval channel of some service points was put at on the days of a range: service_point_id, meter_id,
+    channel, flow, unit, billing_day, total_micro, and whether it was wholly actual. Days on which a meter stood there
+    in part are left out."""
     return database.read(
         "SELECT service_point_id, meter_id, channel, flow, unit, billing_day, total_micro, estimated + missing = 0 AS whole FROM vee.interval_day "
         "WHERE billing_day BETWEEN $1 AND $2 AND service_point_id = ANY(string_to_array($3, ',')) AND expected = slots AND first_slot = 0 "
