@@ -49,7 +49,6 @@ class PauseProbe:
     poll_deadline_s: float = POLL_DEADLINE_S
     interval_s: float = WAIT_INTERVAL_S
     sleep: Callable[[float], None] = time.sleep
-    polls: int = field(default=0, init=False)
     waited_s: float = field(default=0.0, init=False)
     _connection: driver.Connection | None = field(default=None, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -57,7 +56,6 @@ class PauseProbe:
     def check(self, commodity: str | None = None, head_end: str | None = None) -> PauseState | None:
         """The pause that holds this work, or None. Never raises for the database's sake: unreachable is a pause."""
         with self._lock:
-            self.polls += 1
             try:
                 return self._poll(commodity, head_end)
             except (driver.Error, OSError, TimeoutError) as error:

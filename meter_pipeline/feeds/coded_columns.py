@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Final, Generic, TypeVar
 
@@ -401,6 +401,3 @@ class Integers(Vocabulary):
     def reason(self, code: int) -> Reason | None:
         return Reason(self._code, f"{self.field} {shown(self.texts[code])}") if self.bad[code] else None
 
-
-#: makers of a vocabulary per field, for the registry of fields in rows.py
-Maker = Callable[[], Vocabulary]

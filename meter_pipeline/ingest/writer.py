@@ -82,7 +82,6 @@ class WriterCounts:
 
     batches: int = 0
     bytes: int = 0
-    write_s: float = 0.0
     waited_s: float = 0.0
     already: int = 0
     rejected: int = 0
@@ -310,7 +309,6 @@ class Writers:
         if ok:
             self.figures.batches += 1
             self.figures.bytes += batch.size
-            self.figures.write_s += seconds
             self.figures.latencies_ms.append(seconds * 1000)
         waiting = self._ahead is not None and self._ahead.taken >= self._permits.size
         if self.controller.wrote(now, batch.rows, seconds, ok, self._permits.taken, waiting):

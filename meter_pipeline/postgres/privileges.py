@@ -16,7 +16,6 @@ from meter_pipeline.postgres.database import Database
 
 MANIFEST: Final = Path(__file__).with_name("privileges.toml")
 Connection: TypeAlias = psycopg.Connection[Any]
-Grants: TypeAlias = dict[tuple[str, str], frozenset[str]]
 
 _TABLES: Final = """
 SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -57,9 +57,6 @@ VECTOR: Final[dict[str, Any]] = {
 #: Its array columns, by element type.
 ARRAYS: Final[dict[str, Any]] = {name: kind.inner for name, kind in VECTOR.items() if isinstance(kind, pl.List)}
 
-Int64Matrix = npt.NDArray[np.int64]
-
-
 @dataclass(frozen=True, slots=True)
 class VectorTable:
     """A table of day vectors: its qualified name, the columns that name a row, and the other columns it takes from the

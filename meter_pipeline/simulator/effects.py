@@ -45,7 +45,6 @@ class Exchange:
     story: PlantedDefect
     index: int
     old_measured: int
-    new_measured: int
     removed_s: int
     installed_s: int
 
@@ -340,7 +339,6 @@ def _exchange(rows: DayRows, story: PlantedDefect, row: int, begin: int, end: in
             story,
             story.index,
             int(old.sum()) // multiplier,
-            int(new.sum()) // multiplier,
             min(removal * interval + part, seconds),
             min(installation * interval + part, seconds),
         )

@@ -23,7 +23,7 @@ from meter_pipeline.postgres import privileges
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.settings import Settings
 from meter_pipeline.simulator import Spec, simulate
-from meter_pipeline.simulator.legacy import LegacyBatch
+from meter_pipeline_tests.migration.legacy_batch import LegacyBatch
 from meter_pipeline_tests.support import copy_database
 
 #: What a shadow run and its comparison may write in the authoritative database: audit tables.

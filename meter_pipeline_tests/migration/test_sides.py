@@ -16,7 +16,7 @@ from meter_pipeline.migration.dual_write import Record
 from meter_pipeline.migration.sides import LegacyFolder, LegacyTable, OurCopy
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.simulator import Spec, simulate
-from meter_pipeline.simulator.legacy import LegacyBatch
+from meter_pipeline_tests.migration.legacy_batch import LegacyBatch
 
 DAY = date(2026, 11, 6)
 

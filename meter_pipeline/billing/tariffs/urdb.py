@@ -7,7 +7,6 @@ that a kWh load does not have: they are named in ``notes`` and left out, as ssc 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -371,12 +370,3 @@ def read(item: Mapping[str, Any], digest: bytes) -> Tariff:
         notes=tuple(notes),
     )
 
-
-def valid_days(item: Mapping[str, Any]) -> tuple[date | None, date | None]:
-    """First day and day after the last, as the document itself says (startdate and enddate are Unix seconds)."""
-
-    def day(key: str) -> date | None:
-        value = _lowered(item).get(key)
-        return datetime.fromtimestamp(int(value), UTC).date() if isinstance(value, Decimal) else None
-
-    return day("startdate"), day("enddate")

@@ -449,10 +449,6 @@ def try_lock_day(connection: Connection, day: date) -> bool:
     return bool(row and row[0])
 
 
-def unlock_day(connection: Connection, day: date) -> None:
-    connection.execute("SELECT pg_advisory_unlock(%s, %s)", (BILLING_DAY_LOCK, day.toordinal()))
-
-
 def locked_days(connection: Connection) -> dict[date, int]:
     """Billing days some run holds, with the holder's backend pid."""
     rows = connection.execute(

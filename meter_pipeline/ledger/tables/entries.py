@@ -226,12 +226,6 @@ def node_hashes(connection: Connection, level: int, start: int, end: int) -> byt
     return b"".join([bytes(row[0]) for row in rows])
 
 
-def node_count(connection: Connection) -> int:
-    """How many inner nodes are kept."""
-    row = connection.execute("SELECT count(*) FROM ledger.node").fetchone()
-    return int(row[0]) if row else 0
-
-
 # Reading entries
 
 _COLUMNS: Final[LiteralString] = (
@@ -264,12 +258,6 @@ def bodies(connection: Connection, start: int, end: int) -> list[bytes]:
         binary=True,
     ).fetchall()
     return [bytes(row[0]) for row in rows]
-
-
-def entry_by_id(connection: Connection, entry_id: int) -> StoredEntry | None:
-    """One sequenced entry by its staging id."""
-    with connection.cursor(row_factory=class_row(StoredEntry), binary=True) as cursor:
-        return cursor.execute(_ENTRY + " WHERE l.entry_id = %s", (entry_id,)).fetchone()
 
 
 def entry_holding(

@@ -6,7 +6,7 @@ the next free bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Final
@@ -80,7 +80,3 @@ def codes(registry: Mapping[str, Rule], flags: int) -> list[str]:
     """Names of the rules in a flags number, in bit order."""
     return [rule.code for rule in sorted(registry.values(), key=lambda r: r.bit) if flags & rule.mask]
 
-
-def flags_of(registry: Mapping[str, Rule], names: Iterable[str]) -> int:
-    """The flags number of rule names."""
-    return sum({registry[name].mask for name in names})

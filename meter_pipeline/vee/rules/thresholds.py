@@ -35,7 +35,6 @@ class Thresholds:
     range_default: int
     spike_percent: float
     spike_floor_share: float
-    spike_extreme: float
     consecutive_hours: float
     consecutive_intervals: int
     zero_hours: float
@@ -113,7 +112,6 @@ def parse(content: bytes) -> Thresholds:
             range_default=_micro(ranges["default"]),
             spike_percent=float(doc["spike"]["percent"]),
             spike_floor_share=float(doc["spike"]["floor_share_of_limit"]),
-            spike_extreme=float(doc["spike"]["extreme"]),
             consecutive_hours=float(doc["consecutive"]["hours"]),
             consecutive_intervals=int(doc["consecutive"]["intervals"]),
             zero_hours=float(doc["consecutive"]["zero_hours"]),

@@ -378,16 +378,6 @@ def read_reused_sequences(database: Database, day: date) -> pl.DataFrame:
     )
 
 
-def read_window_days(database: Database, first: date, last: date, meters: Sequence[str]) -> pl.DataFrame:
-    """Totals of validated days of some meters: what an estimate shares a register difference of several days with."""
-    return database.read(
-        "SELECT service_point_id, meter_id, channel, billing_day, total_micro, unscaled_micro, estimated, missing, "
-        "register_difference_micro, flags IS NOT NULL AS flagged FROM vee.interval_day "
-        "WHERE billing_day BETWEEN $1 AND $2 AND meter_id = ANY(string_to_array($3, ','))",
-        (first, last, ",".join(meters)),
-    )
-
-
 def several_meters(database: Database, first: date, last: date) -> list[str]:
     """Service points that had several meters on a day of a range, a day of an exchange included."""
     found = database.read(

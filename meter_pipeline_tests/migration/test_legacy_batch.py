@@ -16,7 +16,7 @@ from meter_pipeline.billing.bill_position import PeriodPosition
 from meter_pipeline.billing.pricing import amounts
 from meter_pipeline.billing.tariffs import load_tariff
 from meter_pipeline.simulator import Spec, day_matrix, simulate
-from meter_pipeline.simulator.legacy import LegacyBatch, period_cost
+from meter_pipeline_tests.migration.legacy_batch import LegacyBatch, period_cost
 
 SPEC = Spec(meters=40, days=3, start=date(2026, 10, 31), seed=4, defects=False)
 

@@ -144,7 +144,7 @@ class LegacyBatch:
             meter, channel, wall, value = row
             # One statement a read, as the job has always done it.
             self._db.execute(
-                f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?)",  # noqa: S608 - one of two words
+                f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?)",
                 (meter, channel, wall.strftime("%Y-%m-%d %H:%M"), value),
             )
             loaded += 1
