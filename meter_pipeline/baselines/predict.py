@@ -52,7 +52,7 @@ def expected_usage(
     """
     if not np.isfinite(coefficients["intercept"]).any():
         return np.full((coefficients["intercept"].size, np.atleast_2d(temperatures_f).shape[1]), np.nan)
-    from meter_pipeline.baselines import kernels
+    from meter_pipeline.baselines import expectation_kernels
 
     t = np.ascontiguousarray(np.atleast_2d(temperatures_f), np.float64)
     points, days = coefficients["intercept"].size, t.shape[1]
@@ -62,7 +62,7 @@ def expected_usage(
     # no known range (no baseline) is no limit; the intercept is NaN there anyway
     low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
     found = np.empty((points, days))
-    kernels.expect(
+    expectation_kernels.expect(
         t if t.shape[0] else np.full((1, days), np.nan),
         row,
         *(
@@ -93,7 +93,7 @@ def expected_usage(
             else np.zeros((len(hours), 0, days))
         )
         sides += [table, at.astype(np.int64)]
-    kernels.expect_by_hours(
+    expectation_kernels.expect_by_hours(
         by_hours,
         t,
         row,

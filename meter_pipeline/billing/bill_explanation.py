@@ -182,7 +182,7 @@ def _how(
             return f"{quantity} {MEASURE_UNITS[tariff.registers[charge.register].measure]} x {rate}"
         case FixedCharge():
             amount = charge.amounts[_variant(charge.variants, use)]
-            return f"{amount} {_times(charge.per, use)}" + (
+            return f"{amount} {multiplied(charge.per, use)}" + (
                 f" x {use.attributes[charge.times]}" if charge.times else ""
             )
         case PercentCharge():
@@ -192,11 +192,11 @@ def _how(
             return f"{percent} % of {_sum(steps, charge.of)}"
         case MinimumCharge():
             least = charge.amounts[_variant(charge.variants, use)]
-            return f"at least {least} {_times(charge.per, use)}; {_sum(steps, charge.of)} charged so far"
+            return f"at least {least} {multiplied(charge.per, use)}; {_sum(steps, charge.of)} charged so far"
     return {"ROUNDING": "the exact total, rounded once"}.get(key, "what the end of the bill or year adds")
 
 
-def _times(per: str, use: BillUse) -> str:
+def multiplied(per: str, use: BillUse) -> str:
     days = (use.past - use.start).days
     months = int(period_months(np.array([days]))[0])
     if per == "day":

@@ -400,4 +400,3 @@ class Integers(Vocabulary):
 
     def reason(self, code: int) -> Reason | None:
         return Reason(self._code, f"{self.field} {shown(self.texts[code])}") if self.bad[code] else None
-

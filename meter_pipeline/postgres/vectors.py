@@ -57,6 +57,7 @@ VECTOR: Final[dict[str, Any]] = {
 #: Its array columns, by element type.
 ARRAYS: Final[dict[str, Any]] = {name: kind.inner for name, kind in VECTOR.items() if isinstance(kind, pl.List)}
 
+
 @dataclass(frozen=True, slots=True)
 class VectorTable:
     """A table of day vectors: its qualified name, the columns that name a row, and the other columns it takes from the

@@ -18,13 +18,13 @@ from meter_pipeline.postgres.vectors import RAW_INTERVAL_DAY, to_matrices
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.units import from_micro
 from meter_pipeline.vee.estimation.methods import METHOD_NAMES
-from meter_pipeline.vee.registers import assemble
+from meter_pipeline.vee.registers import assemble, series
 from meter_pipeline.vee.registers.reads import STEP_ABOUT, Step
 from meter_pipeline.vee.rules import thresholds as threshold_file
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, ROW_RULES, codes
 from meter_pipeline.vee.rules.thresholds import Thresholds
+from meter_pipeline.vee.tables import day_inputs, validated
 from meter_pipeline.vee.tables import edits as edit_store
-from meter_pipeline.vee.tables import validated
 
 #: Days around the day whose register reads are shown
 NEAR = timedelta(days=2)
@@ -225,13 +225,13 @@ def _registers(
     session: Database, calendar: BillingCalendar, meter_id: str, day: date, t: Thresholds
 ) -> list[dict[str, Any]]:
     start, end = calendar.bounds(day)
-    own = validated.read_installations(session, start, end, meter_id)
+    own = day_inputs.read_installations(session, start, end, meter_id)
     if not own.height:
         return []
     windows = assemble.day_windows(assemble.with_units(own), int(start.timestamp()), int(end.timestamp()))
-    reads = validated.read_registers(session, day - NEAR, day + NEAR, [meter_id])
+    reads = day_inputs.read_registers(session, day - NEAR, day + NEAR, [meter_id])
     within = {"": (calendar.start_s(day - NEAR), calendar.start_s(day + NEAR + timedelta(days=1)))}
-    registers = assemble.register_series(windows, reads, t, within)
+    registers = series.register_series(windows, reads, t, within)
     out = []
     for k, row in enumerate(registers.frame.iter_rows(named=True)):
         mine = np.flatnonzero(registers.reads.series == row["series"])

@@ -22,12 +22,12 @@ from meter_pipeline.sharding import between
 from meter_pipeline.vee import account_mapping, day_edges
 from meter_pipeline.vee.estimation import history as past
 from meter_pipeline.vee.estimation import time_of_use
-from meter_pipeline.vee.registers import assemble, read_window
+from meter_pipeline.vee.registers import assemble, read_window, series
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules.interval_rules import code_table
 from meter_pipeline.vee.rules.model import Bools, Ints, VectorHistory
 from meter_pipeline.vee.rules.thresholds import Thresholds
-from meter_pipeline.vee.tables import validated
+from meter_pipeline.vee.tables import day_inputs, validated
 
 #: Intervals beside midnight that may anchor an interpolation, in hours
 EDGE_HOURS: Final = 3
@@ -52,12 +52,12 @@ class DayInputs:
     start: datetime
     end: datetime
     future_s: int
-    reference: validated.Reference
+    reference: day_inputs.Reference
     expected: pl.DataFrame
     arrived: pl.DataFrame
     vectors: list[DayMatrix] | None
     reused: pl.DataFrame
-    registers: assemble.Registers
+    registers: series.Registers
     mapped: pl.DataFrame
     account_faults: pl.DataFrame
     windows: pl.DataFrame
@@ -88,8 +88,8 @@ def read_day(
     # all but the installations, half of all there is to read, comes over a second connection while those are read and
     # cut to the day
     with ThreadPoolExecutor(1, "vee-read") as pool, reading(session) as own:
-        reference = pool.submit(validated.read_reference, own, day, day - timedelta(days=t.like_days_back))
-        registers = pool.submit(validated.read_registers, own, day - timedelta(days=1), day + timedelta(days=1))
+        reference = pool.submit(day_inputs.read_reference, own, day, day - timedelta(days=t.like_days_back))
+        registers = pool.submit(day_inputs.read_registers, own, day - timedelta(days=1), day + timedelta(days=1))
         came = pool.submit(_read_arrived, own, day, one_shard)
         return _read_around(session, calendar, day, t, now, reference, registers, came)
 
@@ -105,13 +105,13 @@ def _read_around(
     day: date,
     t: Thresholds,
     now: datetime,
-    reference_read: Future[validated.Reference],
+    reference_read: Future[day_inputs.Reference],
     registers_read: Future[pl.DataFrame],
     came: Future[tuple[pl.DataFrame, list[DayMatrix] | None]],
 ) -> DayInputs:
     start, end = calendar.bounds(day)
     start_s, end_s = int(start.timestamp()), int(end.timestamp())
-    installations = validated.read_installations(session, start, end)
+    installations = day_inputs.read_installations(session, start, end)
     reference = reference_read.result()
     points = reference.service_points
     mapped, faults = account_mapping.map_accounts(
@@ -125,7 +125,7 @@ def _read_around(
     ).drop("tariff_version")
     reads = registers_read.result()
 
-    def stand(service_points: Sequence[str]) -> tuple[pl.DataFrame, assemble.Registers, pl.DataFrame]:
+    def stand(service_points: Sequence[str]) -> tuple[pl.DataFrame, series.Registers, pl.DataFrame]:
         mine = _of_points(installations, service_points)
         windows = assemble.day_windows(assemble.with_units(mine), start_s, end_s)
         registers = _registers(session, calendar, day, windows, reads, t)
@@ -162,13 +162,13 @@ def _of_points(frame: pl.DataFrame, service_points: Sequence[str]) -> pl.DataFra
 
 def _registers(
     session: Database, calendar: BillingCalendar, day: date, windows: pl.DataFrame, reads: pl.DataFrame, t: Thresholds
-) -> assemble.Registers:
+) -> series.Registers:
     """The day's register series: from the reads of the day and its neighbours, or of months where those leave
     it open.
     """
     start_s, end_s = calendar.start_s(day), calendar.start_s(day + timedelta(days=1))
     within = {"": (calendar.start_s(day - timedelta(days=1)), calendar.start_s(day + timedelta(days=2)))}
-    registers = assemble.register_series(windows, reads, t, within)
+    registers = series.register_series(windows, reads, t, within)
     open_series = pl.Series((registers.use.quantity == NO_VALUE) | (registers.use.reads == 0))
     lonely = registers.frame.filter(open_series)["meter_id"].unique().sort().to_list()
     if not lonely:
@@ -177,7 +177,7 @@ def _registers(
     wide = read_window.reads_around(session, day, start_s, end_s, windows, lonely, before=2).reads
     others = reads.filter(~pl.col("meter_id").is_in(lonely))
     within |= dict.fromkeys(lonely, read_window.near_span(start_s, end_s))
-    return assemble.register_series(windows, pl.concat([others, wide], how="vertical_relaxed"), t, within)
+    return series.register_series(windows, pl.concat([others, wide], how="vertical_relaxed"), t, within)
 
 
 def read_rows(
@@ -229,7 +229,7 @@ class StoredVectors:
         calendar: BillingCalendar,
         day: date,
         rows: assemble.DayRows,
-        reference: validated.Reference,
+        reference: day_inputs.Reference,
         available: list[date],
         t: Thresholds,
     ) -> None:

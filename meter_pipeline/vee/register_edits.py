@@ -24,7 +24,7 @@ from meter_pipeline.postgres.reading import reading
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.units import MAX_DIAL_MICRO, MICRO, UnitError, base_unit, from_micro, parse_decimal
 from meter_pipeline.vee.edits import EditError
-from meter_pipeline.vee.registers import assemble, read_window
+from meter_pipeline.vee.registers import assemble, read_window, series
 from meter_pipeline.vee.registers.read_rules import stretches
 from meter_pipeline.vee.registers.reads import Step
 from meter_pipeline.vee.registers.true_up import first_whole_day
@@ -216,11 +216,11 @@ def _again(
 
 
 def _register(session: Database, calendar: BillingCalendar, meter_id: str, channel: str, at: datetime) -> _Register:
-    from meter_pipeline.vee.tables import validated
+    from meter_pipeline.vee.tables import day_inputs
 
     day = calendar.day_of(at - timedelta(microseconds=1))
     start, end = (int(moment.timestamp()) for moment in calendar.bounds(day))
-    own = assemble.with_units(validated.read_installations(session, *calendar.bounds(day), meter_id))
+    own = assemble.with_units(day_inputs.read_installations(session, *calendar.bounds(day), meter_id))
     windows = assemble.day_windows(own, start, end)
     mine = (pl.col("kind") == "register") & (pl.col("channel") == channel)
     if not windows.filter(mine).height:
@@ -253,8 +253,8 @@ def _judge(session: Database, held: _Register, when: int, shown: int, t: Thresho
     columns = ["meter_id", "channel", "at", "value"]
     without = held.reads.filter(pl.col("at") != when).select(columns)
     within = {"": held.span}
-    before = assemble.register_series(held.windows, held.reads.select(columns), t, within)
-    after = assemble.register_series(
+    before = series.register_series(held.windows, held.reads.select(columns), t, within)
+    after = series.register_series(
         held.windows, pl.concat([without, ours.select(columns)], how="vertical_relaxed"), t, within
     )
     known = {

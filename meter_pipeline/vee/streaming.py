@@ -34,8 +34,9 @@ from meter_pipeline.vee.rules.model import DailyHistory, ValidatedMatrix
 from meter_pipeline.vee.rules.policy import DayPolicy, Policies
 from meter_pipeline.vee.rules.thresholds import Thresholds
 from meter_pipeline.vee.tables import edits as edit_store
+from meter_pipeline.vee.tables import usage_history
 from meter_pipeline.vee.tables import validated as store
-from meter_pipeline.vee.tables.validated import UsageHistory
+from meter_pipeline.vee.tables.usage_history import UsageHistory
 from meter_pipeline.vee.validate import Peers
 
 #: Rows of a shard, of quarter-hours
@@ -84,7 +85,7 @@ def read_day_context(
     )
     read = read_day(session, calendar, day, t, now, one_shard)
     watch("read")
-    history = store.read_usage_history(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
+    history = usage_history.read_usage_history(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
     days = [day - timedelta(days=k) for k in range(t.high_low_days, 0, -1)]
     like = [past.day_class(d, read.reference.holidays) == past.day_class(day, read.reference.holidays) for d in days]
     available = store.validated_days(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))

@@ -25,7 +25,7 @@ from meter_pipeline.vee.output_frames import nullable
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity
 from meter_pipeline.vee.rules.model import Ints, ValidatedMatrix
 from meter_pipeline.vee.summary import VeeOutcome
-from meter_pipeline.vee.tables import validated
+from meter_pipeline.vee.tables import usage_history, validated
 
 _KEY: Final = list(validated.INTERVAL_DAY.keys)
 
@@ -176,7 +176,7 @@ class Writer:
             )
         if self.first:
             validated.attach_day(connection, day)
-        validated.write_usage_history(connection, day, usage)
+        usage_history.write_usage_history(connection, day, usage)
         return usage
 
     def _put_tables(self, frames: Sequence[pl.DataFrame]) -> None:

@@ -14,7 +14,9 @@ from meter_pipeline import quality
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee.estimation.scaling import scale_rows, share_until, split_exactly
 from meter_pipeline.vee.registers.exchange import installation_windows, slot_windows
-from meter_pipeline.vee.registers.reads import Series, Step, at_pace, open_quantity, pace, steps, use_in_windows
+from meter_pipeline.vee.registers.pace import at_pace, open_quantity, pace
+from meter_pipeline.vee.registers.reads import Series, Step, steps
+from meter_pipeline.vee.registers.window_use import use_in_windows
 from meter_pipeline.vee.rules.model import RowContext
 from meter_pipeline.vee.rules.thresholds import default
 from meter_pipeline_tests.vee.matrices import DAY, history, matrix, validate

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections import Counter
 from datetime import date
 from zoneinfo import ZoneInfo
 
@@ -14,7 +15,9 @@ import pytest
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.schemas.reads import NO_VALUE
-from meter_pipeline.vee.registers.reads import Series, Step, account_for, steps, use_in_windows
+from meter_pipeline.vee.registers.read_gaps import Gap, gaps
+from meter_pipeline.vee.registers.reads import Series, Step, steps
+from meter_pipeline.vee.registers.window_use import use_in_windows
 from meter_pipeline.vee.rules.thresholds import default
 from meter_pipeline_tests.support import fixtures_dir
 
@@ -98,22 +101,25 @@ def water() -> tuple[Series, np.ndarray, pl.DataFrame]:
 
 def test_every_one_of_the_real_water_reads_is_accounted_for(water: tuple[Series, np.ndarray, pl.DataFrame]) -> None:
     reads, offset, frame = water
-    account = account_for(reads, np.zeros(reads.starts.size - 1, np.int64), default(), offset)
-    assert account.reads == 148_484 == sum(account.steps.values())
-    assert account.steps["first"] == 89
-    assert account.steps["reverse_flow"] == 43
-    assert account.unexplained == 0
+    found = steps(reads, default())
+    late, _ = gaps(reads, np.zeros(reads.starts.size - 1, np.int64), default(), offset)
+    by_step = Counter(Step(int(cause)) for cause in found.cause)
+    by_gap = Counter(Gap(int(cause)) for cause in late[late > 0])
+    assert reads.series.size == 148_484 == by_step.total()
+    assert by_step[Step.FIRST] == 89
+    assert by_step[Step.REVERSE_FLOW] == 43
+    assert by_step[Step.DECREASE] == 0
     # the expected 2,614 gaps are of the wall clock: eight of them are the hour that local time skipped on 26 March
-    assert account.gaps == {
-        "lost_messages": 1_963,
-        "irregular": 467,
-        "head_end": 161,
-        "long_silence": 15,
-        "clock_change": 8,
+    assert by_gap == {
+        Gap.LOST_MESSAGES: 1_963,
+        Gap.IRREGULAR: 467,
+        Gap.HEAD_END: 161,
+        Gap.LONG_SILENCE: 15,
+        Gap.CLOCK_CHANGE: 8,
     }
-    assert sum(account.gaps.values()) == 2_614
+    assert by_gap.total() == 2_614
     ends = reads.dial[reads.starts[1:] - 1] - reads.dial[reads.starts[:-1]]
-    assert account.consumed == int(ends.sum())
+    assert int(found.consumed[found.consumed != NO_VALUE].sum()) == int(ends.sum())
     assert frame["meter"].n_unique() == 89
 
 

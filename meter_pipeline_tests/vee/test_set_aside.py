@@ -71,7 +71,7 @@ def poisoned(step: Callable[..., Any], place: int) -> Callable[..., Any]:
 STEPS = {
     "meter_pipeline.vee.registers.assemble.with_units": 0,
     "meter_pipeline.vee.registers.assemble.day_windows": 0,
-    "meter_pipeline.vee.registers.assemble.register_series": 0,
+    "meter_pipeline.vee.registers.series.register_series": 0,
     "meter_pipeline.vee.registers.assemble.expected_rows": 0,
     "meter_pipeline.vee.registers.assemble.slot_windows": 0,
     "meter_pipeline.vee.registers.assemble.attach_registers": 0,

@@ -14,7 +14,7 @@ from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee import validate_billing_day
 from meter_pipeline.vee.edits import edit
 from meter_pipeline.vee.estimation.history import align_daily, estimate_streaks, own_daily
-from meter_pipeline.vee.tables.validated import UsageHistory
+from meter_pipeline.vee.tables.usage_history import UsageHistory
 from meter_pipeline_tests.vee.city import CALENDAR, City, Installed, noon_after
 
 DAY = date(2026, 6, 10)

@@ -13,7 +13,7 @@ from meter_pipeline.vee import VeeOutcome, validate_billing_day
 from meter_pipeline.vee.registers.assemble import day_windows, with_units
 from meter_pipeline.vee.registers.read_window import reads_around
 from meter_pipeline.vee.tables import true_up
-from meter_pipeline.vee.tables.validated import read_installations
+from meter_pipeline.vee.tables.day_inputs import read_installations
 from meter_pipeline_tests.vee.city import CALENDAR, City, Installed, load_curve, noon_after
 
 DAY = date(2026, 2, 3)

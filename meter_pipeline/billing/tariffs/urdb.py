@@ -369,4 +369,3 @@ def read(item: Mapping[str, Any], digest: bytes) -> Tariff:
         annual_minimum=annual_minimum,
         notes=tuple(notes),
     )
-

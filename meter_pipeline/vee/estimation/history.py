@@ -13,7 +13,7 @@ import polars as pl
 from meter_pipeline.calendar import local_clock
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints
-from meter_pipeline.vee.tables.validated import WHOLE, UsageHistory
+from meter_pipeline.vee.tables.usage_history import WHOLE, UsageHistory
 
 #: Where a meter counts: what one meter takes over from another
 _PLACE: Final = ("service_point_id", "channel", "flow", "unit")

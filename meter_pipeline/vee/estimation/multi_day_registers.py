@@ -23,7 +23,8 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.vectors import to_matrices
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee.estimation.scaling import share_until
-from meter_pipeline.vee.registers.assemble import DayRows, Registers
+from meter_pipeline.vee.registers.assemble import DayRows
+from meter_pipeline.vee.registers.series import Registers
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES
 from meter_pipeline.vee.rules.interval_rules import code_table
 from meter_pipeline.vee.rules.model import Bools, Ints, ValidatedMatrix

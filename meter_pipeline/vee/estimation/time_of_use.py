@@ -19,7 +19,8 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee.estimation.scaling import scale_rows, split_exactly
-from meter_pipeline.vee.registers.assemble import DayRows, Registers
+from meter_pipeline.vee.registers.assemble import DayRows
+from meter_pipeline.vee.registers.series import Registers
 from meter_pipeline.vee.rules.model import Bools, Ints, RowContext
 
 

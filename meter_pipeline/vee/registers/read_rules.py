@@ -19,8 +19,10 @@ import polars as pl
 
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.units import from_micro
-from meter_pipeline.vee.registers.assemble import STEP_RULES, Registers
-from meter_pipeline.vee.registers.reads import GAP_ABOUT, Gap, Step, gaps
+from meter_pipeline.vee.registers.assemble import STEP_RULES
+from meter_pipeline.vee.registers.read_gaps import GAP_ABOUT, Gap, gaps
+from meter_pipeline.vee.registers.reads import Step
+from meter_pipeline.vee.registers.series import Registers
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules.catalogue import ROW_RULES, Rule
 from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints

@@ -14,7 +14,7 @@ from typing import Final
 import polars as pl
 
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.vee.tables import validated
+from meter_pipeline.vee.tables import day_inputs
 
 #: A quarter and some days of delay.
 NEAR_DAYS: Final = 100
@@ -43,11 +43,11 @@ def reads_around(
     installation's read belongs for certain; nearer ones are put in by ``assemble.register_series`` (``near_span``).
     """
     near, far = timedelta(days=NEAR_DAYS), timedelta(days=FAR_DAYS)
-    reads = validated.read_registers(session, day - near, day + near, meters)
+    reads = day_inputs.read_registers(session, day - near, day + near, meters)
     own = windows.filter((pl.col("kind") == "register") & pl.col("meter_id").is_in(meters))
     ends = _far_ends(own, start_s)
-    earlier = validated.registers_read(session, day - far, day - near - timedelta(days=1))
-    later = validated.registers_read(session, day + near + timedelta(days=1), day + far)
+    earlier = day_inputs.registers_read(session, day - far, day - near - timedelta(days=1))
+    later = day_inputs.registers_read(session, day + near + timedelta(days=1), day + far)
     if not (earlier or later or ends.height):
         return ReadsAround(reads, NEAR_DAYS)
     sides = (
@@ -64,7 +64,7 @@ def reads_around(
         return ReadsAround(reads, NEAR_DAYS)
     of_wanted = pl.col("meter_id").is_in(wanted.implode())
     wide = (
-        validated.read_registers(session, day - far, day + far, wanted.to_list())
+        day_inputs.read_registers(session, day - far, day + far, wanted.to_list())
         if earlier or later
         else reads.filter(of_wanted)
     )

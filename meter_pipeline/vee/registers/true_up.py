@@ -19,10 +19,11 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.reads import NO_VALUE
-from meter_pipeline.vee.registers import assemble, read_window
-from meter_pipeline.vee.registers.assemble import Registers
+from meter_pipeline.vee.registers import read_window, series
 from meter_pipeline.vee.registers.exchange import OPEN_END
-from meter_pipeline.vee.registers.reads import open_quantity, pace, use_in_windows
+from meter_pipeline.vee.registers.pace import open_quantity, pace
+from meter_pipeline.vee.registers.series import Registers
+from meter_pipeline.vee.registers.window_use import use_in_windows
 from meter_pipeline.vee.rules.model import Bools, Ints
 from meter_pipeline.vee.rules.thresholds import Thresholds
 from meter_pipeline.vee.tables import true_up
@@ -41,7 +42,7 @@ def find(
 ) -> list[true_up.Request]:
     """Requests that the day's reads of register-only meters make: one per day that now comes out differently.
 
-    ``windows`` and ``registers`` are those of the day (``assemble.day_windows``, ``assemble.register_series``).
+    ``windows`` and ``registers`` are those of the day (``assemble.day_windows``, ``series.register_series``).
     ``settled``: service points whose day before is wholly actual (``history.whole_points``): reads enclosed it, so the
     read that opens this day was not their first.
     """
@@ -61,7 +62,7 @@ def find(
     # two reads behind tell a register that was read before from one whose first stretch this is
     around = read_window.reads_around(session, day, start, end, windows, meters, before=2)
     within = {"": read_window.near_span(start, end)}
-    wide = assemble.register_series(windows.filter(pl.col("meter_id").is_in(meters)), around.reads, t, within)
+    wide = series.register_series(windows.filter(pl.col("meter_id").is_in(meters)), around.reads, t, within)
     mine = wide.frame.with_columns(reads=pl.Series(wide.use.reads)).filter(
         pl.col("register_only") & (pl.col("reads") > 0)
     )
@@ -135,7 +136,7 @@ def _compare(
     begin[at] = np.maximum(touched["installed_s"].to_numpy(), opens)
     finish[at] = np.minimum(touched["removed_s"].fill_null(OPEN_END).to_numpy(), closes)
     present = wide.reads.series[wide.reads.starts[:-1]]
-    grain = assemble.grains(wide.frame)[present]
+    grain = series.grains(wide.frame)[present]
     use = use_in_windows(wide.reads, wide.found, begin[present], finish[present], t.register_boundary_seconds, grain)
     quantity = np.full(count, NO_VALUE, np.int64)
     quantity[present] = use.quantity

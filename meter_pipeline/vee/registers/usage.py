@@ -10,9 +10,10 @@ import polars as pl
 from meter_pipeline import quality
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee.output_frames import nullable
-from meter_pipeline.vee.registers.assemble import Registers
+from meter_pipeline.vee.registers.pace import UsagePace, at_pace, no_pace, open_quantity, pace
+from meter_pipeline.vee.registers.read_gaps import read_habit
 from meter_pipeline.vee.registers.read_rules import ReadFindings
-from meter_pipeline.vee.registers.reads import UsagePace, at_pace, no_pace, open_quantity, pace, read_habit
+from meter_pipeline.vee.registers.series import Registers
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints
 from meter_pipeline.vee.rules.thresholds import Thresholds

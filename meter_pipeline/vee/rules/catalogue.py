@@ -79,4 +79,3 @@ def mask_of(registry: Mapping[str, Rule], severity: Severity, role: Role) -> int
 def codes(registry: Mapping[str, Rule], flags: int) -> list[str]:
     """Names of the rules in a flags number, in bit order."""
     return [rule.code for rule in sorted(registry.values(), key=lambda r: r.bit) if flags & rule.mask]
-

@@ -6,26 +6,18 @@ what is there and touches only rows whose content changed, each of which moves t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import polars as pl
 import psycopg
 from psycopg import sql
 
-from meter_pipeline.postgres.array_bytes import listed, lists
 from meter_pipeline.postgres.copy_binary import copy_frame
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.postgres.vectors import VectorTable, copy_rows, read_frame
 from meter_pipeline.quality import FLAGS
-from meter_pipeline.schemas.reads import NO_VALUE
-from meter_pipeline.sharding import between
-from meter_pipeline.vee.tables.edits import STANDS
 
 EXTRA: Final = (
     "unit",
@@ -126,209 +118,6 @@ FORWARD_CODES: Final = tuple(FLAGS.index(flag) << 13 for flag in "EM")
 #: The same bits of codes that say there is no read (null and missing; 7 is no flag at all)
 _NO_READ: Final = f"{FLAGS.index('N')}, {FLAGS.index('M')}, 7"
 _PARTITIONED: Final = ("vee.interval_day", "vee.register_day", "vee.daily_usage")
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """Reference data in force around a day, as frames."""
-
-    service_points: pl.DataFrame
-    agreements: pl.DataFrame
-    accounts: pl.DataFrame
-    tariffs: pl.DataFrame
-    cycles: pl.DataFrame
-    holidays: frozenset[date]
-    temperatures: dict[date, float]
-    register_hours: pl.DataFrame
-
-
-def read_installations(database: Database, start: datetime, end: datetime, meter_id: str | None = None) -> pl.DataFrame:
-    """What is known of every installation that touches a day's time, or of those of one meter: one row per installation
-    and channel, in no order."""
-    narrowed = "" if meter_id is None else " AND i.meter_id = $3"
-    return database.read(
-        f"""
-        SELECT i.service_point_id, i.meter_id, i.installed_at AS installed_s, i.removed_at AS removed_s, (i.install_read * 1000000)::bigint AS install_micro,
-            (i.removal_read * 1000000)::bigint AS removal_micro,
-            m.head_end, m.commodity, c.channel, c.kind, c.unit AS declared_unit, c.interval_minutes, c.flow,
-            (c.multiplier * 1000000)::bigint AS multiplier_micro, c.dials, c.decimals, c.sums_to, c.billed,
-            (c.modulus * 1000000)::bigint AS modulus_micro
-        FROM ref.installations AS i JOIN ref.meters AS m USING (meter_id) JOIN ref.channels AS c USING (meter_id)
-        WHERE i.installed_at < $1 AND (i.removed_at IS NULL OR i.removed_at > $2)
-            AND NOT (c.kind = 'register' AND c.unit IN ('kW', 'kVA', 'kVAr')){narrowed}
-        """,
-        (end, start) if meter_id is None else (end, start, meter_id),
-    ).with_columns(_seconds("installed_s"), _seconds("removed_s"))
-
-
-def read_reference(database: Database, day: date, weather_from: date) -> Reference:
-    """Who is served on a day, who pays and by what, in no order.
-
-    ``temperatures``: mean over the utility's stations by day, from ``weather_from`` to the day.
-    """
-    service_points = database.read(
-        "SELECT service_point_id, commodity, customer_class, status, valid_from AS status_since FROM ref.service_points "
-        "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
-        (day,),
-    )
-    agreements = database.read(
-        "SELECT g.service_point_id, account_id, g.tariff_id, g.cycle_id, g.valid_from, g.valid_to, a.opened, a.closed "
-        "FROM ref.agreements AS g JOIN ref.accounts AS a USING (account_id) "
-        "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
-        (day,),
-    )
-    accounts = agreements.select("account_id", "opened", "closed").unique("account_id")
-    tariffs = database.read(
-        "SELECT tariff_id, version, valid_from, valid_to FROM ref.tariffs ORDER BY tariff_id, version"
-    )
-    cycles = database.read(
-        "SELECT cycle_id, period_start, period_end FROM ref.billing_cycles WHERE period_start <= $1 AND period_end > $1",
-        (day,),
-    )
-    holidays = database.read("SELECT holiday FROM ref.holidays")
-    weather = database.read(
-        "SELECT weather_day, avg(coalesce(temperature_mean_c, (temperature_min_c + temperature_max_c) / 2))::double precision AS mean_c "
-        "FROM ref.weather WHERE weather_day BETWEEN $1 AND $2 GROUP BY weather_day ORDER BY weather_day",
-        (weather_from, day),
-    )
-    return Reference(
-        service_points,
-        agreements,
-        accounts,
-        tariffs,
-        cycles,
-        frozenset(holidays["holiday"].to_list()),
-        dict(zip(weather["weather_day"].to_list(), weather["mean_c"].to_list(), strict=True)),
-        database.read("SELECT head_end, channel, days, from_minute, to_minute FROM ref.register_hours"),
-    )
-
-
-def _seconds(column: str) -> pl.Expr:
-    """An instant in UTC seconds, rounded to the nearest as PostgreSQL does. Taking them apart here costs nothing; there
-    it is numeric arithmetic."""
-    return ((pl.col(column).dt.epoch("us") + 500_000) // 1_000_000).alias(column)
-
-
-def read_registers(database: Database, first: date, last: date, meters: Sequence[str] | None = None) -> pl.DataFrame:
-    """Register reads with a billing day in [first, last]: meter_id, channel, at (UTC seconds), value (micro). They come
-    in no order.
-
-    ``meters`` narrows to some. Null quality flags (AEMO N) are left out: they are no reads. Where a person's edit
-    stands for an instant, it takes the place of the read.
-    """
-    query = (
-        "SELECT meter_id, channel, read_at AS at, value FROM raw.register_read "
-        f"WHERE billing_day BETWEEN $1 AND $2 AND (quality::integer & 65535) >> 13 NOT IN ({_NO_READ})"
-    )
-    parameters: list[Any] = [first, last]
-    if meters is not None:
-        query += " AND meter_id = ANY(string_to_array($3, ','))"
-        parameters.append(",".join(meters))
-    reads = database.read(query, parameters).with_columns(_seconds("at"))
-    edited = database.read(
-        "SELECT meter_id, channel, read_at AS at, value FROM vee.register_edit "
-        f"WHERE billing_day BETWEEN $1 AND $2 AND {STANDS} ORDER BY edit_id",
-        (first, last),
-    )
-    if not edited.height:
-        return reads
-    key = ["meter_id", "channel", "at"]
-    newest = edited.with_columns(_seconds("at")).unique(key, keep="last", maintain_order=True)
-    if meters is not None:
-        newest = newest.filter(pl.col("meter_id").is_in(list(meters)))
-    kept = reads.join(newest, on=key, how="anti")
-    return pl.concat([kept, newest.filter(pl.col("value").is_not_null()).select(kept.columns)], how="vertical_relaxed")
-
-
-def registers_read(database: Database, first: date, last: date) -> bool:
-    """Whether any register was read on a billing day in [first, last]."""
-    found = database.read(
-        "SELECT EXISTS (SELECT FROM raw.register_read WHERE billing_day BETWEEN $1 AND $2) AS found", (first, last)
-    )
-    return bool(found["found"][0])
-
-
-@dataclass(frozen=True, slots=True)
-class UsageHistory:
-    """Daily usage of earlier days: ``days`` oldest first; per day the hash of its keys and its arrays; ``keys`` by
-    hash.
-
-    ``quantity`` micro units with NO_VALUE for none; ``state`` bits WHOLE and FORWARD. A frame of ``keys`` has
-    service_point_id, flow, unit.
-    """
-
-    days: list[date]
-    hashes: list[bytes]
-    quantity: list[npt.NDArray[np.int64]]
-    state: list[npt.NDArray[np.int16]]
-    keys: dict[bytes, pl.DataFrame]
-
-    def around(self, ids: pl.Series) -> UsageHistory:
-        """The history of the service points from the first to the last of some sorted ids; nothing is copied."""
-        held = {name: between(frame, ids) for name, frame in self.keys.items()}
-        keys = {name: frame.slice(held[name][0], held[name][1] - held[name][0]) for name, frame in self.keys.items()}
-        cut = [slice(*held[name]) for name in self.hashes]
-        return UsageHistory(
-            self.days,
-            self.hashes,
-            [q[c] for q, c in zip(self.quantity, cut, strict=True)],
-            [s[c] for s, c in zip(self.state, cut, strict=True)],
-            keys,
-        )
-
-
-_USAGE_BLOCK: Final = ("billing_day", "keys_hash", "quantity_micro", "state")
-_USAGE_LISTS: Final = {"quantity_micro": pl.Int64, "state": pl.Int16}
-WHOLE: Final = 1
-FORWARD: Final = 2
-
-
-def read_usage_history(database: Database, first: date, last: date) -> UsageHistory:
-    """Daily usage of the city from ``first`` to ``last``, in bulk."""
-    frame = database.read(
-        f"SELECT {listed(_USAGE_BLOCK, _USAGE_LISTS)} FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY billing_day",
-        (first, last),
-    )
-    frame = lists(frame, _USAGE_LISTS)
-    hashes = frame["keys_hash"].to_list()
-    keys: dict[bytes, pl.DataFrame] = {}
-    for wanted in dict.fromkeys(hashes):
-        found = database.read("SELECT service_point_id, flow, unit FROM vee.usage_keys WHERE keys_hash = $1", (wanted,))
-        keys[wanted] = found.explode("service_point_id", "flow", "unit")  # as written: sorted
-    return UsageHistory(
-        frame["billing_day"].to_list(),
-        hashes,
-        [frame["quantity_micro"][k].to_numpy() for k in range(frame.height)],
-        [frame["state"][k].to_numpy() for k in range(frame.height)],
-        keys,
-    )
-
-
-def write_usage_history(connection: psycopg.Connection[Any], day: date, usage: pl.DataFrame) -> None:
-    """Copy a day's usage (sorted by key) into its block; nothing is written where it is the same."""
-    if not usage.height:
-        connection.execute("DELETE FROM vee.usage_block WHERE billing_day = %s", (day,))
-        return
-    joined = usage.select(pl.concat_str("service_point_id", "flow", "unit", separator="\x1f").str.join("\x1e")).item()
-    keys_hash = hashlib.sha256(joined.encode()).digest()
-    if not connection.execute("SELECT FROM vee.usage_keys WHERE keys_hash = %s", (keys_hash,)).rowcount:
-        connection.execute(
-            "INSERT INTO vee.usage_keys SELECT %s, array_agg(service_point_id ORDER BY n), array_agg(flow ORDER BY n), array_agg(unit ORDER BY n) "
-            'FROM (SELECT service_point_id, flow, unit, row_number() OVER (ORDER BY service_point_id, flow COLLATE "C", unit COLLATE "C") AS n '
-            "FROM vee.daily_usage WHERE billing_day = %s) AS u ON CONFLICT DO NOTHING",
-            (keys_hash, day),
-        )
-    whole = (pl.col("estimated") + pl.col("missing") == 0).cast(pl.Int16) * WHOLE
-    forward = (
-        (pl.col("source") != "interval") & (pl.col("quality").cast(pl.Int32) & 0xE000).is_in(FORWARD_CODES)
-    ).cast(pl.Int16) * FORWARD
-    block = usage.select(
-        pl.lit(day, pl.Date).alias("billing_day").first(),
-        pl.lit(keys_hash).alias("keys_hash").first(),
-        pl.col("quantity_micro").fill_null(NO_VALUE).implode(),
-        (whole + forward).cast(pl.Int16).implode().alias("state"),
-    )
-    replace_rows(connection, "vee.usage_block", day, block, _USAGE_BLOCK, ("billing_day",))
 
 
 def read_vectors(database: Database, table: VectorTable, day: date, meters: Sequence[str]) -> pl.DataFrame:

@@ -1,0 +1,134 @@
+"""What validation of a day reads besides intervals: reference data in force, installations, register reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import polars as pl
+
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.vee.tables.edits import STANDS
+from meter_pipeline.vee.tables.validated import _NO_READ
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Reference data in force around a day, as frames."""
+
+    service_points: pl.DataFrame
+    agreements: pl.DataFrame
+    accounts: pl.DataFrame
+    tariffs: pl.DataFrame
+    cycles: pl.DataFrame
+    holidays: frozenset[date]
+    temperatures: dict[date, float]
+    register_hours: pl.DataFrame
+
+
+def read_installations(database: Database, start: datetime, end: datetime, meter_id: str | None = None) -> pl.DataFrame:
+    """What is known of every installation that touches a day's time, or of those of one meter: one row per installation
+    and channel, in no order."""
+    narrowed = "" if meter_id is None else " AND i.meter_id = $3"
+    return database.read(
+        f"""
+        SELECT i.service_point_id, i.meter_id, i.installed_at AS installed_s, i.removed_at AS removed_s, (i.install_read * 1000000)::bigint AS install_micro,
+            (i.removal_read * 1000000)::bigint AS removal_micro,
+            m.head_end, m.commodity, c.channel, c.kind, c.unit AS declared_unit, c.interval_minutes, c.flow,
+            (c.multiplier * 1000000)::bigint AS multiplier_micro, c.dials, c.decimals, c.sums_to, c.billed,
+            (c.modulus * 1000000)::bigint AS modulus_micro
+        FROM ref.installations AS i JOIN ref.meters AS m USING (meter_id) JOIN ref.channels AS c USING (meter_id)
+        WHERE i.installed_at < $1 AND (i.removed_at IS NULL OR i.removed_at > $2)
+            AND NOT (c.kind = 'register' AND c.unit IN ('kW', 'kVA', 'kVAr')){narrowed}
+        """,
+        (end, start) if meter_id is None else (end, start, meter_id),
+    ).with_columns(_seconds("installed_s"), _seconds("removed_s"))
+
+
+def read_reference(database: Database, day: date, weather_from: date) -> Reference:
+    """Who is served on a day, who pays and by what, in no order.
+
+    ``temperatures``: mean over the utility's stations by day, from ``weather_from`` to the day.
+    """
+    service_points = database.read(
+        "SELECT service_point_id, commodity, customer_class, status, valid_from AS status_since FROM ref.service_points "
+        "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
+        (day,),
+    )
+    agreements = database.read(
+        "SELECT g.service_point_id, account_id, g.tariff_id, g.cycle_id, g.valid_from, g.valid_to, a.opened, a.closed "
+        "FROM ref.agreements AS g JOIN ref.accounts AS a USING (account_id) "
+        "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
+        (day,),
+    )
+    accounts = agreements.select("account_id", "opened", "closed").unique("account_id")
+    tariffs = database.read(
+        "SELECT tariff_id, version, valid_from, valid_to FROM ref.tariffs ORDER BY tariff_id, version"
+    )
+    cycles = database.read(
+        "SELECT cycle_id, period_start, period_end FROM ref.billing_cycles WHERE period_start <= $1 AND period_end > $1",
+        (day,),
+    )
+    holidays = database.read("SELECT holiday FROM ref.holidays")
+    weather = database.read(
+        "SELECT weather_day, avg(coalesce(temperature_mean_c, (temperature_min_c + temperature_max_c) / 2))::double precision AS mean_c "
+        "FROM ref.weather WHERE weather_day BETWEEN $1 AND $2 GROUP BY weather_day ORDER BY weather_day",
+        (weather_from, day),
+    )
+    return Reference(
+        service_points,
+        agreements,
+        accounts,
+        tariffs,
+        cycles,
+        frozenset(holidays["holiday"].to_list()),
+        dict(zip(weather["weather_day"].to_list(), weather["mean_c"].to_list(), strict=True)),
+        database.read("SELECT head_end, channel, days, from_minute, to_minute FROM ref.register_hours"),
+    )
+
+
+def _seconds(column: str) -> pl.Expr:
+    """An instant in UTC seconds, rounded to the nearest as PostgreSQL does. Taking them apart here costs nothing; there
+    it is numeric arithmetic."""
+    return ((pl.col(column).dt.epoch("us") + 500_000) // 1_000_000).alias(column)
+
+
+def read_registers(database: Database, first: date, last: date, meters: Sequence[str] | None = None) -> pl.DataFrame:
+    """Register reads with a billing day in [first, last]: meter_id, channel, at (UTC seconds), value (micro). They come
+    in no order.
+
+    ``meters`` narrows to some. Null quality flags (AEMO N) are left out: they are no reads. Where a person's edit
+    stands for an instant, it takes the place of the read.
+    """
+    query = (
+        "SELECT meter_id, channel, read_at AS at, value FROM raw.register_read "
+        f"WHERE billing_day BETWEEN $1 AND $2 AND (quality::integer & 65535) >> 13 NOT IN ({_NO_READ})"
+    )
+    parameters: list[Any] = [first, last]
+    if meters is not None:
+        query += " AND meter_id = ANY(string_to_array($3, ','))"
+        parameters.append(",".join(meters))
+    reads = database.read(query, parameters).with_columns(_seconds("at"))
+    edited = database.read(
+        "SELECT meter_id, channel, read_at AS at, value FROM vee.register_edit "
+        f"WHERE billing_day BETWEEN $1 AND $2 AND {STANDS} ORDER BY edit_id",
+        (first, last),
+    )
+    if not edited.height:
+        return reads
+    key = ["meter_id", "channel", "at"]
+    newest = edited.with_columns(_seconds("at")).unique(key, keep="last", maintain_order=True)
+    if meters is not None:
+        newest = newest.filter(pl.col("meter_id").is_in(list(meters)))
+    kept = reads.join(newest, on=key, how="anti")
+    return pl.concat([kept, newest.filter(pl.col("value").is_not_null()).select(kept.columns)], how="vertical_relaxed")
+
+
+def registers_read(database: Database, first: date, last: date) -> bool:
+    """Whether any register was read on a billing day in [first, last]."""
+    found = database.read(
+        "SELECT EXISTS (SELECT FROM raw.register_read WHERE billing_day BETWEEN $1 AND $2) AS found", (first, last)
+    )
+    return bool(found["found"][0])

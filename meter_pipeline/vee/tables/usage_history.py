@@ -1,0 +1,108 @@
+"""Whole-day usage of earlier days, a block of arrays a day: what estimates and high/low rules compare a day with."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import psycopg
+
+from meter_pipeline.postgres.array_bytes import listed, lists
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.schemas.reads import NO_VALUE
+from meter_pipeline.sharding import between
+from meter_pipeline.vee.tables.validated import FORWARD_CODES, replace_rows
+
+
+@dataclass(frozen=True, slots=True)
+class UsageHistory:
+    """Daily usage of earlier days: ``days`` oldest first; per day the hash of its keys and its arrays; ``keys`` by
+    hash.
+
+    ``quantity`` micro units with NO_VALUE for none; ``state`` bits WHOLE and FORWARD. A frame of ``keys`` has
+    service_point_id, flow, unit.
+    """
+
+    days: list[date]
+    hashes: list[bytes]
+    quantity: list[npt.NDArray[np.int64]]
+    state: list[npt.NDArray[np.int16]]
+    keys: dict[bytes, pl.DataFrame]
+
+    def around(self, ids: pl.Series) -> UsageHistory:
+        """The history of the service points from the first to the last of some sorted ids; nothing is copied."""
+        held = {name: between(frame, ids) for name, frame in self.keys.items()}
+        keys = {name: frame.slice(held[name][0], held[name][1] - held[name][0]) for name, frame in self.keys.items()}
+        cut = [slice(*held[name]) for name in self.hashes]
+        return UsageHistory(
+            self.days,
+            self.hashes,
+            [q[c] for q, c in zip(self.quantity, cut, strict=True)],
+            [s[c] for s, c in zip(self.state, cut, strict=True)],
+            keys,
+        )
+
+
+_USAGE_BLOCK: Final = ("billing_day", "keys_hash", "quantity_micro", "state")
+
+
+_USAGE_LISTS: Final = {"quantity_micro": pl.Int64, "state": pl.Int16}
+
+
+WHOLE: Final = 1
+
+
+FORWARD: Final = 2
+
+
+def read_usage_history(database: Database, first: date, last: date) -> UsageHistory:
+    """Daily usage of the city from ``first`` to ``last``, in bulk."""
+    frame = database.read(
+        f"SELECT {listed(_USAGE_BLOCK, _USAGE_LISTS)} FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY billing_day",
+        (first, last),
+    )
+    frame = lists(frame, _USAGE_LISTS)
+    hashes = frame["keys_hash"].to_list()
+    keys: dict[bytes, pl.DataFrame] = {}
+    for wanted in dict.fromkeys(hashes):
+        found = database.read("SELECT service_point_id, flow, unit FROM vee.usage_keys WHERE keys_hash = $1", (wanted,))
+        keys[wanted] = found.explode("service_point_id", "flow", "unit")  # as written: sorted
+    return UsageHistory(
+        frame["billing_day"].to_list(),
+        hashes,
+        [frame["quantity_micro"][k].to_numpy() for k in range(frame.height)],
+        [frame["state"][k].to_numpy() for k in range(frame.height)],
+        keys,
+    )
+
+
+def write_usage_history(connection: psycopg.Connection[Any], day: date, usage: pl.DataFrame) -> None:
+    """Copy a day's usage (sorted by key) into its block; nothing is written where it is the same."""
+    if not usage.height:
+        connection.execute("DELETE FROM vee.usage_block WHERE billing_day = %s", (day,))
+        return
+    joined = usage.select(pl.concat_str("service_point_id", "flow", "unit", separator="\x1f").str.join("\x1e")).item()
+    keys_hash = hashlib.sha256(joined.encode()).digest()
+    if not connection.execute("SELECT FROM vee.usage_keys WHERE keys_hash = %s", (keys_hash,)).rowcount:
+        connection.execute(
+            "INSERT INTO vee.usage_keys SELECT %s, array_agg(service_point_id ORDER BY n), array_agg(flow ORDER BY n), array_agg(unit ORDER BY n) "
+            'FROM (SELECT service_point_id, flow, unit, row_number() OVER (ORDER BY service_point_id, flow COLLATE "C", unit COLLATE "C") AS n '
+            "FROM vee.daily_usage WHERE billing_day = %s) AS u ON CONFLICT DO NOTHING",
+            (keys_hash, day),
+        )
+    whole = (pl.col("estimated") + pl.col("missing") == 0).cast(pl.Int16) * WHOLE
+    forward = (
+        (pl.col("source") != "interval") & (pl.col("quality").cast(pl.Int32) & 0xE000).is_in(FORWARD_CODES)
+    ).cast(pl.Int16) * FORWARD
+    block = usage.select(
+        pl.lit(day, pl.Date).alias("billing_day").first(),
+        pl.lit(keys_hash).alias("keys_hash").first(),
+        pl.col("quantity_micro").fill_null(NO_VALUE).implode(),
+        (whole + forward).cast(pl.Int16).implode().alias("state"),
+    )
+    replace_rows(connection, "vee.usage_block", day, block, _USAGE_BLOCK, ("billing_day",))
