@@ -59,9 +59,10 @@ SOURCES: dict[str, tuple[set[str], set[str]]] = {
     "charges": ({"billed"}, set()),
     "statements": ({"bill_issued"}, set()),
     "adjustments": ({"adjustment_requested"}, {"adjustment_posted"}),
+    "reference": ({"reference_imported"}, set()),
 }
 # sources that are matched as a whole, not by billing day
-WHOLE = {"dead letters", "adjustments"}
+WHOLE = {"dead letters", "adjustments", "reference"}
 # source -> table -> (column with the row's leaf or None, encodings of that leaf, newest first). It stands here and is
 # not read from the export: nothing that decides what is checked may come from the thing that is checked.
 TABLES: dict[str, dict[str, tuple[str | None, tuple[str, ...]]]] = {
@@ -82,7 +83,303 @@ TABLES: dict[str, dict[str, tuple[str | None, tuple[str, ...]]]] = {
     },
     "statements": {"billing.statement": ("lines_sha256", ("mp-statement/1",))},
     "adjustments": {"billing.adjustment_line": (None, ("mp-adjustment-line/1",))},
+    "reference": {},
 }
+# reference tables that keep their history: table -> (key, columns that leaves are over where their entry names none).
+# The earlier rows of NAME are in NAME_version.
+REFERENCE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "accounts": (
+        ("account_id",),
+        (
+            "account_id",
+            "customer_class",
+            "opened",
+            "closed",
+            "known_from",
+        ),
+    ),
+    "agreements": (
+        (
+            "service_point_id",
+            "valid_from",
+        ),
+        (
+            "account_id",
+            "service_point_id",
+            "tariff_id",
+            "cycle_id",
+            "valid_from",
+            "valid_to",
+            "known_from",
+        ),
+    ),
+    "billing_cycles": (
+        (
+            "cycle_id",
+            "period_start",
+        ),
+        (
+            "cycle_id",
+            "period_start",
+            "period_end",
+            "known_from",
+        ),
+    ),
+    "channels": (
+        (
+            "meter_id",
+            "channel",
+        ),
+        (
+            "meter_id",
+            "channel",
+            "kind",
+            "unit",
+            "interval_minutes",
+            "flow",
+            "multiplier",
+            "dials",
+            "decimals",
+            "sums_to",
+            "billed",
+            "modulus",
+            "known_from",
+        ),
+    ),
+    "holidays": (
+        ("holiday",),
+        (
+            "holiday",
+            "name",
+            "known_from",
+        ),
+    ),
+    "installations": (
+        (
+            "meter_id",
+            "installed_at",
+        ),
+        (
+            "service_point_id",
+            "meter_id",
+            "installed_at",
+            "removed_at",
+            "install_read",
+            "removal_read",
+            "known_from",
+        ),
+    ),
+    "meters": (
+        ("meter_id",),
+        (
+            "meter_id",
+            "commodity",
+            "head_end",
+            "model",
+            "collector_id",
+            "known_from",
+        ),
+    ),
+    "register_hours": (
+        (
+            "head_end",
+            "channel",
+            "days",
+            "from_minute",
+        ),
+        (
+            "head_end",
+            "channel",
+            "days",
+            "from_minute",
+            "to_minute",
+            "known_from",
+        ),
+    ),
+    "revenue_accounts": (
+        (
+            "commodity",
+            "customer_class",
+            "component",
+            "valid_from",
+        ),
+        (
+            "commodity",
+            "customer_class",
+            "component",
+            "revenue_account",
+            "receivable_account",
+            "valid_from",
+            "valid_to",
+            "known_from",
+        ),
+    ),
+    "service_attributes": (
+        (
+            "service_point_id",
+            "attribute",
+            "valid_from",
+        ),
+        (
+            "service_point_id",
+            "attribute",
+            "value",
+            "valid_from",
+            "valid_to",
+            "known_from",
+        ),
+    ),
+    "service_points": (
+        (
+            "service_point_id",
+            "valid_from",
+        ),
+        (
+            "service_point_id",
+            "commodity",
+            "premise_id",
+            "route",
+            "customer_class",
+            "latitude",
+            "longitude",
+            "station_id",
+            "status",
+            "valid_from",
+            "valid_to",
+            "known_from",
+        ),
+    ),
+    "tariff_document": (
+        (
+            "tariff_id",
+            "version",
+        ),
+        (
+            "tariff_id",
+            "version",
+            "body",
+            "sha256",
+            "known_from",
+        ),
+    ),
+    "tariffs": (
+        (
+            "tariff_id",
+            "version",
+        ),
+        (
+            "tariff_id",
+            "commodity",
+            "version",
+            "valid_from",
+            "valid_to",
+            "document",
+            "known_from",
+        ),
+    ),
+    "weather": (
+        (
+            "station_id",
+            "weather_day",
+        ),
+        (
+            "station_id",
+            "weather_day",
+            "temperature_min_c",
+            "temperature_max_c",
+            "temperature_mean_c",
+            "known_from",
+        ),
+    ),
+    "weather_stations": (
+        ("station_id",),
+        (
+            "station_id",
+            "name",
+            "latitude",
+            "longitude",
+            "known_from",
+        ),
+    ),
+    "winter_average_rules": (
+        (
+            "customer_class",
+            "valid_from",
+        ),
+        (
+            "customer_class",
+            "months",
+            "drop_high",
+            "drop_low",
+            "least_periods",
+            "default_per_day",
+            "valid_from",
+            "valid_to",
+            "known_from",
+        ),
+    ),
+    "zone_members": (
+        (
+            "service_point_id",
+            "valid_from",
+        ),
+        (
+            "service_point_id",
+            "zone_id",
+            "valid_from",
+            "valid_to",
+            "known_from",
+        ),
+    ),
+    "zone_supplies": (
+        (
+            "zone_id",
+            "service_point_id",
+            "valid_from",
+        ),
+        (
+            "zone_id",
+            "service_point_id",
+            "direction",
+            "valid_from",
+            "valid_to",
+            "known_from",
+        ),
+    ),
+    "zone_unmetered": (
+        (
+            "zone_id",
+            "purpose",
+            "valid_from",
+        ),
+        (
+            "zone_id",
+            "purpose",
+            "quantity_per_day",
+            "unit",
+            "valid_from",
+            "valid_to",
+            "known_from",
+        ),
+    ),
+    "zones": (
+        (
+            "zone_id",
+            "valid_from",
+        ),
+        (
+            "zone_id",
+            "kind",
+            "commodity",
+            "name",
+            "parent_id",
+            "valid_from",
+            "valid_to",
+            "known_from",
+        ),
+    ),
+}
+BEFORE_HISTORY = "2000-01-01T00:00:00"  # record time of rows from before history was kept
 # rows that the hash of another table's row is over: source -> (table, the table whose hash is over it)
 DETAILS = {"statements": ("billing.statement_line", "billing.statement")}
 # tables whose rows hang on another's and are hashed together in an entry's body ("content"): source -> tables
@@ -602,6 +899,35 @@ def encode_salted(row: Row) -> bytes:
     return b"mp-salted/1\x1f" + raw_bytes(row["salt"]) + raw_bytes(row["raw"])
 
 
+def jsonb_text(value: Any) -> str:
+    """A value as PostgreSQL prints jsonb: keys by length, then by bytes; numbers without an exponent."""
+    if isinstance(value, dict):
+        keys = sorted(value, key=lambda key: (len(key.encode()), key.encode()))
+        return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)}: {jsonb_text(value[key])}" for key in keys) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(jsonb_text, value)) + "]"
+    if isinstance(value, decimal.Decimal):
+        return format(value, "f")
+    return json.dumps(value, ensure_ascii=False)
+
+
+def instant_of(stamp: str) -> str:
+    """An instant as the ledger writes it, in UTC without a zone."""
+    at = datetime.datetime.fromisoformat(stamp.replace("Z", "+00:00"))
+    at = at.astimezone(datetime.timezone.utc).replace(tzinfo=None)  # noqa: UP017 - runs on Python 3.10 too
+    return at.isoformat()
+
+
+def change_leaf(table: str, old: Row | None, new: Row | None, columns: Iterable[str]) -> bytes:
+    """The leaf of a changed row of reference data: table, row before, row after, over the columns its entry names."""
+    over = set(columns)
+    rows = {
+        name: None if row is None else {column: value for column, value in row.items() if column in over}
+        for name, row in (("old", old), ("new", new))
+    }
+    return sha256(jsonb_text({"table": table, **rows}).encode())
+
+
 ENCODINGS: dict[str, Callable[[Row], bytes]] = {
     "mpi1": encode_intervals,
     "mpr1": encode_register,
@@ -647,6 +973,9 @@ class Audit:
         self.states: dict[tuple[str, str, str], Row] = {}
         self.named: set[str] = set()  # adjustments that some entry is about
         self.whole: set[tuple[str, str | None]] = set()  # (table, billing day) of which an entry holds every row
+        # record time of changed reference data -> its entry's place, leaves, the columns they are over, and what it
+        # says of rows from before history was kept
+        self.changes: dict[str, tuple[int, set[bytes], dict[str, list[str]] | None, Row | None]] = {}
         self.recorded_guards: Row | None = None
         self.manifest: Row = {}
         self.checkpoints: list[Row] = []
@@ -794,6 +1123,12 @@ class Audit:
                 for row in said.get("rows", ()):
                     if row["table"] == table:
                         self.states[(table, *row["key"])] = row["row"]
+        if kind == "reference_imported" and "known_from" in said:
+            instant = instant_of(said["known_from"])
+            hashes = {flat[at : at + 32] for at in range(0, len(flat), 32)}
+            if instant in self.changes:
+                hashes |= self.changes[instant][1]
+            self.changes[instant] = (index, hashes, said.get("columns"), said.get("before_history"))
         if kind == "erased":
             self.erased.add(said.get("payload_hash"))
         if kind == "privileges_checked":
@@ -947,6 +1282,8 @@ class Audit:
                 _, source, table, day = name.split("/")
                 there.add((source, day.removesuffix(".jsonl")))
                 known = TABLES.get(source, {}).keys() | {DETAILS.get(source, ("",))[0], *BESIDE.get(source, ())}
+                if source == "reference":
+                    known = {f"ref.{name}{more}" for name in REFERENCE for more in ("", "_version")}
                 if table not in known:
                     self.find("rows", f"{name}: this program knows no table {table} of {source}")
         for source, day in sorted(wanted | there):
@@ -958,7 +1295,56 @@ class Audit:
                     about = f"the log has payloads of {source} on {day}, and the export has no rows of them"
                     self.find("rows", about)
                 continue
-            self.group(source, day, filed.get(day, ()))
+            if source == "reference":
+                self.reference()
+            else:
+                self.group(source, day, filed.get(day, ()))
+
+    def reference(self) -> None:
+        """Every row of reference data, and every earlier version of one, is a leaf of the entry of its record time, and
+        every such leaf has its row. A column that an entry does not name is from after it: it is in no leaf of its own.
+        """
+        found: dict[str, set[bytes]] = {}
+        names: dict[bytes, str] = {}
+        before: list[tuple[str, Row]] = []
+        for table, (key, known) in REFERENCE.items():
+            # by (record time, key): the row that ended then and the one that began
+            changes: dict[tuple[str, tuple[Any, ...]], list[Row | None]] = {}
+            for more in ("", "_version"):
+                for row in self.of("reference", f"ref.{table}{more}", "all"):
+                    self.count(f"rows of ref.{table}{more}")
+                    of = tuple(row[name] for name in key)
+                    until = row.pop("known_until", None)
+                    began = instant_of(row["known_from"])
+                    if began == BEFORE_HISTORY:
+                        before.append((table, row))
+                    changes.setdefault((began, of), [None, None])[1] = row
+                    if until is not None:
+                        changes.setdefault((instant_of(until), of), [None, None])[0] = row
+            for (instant, of), (old, new) in changes.items():
+                if instant == BEFORE_HISTORY:
+                    continue
+                named = self.changes[instant][2] if instant in self.changes else None
+                columns = known if named is None else named.get(table, ())
+                leaf = change_leaf(table, old, new, columns)
+                found.setdefault(instant, set()).add(leaf)
+                names[leaf] = f"ref.{table} {' '.join(map(str, of))}"
+        for instant in sorted(found.keys() | self.changes.keys()):
+            index, leaves, _, _ = self.changes.get(instant, (None, set(), None, None))
+            for leaf in found.get(instant, set()) - leaves:
+                self.find("row without leaf", f"reference data of {instant} UTC: {names[leaf]}", index)
+            for leaf in leaves - found.get(instant, set()):
+                self.find("leaf without row", f"reference data of {instant} UTC: {leaf.hex()}", index)
+        said = next((each for each in reversed(self.changes.values()) if each[3] is not None), None)
+        if said is not None:
+            index, _, columns_by_table, held = said
+            flat = sorted(
+                change_leaf(table, None, row, (columns_by_table or {}).get(table, REFERENCE[table][1]))
+                for table, row in before
+            )
+            if held != {"rows": len(flat), "sha256": sha256(b"".join(flat)).hex()}:
+                about = f"reference data: {len(flat)} rows from before history was kept are not those the log holds"
+                self.find("content", about, index)
 
     def group(self, source: str, day: str, entries: Sequence[Filed]) -> None:
         """One source on one billing day, or as a whole."""

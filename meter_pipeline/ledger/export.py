@@ -7,6 +7,7 @@ files.
     is base64 of the exact
                         bytes, leaves the name of a file or null
     leaves/N.bin        payload hashes of the entry at place N, end to end
+    rows/reference/ref.T/all.jsonl, ref.T_version: reference data with its earlier rows
     rows/S/T/DAY.jsonl  every row of table T (of source S) on a billing day, or all.jsonl, as PostgreSQL writes JSON;
     the first line
                         names table, hash column (null: the hash is made of the row), encoding, and the table its hash
@@ -30,7 +31,7 @@ from typing import Any, BinaryIO, Final
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger.row_checks import days_of
 from meter_pipeline.ledger.sources import SOURCES, RowTable, Source
-from meter_pipeline.ledger.tables import entries, guards
+from meter_pipeline.ledger.tables import entries, guards, reference_rows
 from meter_pipeline.ledger.tables import rows as ledger_rows
 from meter_pipeline.postgres.database import Database
 
@@ -139,6 +140,7 @@ def export(
         for number, (tree_size, kind, token) in enumerate(entries.anchors(connection)):
             out.write(f"anchors/{tree_size}-{number}.{'tsr' if kind == 'rfc3161' else kind}", _writer(token))
         rows, exported = _rows(database, connection, out, days, sources)
+        rows += _reference(connection, out)
     manifest = {
         "format": FORMAT,
         "origin": origin,
@@ -231,6 +233,23 @@ def _rows(
 
                 out.write(f"rows/{source.name}/{header['table']}/{day.isoformat() if day else 'all'}.jsonl", fill)
     return total, tuple(sorted(exported))
+
+
+def _reference(connection: entries.Connection, out: _Folder) -> int:
+    """Reference data with every earlier version of a row, whatever days are asked for."""
+    total = 0
+    for table in reference_rows.history_tables(connection):
+        for name in (f"ref.{table.name}", f"ref.{table.name}_version"):
+
+            def fill(file: _Hashed, name: str = name) -> None:
+                nonlocal total
+                file.write(_json(_beside_header(name)))
+                for text in ledger_rows.rows(connection, name, None):
+                    file.write(text.encode() + b"\n")
+                    total += 1
+
+            out.write(f"rows/reference/{name}/all.jsonl", fill)
+    return total
 
 
 def _header(table: RowTable) -> dict[str, Any]:

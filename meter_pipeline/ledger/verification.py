@@ -20,6 +20,7 @@ from meter_pipeline.ledger.checkpoints import keys_file, last_witness
 from meter_pipeline.ledger.contents import verify_contents
 from meter_pipeline.ledger.kinds import KINDS, TOTALS
 from meter_pipeline.ledger.outcome import VerifyOutcome
+from meter_pipeline.ledger.reference_rows import verify_reference
 from meter_pipeline.ledger.row_checks import contents_of, days_of, tables_of, verify_rows
 from meter_pipeline.ledger.row_rules import Hasher, rules_of
 from meter_pipeline.ledger.row_states import verify_states
@@ -86,6 +87,8 @@ def verify(
                 if source.beside and len(outcome.findings) == before:
                     verify_contents(connection, source.kinds, day, outcome)
                 verify_states(connection, source, outcome)
+        if full:
+            verify_reference(connection, outcome)
         guard = privileges.check(connection)
         outcome.bypass = guard.bypass
         outcome.checked["guards"] += len(guard.guards["tables"])

@@ -14,7 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from meter_pipeline.ledger import entries
+from meter_pipeline.ledger import entries, reference_rows
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.reference import tables
@@ -114,7 +114,7 @@ def record(connection: Connection, body: Mapping[str, Any], *, source: str, reas
     changed: dict[str, int] = {}
     for table, _ in rows:
         changed[table] = changed.get(table, 0) + 1
-    said = {**body, "changed": changed, "known_from": instant}
+    said = {**body, "changed": changed, "known_from": instant, **reference_rows.body_of_changes(connection)}
     entry = entries.append(connection, "reference_imported", said, [leaf for _, leaf in rows], actor=by)
     tables.note_change_set(connection, (instant, entry, by, source, reason, len(rows)))
     return entry
@@ -129,14 +129,8 @@ def unproven(connection: Connection) -> list[tuple[datetime, str]]:
     """Record times whose rows are not what the ledger holds of them, and why. Empty while every changed row has its
     leaf.
 
-    The leaves are computed again from the stored versions and compared, in order, with those of the entry that
-    ref.change_set names. Rows from before history was kept (2000) have none.
+    The leaves are computed again from the stored versions, over the columns that the entry names, and compared with
+    those of the entry that ref.change_set names. Rows from before history was kept (2000) have none.
     """
-    found = []
-    for instant, leaves, listed in tables.recorded_instants(connection):
-        now = b"".join(bytes(leaf) for _, leaf in tables.changed_leaves(connection, instant))
-        if not listed:
-            found.append((instant, "rows changed without a ledger entry"))
-        elif leaves is None or bytes(leaves) != now:
-            found.append((instant, "the rows are not those of the ledger entry's leaves"))
-    return found
+    found, _ = reference_rows.differing(connection, reference_rows.said_by_change_sets(connection))
+    return [(each.instant, each.why) for each in found]

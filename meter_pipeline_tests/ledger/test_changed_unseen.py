@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import json
 import subprocess
 import sys
@@ -262,3 +263,62 @@ def test_an_export_ends_at_a_checkpoint(city: City, tmp_path: Path) -> None:
     found = outside(city, tmp_path / "export")
     assert found["ok"]
     assert "entries after the last checkpoint" not in found["checked"]
+
+
+def test_a_changed_row_of_reference_data_is_found(city: City, tmp_path: Path) -> None:
+    """Each deed with the triggers off, so that no version is kept."""
+    deeds = {
+        "UPDATE ref.channels SET multiplier = multiplier * 10 WHERE ctid = (SELECT min(ctid) FROM ref.channels)": (
+            "row without leaf"
+        ),
+        "DELETE FROM ref.agreements WHERE ctid = (SELECT min(ctid) FROM ref.agreements)": "leaf without row",
+        "INSERT INTO ref.accounts SELECT account_id || '9', customer_class, opened, closed, known_from FROM ref.accounts LIMIT 1": (
+            "row without leaf"
+        ),
+        "UPDATE ref.billing_cycles_version SET period_end = period_end + 1": "row without leaf",
+        "INSERT INTO ref.holidays (holiday, name) VALUES ('2031-01-01', 'from before history')": "content",
+        "UPDATE ref.change_set SET rows = rows + 1": "derived column",
+    }
+    for number, (deed, check) in enumerate(deeds.items()):
+        table = deed.split()[2 if deed.startswith(("DELETE", "INSERT")) else 1]
+        change(city, f"CREATE TABLE public.kept AS SELECT * FROM {table}", deed)
+        try:
+            assert check in inside(city), deed
+            if table != "ref.change_set":
+                assert check in {f["check"] for f in outside(city, tmp_path / f"export{number}")["findings"]}, deed
+        finally:
+            change(city, f"DELETE FROM {table}")
+            change(city, f"INSERT INTO {table} SELECT * FROM public.kept", "DROP TABLE public.kept")
+    assert inside(city) == set()
+
+
+def test_the_auditors_program_knows_every_reference_table(database: Database) -> None:
+    """On a new reference table: enter it in REFERENCE of tools/verify_ledger.py, with its key and columns."""
+    from meter_pipeline.ledger.tables import reference_rows
+
+    told = {name: tuple(key) for name, (key, _) in auditors().REFERENCE.items()}
+    with database.connect() as connection:
+        assert told == {table.name: table.key for table in reference_rows.history_tables(connection)}
+
+
+def test_the_auditors_program_prints_json_as_the_server_does(database: Database) -> None:
+    texts = [
+        '{"bb": 1, "a": "\\u00e9\\u0001\\"\\\\/", "é": [1.50, -0.0, 1e-7, 12345678901234567890.10, null, true], "c": {}}',
+        '{"old": null, "new": {"x": [], "yy": "tab\\tline\\nü\\u007f"}, "table": "t"}',
+    ]
+    with database.connect() as connection:
+        for text in texts:
+            row = connection.execute("SELECT %s::jsonb::text", (text,)).fetchone()
+            assert row is not None
+            assert auditors().jsonb_text(json.loads(row[0], parse_float=decimal.Decimal)) == row[0]
+
+
+def auditors() -> Any:
+    """The auditor's program as a module."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("verify_ledger", ROOT / "tools" / "verify_ledger.py")
+    assert spec is not None and spec.loader is not None  # noqa: PT018
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -63,6 +63,7 @@ CHANGES = {
     "text": "{c} || 'X'",
     "date": "{c} + 1",
     "timestamptz": "{c} + interval '1 hour'",
+    "jsonb": "{c} || '{{\"changed\": 1}}'",
     "bytea": "set_byte({c}, 0, get_byte({c}, 0) # 1)",
     "_int2": "array(SELECT v + 1 FROM unnest({c}) AS v)",
     "_int4": "array(SELECT v + 1 FROM unnest({c}) AS v)",

@@ -211,3 +211,40 @@ def test_every_table_keeps_every_column_of_its_versions(database: Database, tabl
     (_, now), (_, kept) = columns
     assert set(kept) == {*now, "known_until"}
     assert history.rows_as_of(database, table, datetime.now(UTC)) == []
+
+
+def test_a_column_added_later_changes_no_leaf_from_before(database: Database, tmp_path: Path) -> None:
+    import_folder(database, folder(tmp_path))
+    with database.connect() as connection:
+        connection.execute("ALTER TABLE ref.channels ADD COLUMN accuracy numeric DEFAULT 0.5")
+        connection.execute("SELECT ref.keep_history('channels')")
+        connection.commit()
+        assert history.unproven(connection) == []
+    import_folder(database, folder(tmp_path, channels=RATIO_TEN))
+    with database.connect() as connection:
+        assert history.unproven(connection) == []
+        connection.execute("SET session_replication_role = replica")
+        # The row of the first import: its leaf is from before the column, which nothing holds there.
+        connection.execute("UPDATE ref.channels SET accuracy = 2 WHERE meter_id = 'M1'")
+        assert history.unproven(connection) == []
+        connection.execute("UPDATE ref.channels SET accuracy = 2 WHERE meter_id = 'M2'")
+        assert [why for _, why in history.unproven(connection)] == ["ref.channels M2 R"]
+
+
+def test_leaves_of_entries_that_name_no_columns_are_over_those_their_tables_had(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meter_pipeline.ledger.reference_rows.body_of_changes", lambda _: {})
+    import_folder(database, folder(tmp_path))
+    monkeypatch.undo()
+    with database.connect() as connection:
+        connection.execute("ALTER TABLE ref.channels ADD COLUMN accuracy numeric DEFAULT 0.5")
+        connection.execute("SELECT ref.keep_history('channels')")
+        assert history.unproven(connection) == []
+
+
+def test_a_session_in_another_time_zone_computes_the_same_leaves(database: Database, tmp_path: Path) -> None:
+    import_folder(database, folder(tmp_path))
+    with database.connect() as connection:
+        connection.execute("SET TimeZone = 'America/Chicago'")
+        assert history.unproven(connection) == []

@@ -28,7 +28,7 @@ from meter_pipeline.ledger.export import export
 from meter_pipeline.ledger.verification import verify
 from meter_pipeline.postgres import partitions, privileges
 from meter_pipeline.postgres.database import Database, scalar
-from meter_pipeline.reference import import_folder
+from meter_pipeline.reference import history, import_folder
 from meter_pipeline.retention import archive_days, ensure_present, make_ahead, restore_days
 from meter_pipeline.settings import Settings, load_settings
 from meter_pipeline.simulator import Spec, simulate
@@ -65,6 +65,7 @@ class City:
                 "UPDATE ref.billing_cycles SET period_start = %s, period_end = %s WHERE period_start <= %s AND period_end > %s",
                 (FIRST, DAYS[2], FIRST, FIRST),
             )
+            history.record(connection, {}, source="test", reason="a cycle of three days", by="test")
             connection.commit()
         land_inbox(self.database, self.calendar, self.settings, clock=CLOCK, run_id="test")
         for day in DAYS:
