@@ -37,7 +37,7 @@ FIRST = date(2025, 10, 1)
 _RUN = """
 import json, resource, sys, threading, time
 import dagster as dg
-from meter_pipeline.defs.assets import ingest
+from meter_pipeline.defs.ingest import assets as ingest
 from meter_pipeline.defs.lib.run_guard import PauseGuard
 from meter_pipeline.defs.resources import Municipality
 

@@ -7,23 +7,29 @@ from typing import Any
 
 import dagster as dg
 
-from meter_pipeline.defs import jobs, schedules, sensors
-from meter_pipeline.defs.assets import audit, billing, detection, ingest, migration, month, reference, validation
-from meter_pipeline.defs.checks import law_of_the_day, law_of_the_month, schema_check
+from meter_pipeline.defs import alerts, jobs, schedules, sensors
+from meter_pipeline.defs.audit import assets as audit
+from meter_pipeline.defs.audit import jobs as audit_jobs
+from meter_pipeline.defs.billing import assets as billing
+from meter_pipeline.defs.billing.checks import law_of_the_day, law_of_the_month
+from meter_pipeline.defs.detection import assets as detection
+from meter_pipeline.defs.detection import exception_jobs
+from meter_pipeline.defs.detection.jobs import refit_job
+from meter_pipeline.defs.ingest import assets as ingest
+from meter_pipeline.defs.ingest import dead_letter_jobs
+from meter_pipeline.defs.ingest.jobs import land_feeds, pull_head_ends
 from meter_pipeline.defs.lib.asset_policies import applied
+from meter_pipeline.defs.lib.contract_check import schema_check
 from meter_pipeline.defs.lib.executors import executor
-from meter_pipeline.defs.operations import (
-    alerts,
-    dead_letters,
-    exceptions,
-    ledger,
-    pause,
-    pause_sensors,
-    retention,
-)
-from meter_pipeline.defs.operations import (
-    migration as jobs_migration,
-)
+from meter_pipeline.defs.migration import assets as migration
+from meter_pipeline.defs.migration import jobs as migration_jobs
+from meter_pipeline.defs.month import assets as month
+from meter_pipeline.defs.pause import jobs as pause_jobs
+from meter_pipeline.defs.pause import sensors as pause_sensors
+from meter_pipeline.defs.reference import assets as reference
+from meter_pipeline.defs.reference.jobs import reference_job
+from meter_pipeline.defs.retention import jobs as retention_jobs
+from meter_pipeline.defs.validation import assets as validation
 from meter_pipeline.schemas.contracts import CONTRACTS
 
 #: asset -> tables whose contract is checked after it
@@ -76,26 +82,32 @@ def definitions(resources: Mapping[str, Any], engine: str | None = None) -> dg.D
             law_of_the_month(),
         ],
         jobs=[
-            *(jobs.land_feeds, jobs.pull_head_ends, jobs.reference_job, jobs.refit_job, jobs.billing_day_job(engine)),
-            *(
-                *dead_letters.JOBS,
-                *exceptions.JOBS,
-                *pause.JOBS,
-                *jobs_migration.JOBS,
-                *retention.JOBS,
-                *ledger.JOBS,
-            ),
+            land_feeds,
+            pull_head_ends,
+            reference_job,
+            refit_job,
+            jobs.billing_day_job(engine),
+            *dead_letter_jobs.JOBS,
+            *exception_jobs.JOBS,
+            *pause_jobs.JOBS,
+            *migration_jobs.JOBS,
+            *retention_jobs.JOBS,
+            *audit_jobs.JOBS,
         ],
         schedules=[
-            *(schedules.daily_schedule(engine), schedules.weekly_refit(), schedules.pull_schedule()),
-            *(pause.prune_nightly, ledger.check_guards_hourly, *retention.SCHEDULES),
+            schedules.daily_schedule(engine),
+            schedules.weekly_refit(),
+            schedules.pull_schedule(),
+            pause_jobs.prune_nightly,
+            audit_jobs.check_guards_hourly,
+            *retention_jobs.SCHEDULES,
         ],
         sensors=[
             sensors.feed_arrival,
             sensors.touched_days_sensor(engine),
             *pause_sensors.SENSORS,
             *alerts.SENSORS,
-            *jobs_migration.SENSORS,
+            *migration_jobs.SENSORS,
         ],
         resources=dict(resources),
         executor=executor(engine),

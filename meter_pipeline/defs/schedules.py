@@ -6,7 +6,9 @@ from typing import Any
 
 import dagster as dg
 
-from meter_pipeline.defs.jobs import billing_day_job, pull_head_ends, refit_job
+from meter_pipeline.defs.detection.jobs import refit_job
+from meter_pipeline.defs.ingest.jobs import pull_head_ends
+from meter_pipeline.defs.jobs import billing_day_job
 from meter_pipeline.defs.lib.automation import schedule_status
 from meter_pipeline.settings import load_settings
 

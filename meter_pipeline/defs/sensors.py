@@ -11,7 +11,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from meter_pipeline.defs.jobs import billing_day_job, land_feeds
+from meter_pipeline.defs.ingest.jobs import land_feeds
+from meter_pipeline.defs.jobs import billing_day_job
 from meter_pipeline.defs.lib import policy
 from meter_pipeline.defs.lib.automation import sensor_status
 from meter_pipeline.defs.lib.partitions import billing_days

@@ -326,8 +326,8 @@ def test_the_queue_as_dagster_jobs(database: Database) -> None:
     the reason."""
     import dagster as dg
 
+    from meter_pipeline.defs.detection import exception_jobs as jobs
     from meter_pipeline.defs.lib.resources import Municipality
-    from meter_pipeline.defs.operations import exceptions as jobs
 
     streets, t = electric()
     streets.usage[4, DAYS - 1] *= 9

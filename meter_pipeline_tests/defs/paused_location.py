@@ -15,7 +15,8 @@ from meter_pipeline.control.probe import PauseProbe
 from meter_pipeline.defs.lib import policy
 from meter_pipeline.defs.lib.resources import Municipality
 from meter_pipeline.defs.lib.run_guard import PauseGuard
-from meter_pipeline.defs.operations import pause, pause_sensors
+from meter_pipeline.defs.pause import jobs as pause
+from meter_pipeline.defs.pause import sensors as pause_sensors
 
 DAYS = dg.DailyPartitionsDefinition("2026-01-01", end_date="2027-01-02", timezone="Europe/Berlin")
 BATCHES = int(os.environ.get("PAUSED_BATCHES", "4"))

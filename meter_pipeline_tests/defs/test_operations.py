@@ -12,13 +12,16 @@ import pytest
 from meter_pipeline.control import pause
 from meter_pipeline.definitions import build_defs
 from meter_pipeline.defs import sensors
+from meter_pipeline.defs.audit import jobs as ledger
+from meter_pipeline.defs.detection.exception_jobs import JOBS as EXCEPTION_JOBS
+from meter_pipeline.defs.ingest import dead_letter_jobs as dead_letters
 from meter_pipeline.defs.lib import pause_pool, policy
 from meter_pipeline.defs.lib.report_metadata import run_days
 from meter_pipeline.defs.lib.resources import Municipality
 from meter_pipeline.defs.lib.run_guard import PauseGuard, days_of
-from meter_pipeline.defs.operations import dead_letters, ledger, migration, pause_sensors
-from meter_pipeline.defs.operations.exceptions import JOBS as EXCEPTION_JOBS
-from meter_pipeline.defs.operations.pause import JOBS as OPERATIONS
+from meter_pipeline.defs.migration import jobs as migration
+from meter_pipeline.defs.pause import sensors as pause_sensors
+from meter_pipeline.defs.pause.jobs import JOBS as OPERATIONS
 from meter_pipeline.deployment import dagster_url
 from meter_pipeline.postgres.dagster_storage import prune
 from meter_pipeline.postgres.database import Database

@@ -19,10 +19,11 @@ from psycopg import sql
 from meter_pipeline.anomalies import detect_billing_day
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.control import pause
-from meter_pipeline.defs import sensors
+from meter_pipeline.defs import alerts, sensors
 from meter_pipeline.defs.lib import partitions, pause_pool
 from meter_pipeline.defs.lib.resources import Municipality
-from meter_pipeline.defs.operations import alerts, migration, pause_sensors
+from meter_pipeline.defs.migration import jobs as migration
+from meter_pipeline.defs.pause import sensors as pause_sensors
 from meter_pipeline.deployment import CONSOLE_ROLE, dagster_url
 from meter_pipeline.migration import cutover, shadow
 from meter_pipeline.postgres import privileges

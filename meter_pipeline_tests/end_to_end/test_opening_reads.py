@@ -12,7 +12,7 @@ import pytest
 
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.bill_run import issue_statements
-from meter_pipeline.defs.assets.ingest import _raw_reads
+from meter_pipeline.defs.ingest.assets import _raw_reads
 from meter_pipeline.defs.lib.resources import Municipality
 from meter_pipeline.ingest import land_inbox
 from meter_pipeline.postgres.database import Database

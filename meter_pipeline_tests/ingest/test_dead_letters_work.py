@@ -135,8 +135,8 @@ def test_a_spoiled_day_of_a_real_nem12_file_is_corrected_by_command_and_comes_ba
 
 
 def test_the_jobs_do_what_the_command_does(city: Settings, database: Database) -> None:
+    from meter_pipeline.defs.ingest import dead_letter_jobs as jobs
     from meter_pipeline.defs.lib.resources import Municipality
-    from meter_pipeline.defs.operations import dead_letters as jobs
 
     enrol(database)
     drop(

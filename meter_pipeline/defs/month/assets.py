@@ -6,8 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from meter_pipeline.defs.checks import evaluate
 from meter_pipeline.defs.lib import policy
+from meter_pipeline.defs.lib.contract_check import evaluate
 from meter_pipeline.defs.lib.partitions import billing_months
 from meter_pipeline.defs.lib.report_metadata import metadata
 from meter_pipeline.defs.lib.resources import Municipality

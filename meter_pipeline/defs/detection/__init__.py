@@ -1,0 +1,1 @@
+"""What Dagster loads for anomalies: weather, baselines, flags, and the exception queue's jobs."""

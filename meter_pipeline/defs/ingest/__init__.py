@@ -1,0 +1,1 @@
+"""What Dagster loads for reads: pulled days, feed files, raw reads, and the dead letters' jobs."""

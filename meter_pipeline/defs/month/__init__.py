@@ -1,0 +1,1 @@
+"""What Dagster loads for a month's questions: unbilled revenue, the supply balance."""

@@ -1,0 +1,1 @@
+"""What Dagster loads for reference data: its asset and the import job."""

@@ -1,0 +1,1 @@
+"""What Dagster loads for days that leave the database."""

@@ -1,0 +1,1 @@
+"""What Dagster loads for validation: intervals and daily usage."""
