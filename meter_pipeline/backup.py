@@ -19,8 +19,7 @@ from typing import Any, Final
 from meter_pipeline import database_roles
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger.tables import entries, guards
-from meter_pipeline.packaged import packaged
-from meter_pipeline.postgres import dump, privileges, readiness
+from meter_pipeline.postgres import dump, migrations, privileges, readiness
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection, identifier
 from meter_pipeline.postgres.driver import Error as PostgresError
@@ -138,8 +137,7 @@ def restore(database: Database, settings: Settings, folder: Path) -> Backup:
             f"the server is PostgreSQL {facts.version // 10_000}, the backup is of {made.server // 10_000}",
             "restore to the same major version or a later one",
         )
-    ours = packaged("sql/migrations")
-    newest = max(path.name.split("_", 1)[0] for path in ours.glob("*.sql"))
+    newest = max(migrations.shipped() | migrations.REPLACED)
     if made.migration > newest:
         raise BackupError(
             f"the backup has migration {made.migration}, this program ends at {newest}", "upgrade the program first"

@@ -12,7 +12,7 @@ from meter_pipeline.ledger import privileges as ledger_privileges
 from meter_pipeline.postgres import privileges
 from meter_pipeline.postgres.driver import identifier, literal
 
-#: Roles of schema ledger that own or use nothing else (sql/migrations/0020_ledger_entry.sql).
+#: Roles of schema ledger that own or use nothing else (sql/migrations/0101_roles.sql).
 LEDGER_ROLES: Final[dict[str, str]] = {
     ledger_privileges.OWNER: "Owns the ledger's tables; no log-in may act as it once they are made.",
     "meter_ledger_writer": "Appends ledger entries; a member of every role that changes anything.",

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 
 from meter_pipeline.cli.output import OUT, PROBLEM, emit, table
-from meter_pipeline.packaged import packaged
+from meter_pipeline.postgres import migrations
 from meter_pipeline.postgres.database import Database, open_database
 from meter_pipeline.postgres.readiness import ServerFacts, migrations_applied, rows_in, server_facts
 from meter_pipeline.settings import Settings, SettingsError, automation_on, load_settings
@@ -139,12 +139,12 @@ def server(facts: ServerFacts, now: datetime, *, embedded: bool) -> Iterator[Che
 
 def contents(database: Database, facts: ServerFacts) -> Iterator[Check]:
     """Migrations, reference data, the register of people."""
-    shipped = {path.name.split("_", 1)[0] for path in packaged("sql/migrations").glob("*.sql")}
-    missing = shipped - (migrations_applied(database) if facts.migrated else set())
+    wanted = migrations.shipped()
+    missing = wanted - (migrations_applied(database) if facts.migrated else set())
     if missing:
         yield Check("migrations", "problem", f"{len(missing)} missing", "meter-pipeline database migrate")
         return
-    yield Check("migrations", "ok", f"{len(shipped)} applied")
+    yield Check("migrations", "ok", f"{len(wanted)} applied")
     rows = rows_in(database, ("ref.agreements", "ref.tariffs", "control.person"))
     for table_name, what in (("ref.agreements", "reference data"), ("ref.tariffs", "tariffs")):
         if rows[table_name]:

@@ -273,7 +273,7 @@ def accept_guards(
 ) -> None:
     """Record the ledger's guards as they now stand, so that later checks compare with them.
 
-    Example: meter-pipeline ledger accept-guards --by dba-1 --reason "migration 0023"
+    Example: meter-pipeline ledger accept-guards --by dba-1 --reason "migration 0500"
     """
     from meter_pipeline.ledger.day import accept_guards as accept
 

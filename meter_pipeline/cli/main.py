@@ -128,6 +128,7 @@ _NEXT = {
     "EmbeddedError": "look into .meter_pipeline/postgres (or METER_PIPELINE_HOME), or use a server of your own: METER_PIPELINE_DATABASE_URL",
     "MigrationError": "nothing of the failed file was kept; meter-pipeline doctor looks at the server and this log-in's rights",
     "RolesMissingError": "an administrator runs what this prints, once: meter-pipeline database roles --sql",
+    "SkippedReleaseError": "nothing was changed; docs/operations.md, Upgrade of the program",
     "InsufficientPrivilege": "meter-pipeline doctor names the rights this log-in lacks, with the SQL for an administrator",
     "OperationalError": "check METER_PIPELINE_DATABASE_URL, or `meter-pipeline database start` for the embedded server",
 }

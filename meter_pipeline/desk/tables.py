@@ -1,7 +1,7 @@
 """What the finance desk shows: pages of long lists by keyset, and the figures of its first page from tables that stay
 small.
 
-No query counts or skips through a long list: a page starts where the last one ended, on an index of 0080_desk.sql, so
+No query counts or skips through a long list: a page starts where the last one ended, on an index of its table, so
 that the hundredth thousand costs what the first does. Counts stop at COUNTED.
 """
 

@@ -1,7 +1,7 @@
 """Record time of reference data in PostgreSQL: what a transaction changed, what was known at an instant, and the ledger
 entry with a leaf for each changed row.
 
-Triggers of schema ``ref`` keep the versions (migration 0440); this module reads them. A row is JSON as PostgreSQL
+Triggers of schema ``ref`` keep the versions (0105_reference.sql); this module reads them. A row is JSON as PostgreSQL
 writes it: numbers exact, instants in UTC.
 """
 
