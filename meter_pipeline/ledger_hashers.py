@@ -33,6 +33,7 @@ def hashers() -> RowRules:
             "vee.interval_day": vee.derived_columns,
             "vee.interval_day_version": vee.derived_columns,
             "billing.charge_day": billing.charge_totals,
+            "billing.charge_day_version": billing.charge_totals,
             "billing.statement": billing.statement_totals,
         },
     )

@@ -380,6 +380,13 @@ REFERENCE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 BEFORE_HISTORY = "2000-01-01T00:00:00"  # record time of rows from before history was kept
+# tables of rows that later ones took the place of: source -> table -> encodings; their leaves are among those retired
+REPLACED: dict[str, dict[str, tuple[str, ...]]] = {
+    "charges": {
+        "billing.charge_day_version": ("mp-charge/2", "mp-charge/1"),
+        "billing.determinant_day_version": ("mp-determinant/1",),
+    },
+}
 # rows that the hash of another table's row is over: source -> (table, the table whose hash is over it)
 DETAILS = {"statements": ("billing.statement_line", "billing.statement")}
 # tables whose rows hang on another's and are hashed together in an entry's body ("content"): source -> tables
@@ -831,6 +838,7 @@ DERIVED: dict[str, Callable[[Row], Row]] = {
     "vee.interval_day": derived_validated,
     "vee.interval_day_version": derived_validated,
     "billing.charge_day": lambda row: {"total": sum(row["amounts"])},
+    "billing.charge_day_version": lambda row: {"total": sum(row["amounts"])},
 }
 
 
@@ -976,6 +984,7 @@ class Audit:
         # record time of changed reference data -> its entry's place, leaves, the columns they are over, and what it
         # says of rows from before history was kept
         self.changes: dict[str, tuple[int, set[bytes], dict[str, list[str]] | None, Row | None]] = {}
+        self.replaced: dict[int, dict[str, int]] = {}  # place -> by table, how many rows the entry's change replaced
         self.recorded_guards: Row | None = None
         self.manifest: Row = {}
         self.checkpoints: list[Row] = []
@@ -1123,6 +1132,8 @@ class Audit:
                 for row in said.get("rows", ()):
                     if row["table"] == table:
                         self.states[(table, *row["key"])] = row["row"]
+        if "replaced" in said:
+            self.replaced[index] = said["replaced"]
         if kind == "reference_imported" and "known_from" in said:
             instant = instant_of(said["known_from"])
             hashes = {flat[at : at + 32] for at in range(0, len(flat), 32)}
@@ -1282,6 +1293,7 @@ class Audit:
                 _, source, table, day = name.split("/")
                 there.add((source, day.removesuffix(".jsonl")))
                 known = TABLES.get(source, {}).keys() | {DETAILS.get(source, ("",))[0], *BESIDE.get(source, ())}
+                known |= REPLACED.get(source, {}).keys()
                 if source == "reference":
                     known = {f"ref.{name}{more}" for name in REFERENCE for more in ("", "_version")}
                 if table not in known:
@@ -1412,6 +1424,40 @@ class Audit:
             self.contents(source, day, entries)
         if source in STATES:
             self.standing(source, day)
+        if source in REPLACED:
+            self.versions_of(source, day, entries)
+
+    def versions_of(self, source: str, day: str, entries: Sequence[Filed]) -> None:
+        """Rows that were replaced have leaves that were retired, each no more often than it was; a day has as many as
+        its entries say. Entries from before they said so leave that open.
+        """
+        retired: dict[bytes, int] = {}
+        said: dict[str, int] = {}
+        all_say = True
+        for index, kind, flat, gone in entries:
+            if kind not in SOURCES[source][0]:
+                continue
+            for at in range(len(flat) - 32 * gone, len(flat), 32):
+                retired[flat[at : at + 32]] = retired.get(flat[at : at + 32], 0) + 1
+            for table, rows in self.replaced.get(index, {}).items():
+                said[table] = said.get(table, 0) + rows
+            all_say &= not gone or index in self.replaced
+        for table, encodings in REPLACED[source].items():
+            left, count = dict(retired), 0
+            for row in self.of(source, table, day):
+                count += 1
+                leaves = [sha256(ENCODINGS[encoding](row)) for encoding in encodings]
+                known = next((leaf for leaf in leaves if left.get(leaf, 0) > 0), None)
+                if known is not None:
+                    left[known] -= 1
+                elif all_say:
+                    self.find("row without leaf", f"{table} {day}: {leaves[0].hex()}")
+                if table in DERIVED:
+                    self.derived(table, row, DERIVED[table](row))
+            self.count(f"rows of {table}", count)
+            if count < said.get(table, 0) or (all_say and count > said.get(table, 0)):
+                check = "leaf without row" if count < said.get(table, 0) else "row without leaf"
+                self.find(check, f"{table} {day}: {count} rows, the day's entries say {said.get(table, 0)}")
 
     def standing(self, source: str, day: str) -> None:
         """Rows that change in steps are as the last entry about them says; none is without an entry, none is gone."""

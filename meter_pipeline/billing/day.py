@@ -260,7 +260,8 @@ def _write_day(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
     # Its leaves are folded while the server reads back what it holds.
     before = None if inputs.first_load else run.session
     hashes = (computed.leaves, computed.determined)
-    entry = run.writer.submit(_entry, before, result, changed, day, run.clock.now(), run.actor, hashes)
+    written = _Written(day, changed, {} if before is None else days.replaced(connection, day))
+    entry = run.writer.submit(_entry, before, result, written, run.clock.now(), run.actor, hashes)
     stored = BilledRows.read(connection, day)
     run.outcome.ledger_entry = ledger.insert(connection, entry.result())
     run.outcome.carried = carry_forward(
@@ -271,8 +272,15 @@ def _write_day(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
         changed,
         day,
         lambda later: load_reference(run.session, later),
-        lambda again, written, later: ledger.insert(
-            connection, _entry(run.session, again, written, later, run.clock.now(), run.actor)
+        lambda again, points, later: ledger.insert(
+            connection,
+            _entry(
+                run.session,
+                again,
+                _Written(later, points, days.replaced(connection, later)),
+                run.clock.now(),
+                run.actor,
+            ),
         ),
     )
     # After what was carried, which moves the same bills.
@@ -320,11 +328,20 @@ def _write(connection: Connection, result: DayCharges, day: date, loaded: bool) 
     return changed
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What the transaction wrote of a day: the service points whose rows changed, and how many rows of each table took
+    the place of others, by the table that keeps those."""
+
+    day: date
+    points: Sequence[str]
+    replaced: Mapping[str, int]
+
+
 def _entry(
     before: Database | None,
     result: DayCharges,
-    changed: Sequence[str],
-    day: date,
+    written: _Written,
     at: datetime,
     actor: str,
     hashes: tuple[list[bytes], list[bytes]] | None = None,
@@ -335,23 +352,23 @@ def _entry(
     Behind them stand the leaves of the rows that these took the place of: as many as ``retired`` says, rows no more.
     ``before`` reads what was committed, that is those rows; None for a day that had none.
     """
-    charges = result.charges
+    charges, changed = result.charges, written.points
     leaves, determinants = hashes or (charge_hashes(charges).to_list(), [])
     if len(changed) < result.determinants.height:
-        written = set(changed)
+        some = set(changed)
         charges = charges.filter(pl.col("service_point_id").is_in(changed))
-        leaves = _of(written, result.charges, leaves)
-        determinants = _of(written, result.determinants, determinants) if hashes else []
+        leaves = _of(some, result.charges, leaves)
+        determinants = _of(some, result.determinants, determinants) if hashes else []
     gone: list[bytes] = []
     if before is not None:
-        held = days.read_day(before, "charge_day", day, CHARGE_SCHEMA.names(), changed)
+        held = days.read_day(before, "charge_day", written.day, CHARGE_SCHEMA.names(), changed)
         # A row billed before mp-charge/2 has a leaf of the older encoding.
         gone = [*charge_hashes(held).to_list(), *charge_leaves_1(held).to_list()]
         if hashes:
-            stood = days.read_day(before, "determinant_day", day, DETERMINANT_SCHEMA.names(), changed)
+            stood = days.read_day(before, "determinant_day", written.day, DETERMINANT_SCHEMA.names(), changed)
             gone += determinant_leaves(stood.cast(DETERMINANT_SCHEMA)).to_list()
     body = {
-        "billing_day": day,
+        "billing_day": written.day,
         "services": charges.height,
         "total_micro": int(charges["total"].sum() or 0),
         "changed": len(changed),
@@ -359,6 +376,8 @@ def _entry(
         "all_determinants": before is None,
         "retired": len(gone),
     }
+    if before is not None:
+        body["replaced"] = dict(written.replaced)
     return ledger.encode("billed", body, b"".join([*leaves, *determinants, *gone]) or None, at=at, actor=actor)
 
 

@@ -209,7 +209,10 @@ def _rows(
     exported: set[date] = set(days or ())
     for source in sources:
         present = [table for table in source.tables if ledger_rows.exists(connection, table.name)]
-        headers = [_header(table) for table in present] + [_detail_header(table) for table in present if table.detail]
+        replaced = [table for table in source.replaced if ledger_rows.exists(connection, table.name)]
+        headers = [_header(table) for table in (*present, *replaced)] + [
+            _detail_header(table) for table in present if table.detail
+        ]
         headers += [_beside_header(name) for name in source.beside if present and ledger_rows.exists(connection, name)]
         wanted: list[date | None] = [None]
         if source.by_day:

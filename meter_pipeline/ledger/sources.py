@@ -48,6 +48,8 @@ class Source:
     log. ``retiring``: the last ``retired`` leaves of an entry (a number in its body) are of rows that it took away.
     ``beside``: tables whose rows hang on those of the source's table, and whose content its entries say as a whole
     (contents.py).
+    ``replaced``: tables of rows that later ones took the place of; their leaves are among those that entries retired
+    (replaced_rows.py).
     ``states``: the table whose rows entries say as a whole, each time they change (row_states.py), and the kinds of
     those entries.
     """
@@ -60,6 +62,7 @@ class Source:
     retiring: bool = False
     beside: tuple[str, ...] = ()
     states: tuple[str, tuple[str, ...]] | None = None
+    replaced: tuple[RowTable, ...] = ()
 
 
 RAW: Final = Source(
@@ -113,6 +116,10 @@ CHARGES: Final = Source(
         RowTable("billing.determinant_day", None, "mp-determinant/1", since="all_determinants"),
     ),
     retiring=True,
+    replaced=(
+        RowTable("billing.charge_day_version", None, "mp-charge/2", older="mp-charge/1"),
+        RowTable("billing.determinant_day_version", None, "mp-determinant/1"),
+    ),
 )
 STATEMENTS: Final = Source(
     "statements",

@@ -21,11 +21,12 @@ from meter_pipeline.ledger.contents import verify_contents
 from meter_pipeline.ledger.kinds import KINDS, TOTALS
 from meter_pipeline.ledger.outcome import VerifyOutcome
 from meter_pipeline.ledger.reference_rows import verify_reference
+from meter_pipeline.ledger.replaced_rows import verify_replaced
 from meter_pipeline.ledger.row_checks import contents_of, days_of, tables_of, verify_rows
 from meter_pipeline.ledger.row_rules import Hasher, rules_of
 from meter_pipeline.ledger.row_states import verify_states
 from meter_pipeline.ledger.signer import file_name, write_atomically
-from meter_pipeline.ledger.sources import SOURCES, Source
+from meter_pipeline.ledger.sources import SOURCES, RowTable, Source
 from meter_pipeline.ledger.tables import entries as store
 from meter_pipeline.ledger.tables import rows as ledger_rows
 from meter_pipeline.ledger.tree import TreeBuilder, stored_reader
@@ -76,13 +77,20 @@ def verify(
             if (tables := tables_of(connection, source, rules))
             for day in ((days_of(connection, source) if full else days) if source.by_day else [None])
         ]
-        asked = [(table, day) for _, tables, day in wanted for table in tables if table.encoding in rules]
+        asked = [
+            (table, day)
+            for source, tables, day in wanted
+            for table in (*tables, *_replaced(connection, source))
+            if table.encoding in rules
+        ]
         with contents_of(database, connection, asked) as contents:
             # The rows to hash arrive while the log is gone through: they are most of the time of a day's verification.
             _log(connection, outcome, checkpoints, (remembered, remembered_root), full)
             for source, tables, day in wanted:
                 before = len(outcome.findings)
                 verify_rows(connection, source, tables, day, outcome, rules, contents)
+                if day is not None and (versions := _replaced(connection, source)):
+                    verify_replaced(connection, source, versions, day, outcome, rules, contents)
                 # A row that is not its leaf's is found already; its entry's content is not its own either.
                 if source.beside and len(outcome.findings) == before:
                     verify_contents(connection, source.kinds, day, outcome)
@@ -107,6 +115,11 @@ def verify(
     if outcome.ok:
         memory.write(outcome.size, outcome.root)
     return outcome
+
+
+def _replaced(connection: store.Connection, source: Source) -> list[RowTable]:
+    """Those of a source's tables of replaced rows that are there."""
+    return [table for table in source.replaced if ledger_rows.exists(connection, table.name)]
 
 
 @dataclass(frozen=True, slots=True)

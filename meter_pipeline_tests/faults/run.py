@@ -13,6 +13,7 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -117,23 +118,21 @@ def main() -> int:
         return 1 if given.seed is not None else max(1, round(fault.many * given.scale))
 
     rows: list[dict[str, Any]] = []
-    failed: list[str] = []
     figures: dict[str, Any] = {}
-    if given.seed is None:
-        rows += disks.suite(given.only, say)
-    for row in suite(times, given.only, say, given.seed):
+    for row in chain(
+        disks.suite(given.only, say) if given.seed is None else (), suite(times, given.only, say, given.seed)
+    ):
         rows.append(row)
-        failed = [each for row in rows for each in row["failed"]]
         figures = {
             "kinds": len(rows),
             "injected": sum(row["injected"] for row in rows),
             "acknowledged": sum(row["acknowledged"] for row in rows),
-            "failed": failed,
+            "failed": [each for row in rows for each in row["failed"]],
         }
         if given.json is not None:
             given.json.write_text(json.dumps({**figures, "rows": rows}, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
-    return 1 if failed else 0
+    return 1 if figures.get("failed") else 0
 
 
 if __name__ == "__main__":

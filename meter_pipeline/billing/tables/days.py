@@ -212,6 +212,17 @@ def _partition(connection: Connection, table: str, day: date) -> sql.Identifier:
     return sql.Identifier("billing", month if scalar(connection, may, {"t": f"billing.{month}"}) else table)
 
 
+def replaced(connection: Connection, day: date) -> dict[str, int]:
+    """How many rows of a day's charges and determinants the caller's transaction has replaced or taken out, by the
+    table that keeps them."""
+    counts: dict[str, int] = {}
+    for table in ("billing.charge_day_version", "billing.determinant_day_version"):
+        query = sql.SQL("SELECT count(*) FROM {} WHERE billing_day = %s AND replaced_by = pg_current_xact_id()")
+        found = connection.execute(query.format(sql.Identifier(*table.split("."))), (day,)).fetchone()
+        counts[table] = int(found[0]) if found else 0
+    return counts
+
+
 def bring_to(
     connection: Connection,
     table: str,

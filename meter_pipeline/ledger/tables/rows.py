@@ -109,6 +109,11 @@ _VALIDATED_ARRAYS: Final[dict[str, Any]] = {
     "qualities": pl.Int16,
     "flags": pl.Int32,
 }
+_CHARGE_SELECT: Final = (
+    "SELECT billing_day, service_point_id, account_id, tariff_id, tariff_version, cycle_id, period_start, stretch_start, days, "
+    f"budget_to_date, total, {listed(_CHARGES, _CHARGES)}"
+)
+_DETERMINANT_SELECT: Final = f"SELECT {listed(_DETERMINANTS, _DETERMINANT_ARRAYS)}"
 #: What a hasher needs of a table's rows where that is not every column, arrays as bytes; with one row a row of the
 # table.
 _CONTENT: Final[dict[str, str]] = {
@@ -116,15 +121,16 @@ _CONTENT: Final[dict[str, str]] = {
     "raw.interval_payload": RAW_INTERVAL_PAYLOAD.select(),
     "vee.interval_day": f"SELECT {listed((*_VALIDATED, *_VALIDATED_ARRAYS), _VALIDATED_ARRAYS)} FROM vee.interval_day",
     "vee.interval_day_version": f"SELECT {listed((*_VALIDATED, *_VALIDATED_ARRAYS), _VALIDATED_ARRAYS)} FROM vee.interval_day_version",
-    "billing.charge_day": "SELECT billing_day, service_point_id, account_id, tariff_id, tariff_version, cycle_id, period_start, stretch_start, days, "
-    f"budget_to_date, total, {listed(_CHARGES, _CHARGES)} FROM billing.charge_day",
+    "billing.charge_day": f"{_CHARGE_SELECT} FROM billing.charge_day",
+    "billing.charge_day_version": f"{_CHARGE_SELECT} FROM billing.charge_day_version",
     "billing.statement": "SELECT lines_sha256, statement_id, (total * 1000000)::bigint AS total, lines AS said_lines, "
     "(SELECT count(*) FROM billing.statement_line AS l WHERE l.statement_id = t.statement_id) AS line_count, "
     "(SELECT (coalesce(sum(amount), 0) * 1000000)::bigint FROM billing.statement_line AS l WHERE l.statement_id = t.statement_id) AS line_total, "
     "coalesce((SELECT string_agg(concat_ws(E'\\x1f', l.line_no, l.service_point_id, l.tariff_id, "
     "l.tariff_version, l.segment_start, l.segment_end, l.line_key, coalesce((l.quantity * 1000000)::bigint::text, ''), (l.amount * 1000000)::bigint), "
     "E'\\x1e' ORDER BY l.line_no) FROM billing.statement_line AS l WHERE l.statement_id = t.statement_id), '') AS lines FROM billing.statement AS t",
-    "billing.determinant_day": f"SELECT {listed(_DETERMINANTS, _DETERMINANT_ARRAYS)} FROM billing.determinant_day",
+    "billing.determinant_day": f"{_DETERMINANT_SELECT} FROM billing.determinant_day",
+    "billing.determinant_day_version": f"{_DETERMINANT_SELECT} FROM billing.determinant_day_version",
     "raw.dead_letter": "SELECT leaf, salt, raw FROM raw.dead_letter WHERE salt IS NOT NULL",
     "billing.adjustment_line": "SELECT adjustment_id, line_no, action, service_point_id, line_key, amount::text AS amount FROM billing.adjustment_line",
 }
@@ -135,7 +141,9 @@ _LISTS: Final[dict[str, dict[str, Any]]] = {
     "vee.interval_day": _VALIDATED_ARRAYS,
     "vee.interval_day_version": _VALIDATED_ARRAYS,
     "billing.charge_day": dict.fromkeys(_CHARGES, pl.Int64),
+    "billing.charge_day_version": dict.fromkeys(_CHARGES, pl.Int64),
     "billing.determinant_day": dict.fromkeys(_DETERMINANT_ARRAYS, pl.Int64),
+    "billing.determinant_day_version": dict.fromkeys(_DETERMINANT_ARRAYS, pl.Int64),
 }
 #: Rows that hang on the rows of another table: that table, and the column of both.
 _HANGS: Final[dict[str, tuple[str, str]]] = {
