@@ -57,7 +57,13 @@ _SPELLINGS: Final[dict[str, tuple[str, Fraction]]] = {
     "CCF": ("ft3", Fraction(100)),
     "HCF": ("ft3", Fraction(100)),
     "MCF": ("ft3", Fraction(1000)),
+    "AF": ("ft3", Fraction(43_560)),
+    "ACREFT": ("ft3", Fraction(43_560)),
+    "ACREFOOT": ("ft3", Fraction(43_560)),
+    "ACREFEET": ("ft3", Fraction(43_560)),
     "THERM": ("therm", Fraction(1)),
+    "BTU": ("therm", Fraction(1, 100_000)),
+    "KBTU": ("therm", Fraction(1, 100)),
     "THM": ("therm", Fraction(1)),
     "DTH": ("therm", Fraction(10)),
     "MJ": ("MJ", Fraction(1)),
@@ -127,7 +133,7 @@ CUBIC_METRES: Final[dict[str, Fraction]] = {
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,18}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
 _LONG = re.compile(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
 _IGNORED: Final = re.compile(r"[ _\-\u00a0]+|\.(?![0-9])")
-_COUNTED: Final = re.compile(r"([1-9][0-9]{0,5})([A-Z].*)", re.ASCII)
+_COUNTED: Final = re.compile(r"([1-9][0-9]{0,6})([A-Z].*)", re.ASCII)
 
 
 class UnitError(ValueError):

@@ -172,7 +172,7 @@ def _how(
         case UsageCharge():
             _, period, tier = key.split("/")
             ladder = charge.ladders[_variant(charge.variants, use)][tariff.schedule.periods.index(period)]
-            counted = {"winter_average": ", at most the winter average", "winter_average_volume": " of winter average"}
+            counted = {"winter_average_cap": ", at most the winter average", "winter_average": " of winter average"}
             factor = f" after the factor {charge.factor}" if charge.factor != 1 else ""
             unit = tariff.unit if charge.kvarh is None else "kVArh"
             said = f"{quantity} {unit}{factor}{counted.get(charge.basis, '')}"

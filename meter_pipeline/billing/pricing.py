@@ -217,9 +217,9 @@ class Pricer:
         if charge.factor != 1:
             number, places = scaled(charge.factor)
             energy = quotient(product(energy, number), 10**places)
-        if charge.basis == "winter_average":
+        if charge.basis == "winter_average_cap":
             energy = self._capped(energy, charge.month_days)
-        elif charge.basis == "winter_average_volume":
+        elif charge.basis == "winter_average":
             volume: Whole = np.zeros_like(energy)
             volume[:, 0] = self._winter_volume(charge.month_days or MONTH_DAYS)
             energy = volume

@@ -450,7 +450,7 @@ def enrol(
         channels = known_channels_of(read_table(database, "channels"), parsed)
         admitted = admit(parsed, calendar, how, known, channels)
     except EnrolmentRefused as refusal:
-        problem(str(refusal), "[constants], [channel_map] and [[values]] in docs/feeds.md name channels")
+        problem(str(refusal), "docs/feeds.md: name, [constants], [channel_map] and [[values]]")
     rows = admitted.rows
     counts = import_rows(database, cycle_periods(parsed, calendar, cycle) | rows, {}, str(file)) if rows else {}
     document = {

@@ -38,6 +38,7 @@ ADVICE: Final[dict[str, str]] = {
     "bad_document": "format, or the paths of [columns], are those of another document",
     "wrong_encoding": "encoding = \"cp1252\" or \"utf-16\" are the usual others",
     "archive_members": "options.member names the files of the zip to read, as \"*.csv\"",
+    "no_heading": "[elsewhere] looks for it with a regular expression in the file's name, or in lines above the rows",
     "control_total": "the file was cut, or [columns] and [day_columns] read other rows than the file counts",
     "unknown_format": "format is another one; docs/feeds.md says what is read",
     "spreadsheet": "options.sheet names the sheet; a file with a password cannot be read",
@@ -100,6 +101,10 @@ def _commented(note: str | None) -> list[str]:
 def _value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if hasattr(value, "__dataclass_fields__"):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(_entries(value))} }}"
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(_value, value))}]"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)

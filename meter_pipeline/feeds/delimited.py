@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import re
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.feeds import compiled, kernels
+from meter_pipeline.feeds import compiled, headings, kernels
 from meter_pipeline.feeds.control_totals import check_totals
 from meter_pipeline.feeds.files import (
     DEFAULT_LIMITS,
@@ -76,6 +77,21 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
 def parse_text(path: Path, head_end: HeadEnd, limits: Limits = DEFAULT_LIMITS, or_iso: bool = False) -> ParsedFeed:
     """As ``parse``, of text. ``or_iso``: stamps may be ISO 8601 beside the declared format."""
     limits = limits_of(head_end.options, limits)
+    if head_end.elsewhere:
+        with tempfile.TemporaryDirectory() as folder:
+            written = headings.rewrite(path, head_end, limits, Path(folder))
+            parsed = _parse_rows(written.path, written.head_end, limits, or_iso)
+        fetch = partial(fetch_lines, path, head_end.encoding, limits)
+        headings.rejects_as_in_file(parsed, written.starts, fetch)
+        parsed.sha256 = written.sha256
+        return parsed
+    return _parse_rows(path, head_end, limits, or_iso)
+
+
+def _parse_rows(path: Path, head_end: HeadEnd, limits: Limits, or_iso: bool) -> ParsedFeed:
+    """As ``parse_text``, of text whose rows say all."""
+    if any(each.column == "*" for each in head_end.values):
+        head_end = headings.with_every_column(path, head_end, limits)
     plan = plan_of(head_end)
     try:
         stamps = StampRules(head_end, plan.stamp, or_iso)
@@ -155,7 +171,7 @@ class _Body:
     def note(self, line: bytes) -> None:
         """Keep a line without reads, for control totals."""
         if len(self.noted) < _MOST_NOTED:
-            self.noted.append(line.decode("utf-8", "replace"))
+            self.noted.append(line.removeprefix(headings.MARK).decode("utf-8", "replace"))
 
     def pieces(self, source: Source) -> Iterator[Block | LongLine]:
         """The blocks that hold reads."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +25,9 @@ import numpy.typing as npt
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.delimited import parse_text, without_header_line
-from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, limits_of, line_blocks, open_feed
+from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, fetch_lines, limits_of, line_blocks, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
+from meter_pipeline.feeds.headings import line_starts, rejects_as_in_file
 from meter_pipeline.feeds.rejects import FeedRefused
 from meter_pipeline.feeds.row_plan import plan_of
 from meter_pipeline.schemas.reads import ParsedFeed
@@ -49,6 +51,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
         raise HeadEndError(f"{head_end.name}: columns: {names[kinds.index('')]!r} does not say of which record it is")
     records = _Records(kinds, places, record_of(plan.numbers[0].source.name)) if all(kinds) else None
     skip = int(head_end.options.get("skip_lines", 0))
+    starts: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "fields"
         with open_feed(path, limits, head_end.encoding) as opened, made.open("wb") as file:
@@ -56,6 +59,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
             for piece in line_blocks(opened.source, limits):
                 if not isinstance(piece, Block):
                     raise FeedRefused("line_too_long", f"line {piece.line} has {piece.length} bytes", piece.head)
+                starts += line_starts(piece)
                 left = max(skip - piece.first_line + 1, 0)
                 file.write(records.fields(piece.data, left) if records else _fields(piece.data, places, left))
         declared = replace(
@@ -70,6 +74,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     parsed.sha256 = opened.sha256
     parsed.file_format = "fixed"
     without_header_line(parsed)
+    rejects_as_in_file(parsed, starts, partial(fetch_lines, path, head_end.encoding, limits))
     return parsed
 
 

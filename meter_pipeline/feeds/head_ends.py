@@ -23,6 +23,8 @@ QUALITY_WORD: Final = re.compile(r"([ASFEN])([0-9]{2})?(?::([0-9]{1,2}))?", re.A
 FORMATS: Final = ("delimited", "fixed", "jsonl", "json", "nem12", "espi", "cmep", "wide_csv", "http")
 #: which way a channel's energy flows: net is import less export in each interval
 FLOWS: Final = ("import", "export", "net", "other")
+#: how numbers of periods become times (Periods)
+ORDERS: Final = ("elapsed", "clock", "from_stamp")
 #: what is done with digits beyond a millionth of the base unit
 ROUNDINGS: Final = ("half_even", "half_up")
 #: what a clock-change flag says of a local time that comes twice: its first pass (summer time) or its second
@@ -51,7 +53,8 @@ class HeadEndError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Periods:
     """Numbers of periods or hours in place of a time of day. ``first``: the number of the day's first one. ``order``:
-    elapsed counts through the civil day (1 to 23 in spring, 1 to 25 in autumn); clock is the local time of day."""
+    elapsed counts through the civil day (1 to 23 in spring, 1 to 25 in autumn); clock is the local time of day;
+    from_stamp counts intervals from the stamp itself, at whatever time it stands."""
 
     first: int = 1
     order: str = "elapsed"
@@ -61,24 +64,30 @@ class Periods:
 class DayColumns:
     """A day in a row. ``first``: the column of its first interval; ``count`` and ``step``: how many there are, and how
     many columns lie from one to the next; ``quality``: how many columns behind a value its quality stands (0: none);
-    ``order``: as in Periods, clock where the columns make exactly 24 hours, else elapsed."""
+    ``order``: as in Periods, clock where the columns make exactly 24 hours, else elapsed; ``second``: the number of the
+    column at which the second passes of the repeated hour stand (HE02X between HE02 and HE03), 0 where they are
+    last."""
 
     first: str
     count: int
     step: int = 1
     quality: int = 0
     order: str = ""
+    second: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ValueColumn:
-    """One of several values in a row: its column, and what holds of it in place of the head-end's own."""
+    """One of several values in a row: its column, and what holds of it in place of the head-end's own. ``meter_id``:
+    the meter whose column it is; ``*`` for both means every column that nothing else names, each called by its
+    meter."""
 
     column: str
     channel: str
     unit: str | None = None
     flow: str | None = None
     quality: str | None = None
+    meter_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +122,16 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A field that stands beside the rows: a regular expression with one group, searched in the file's name, or in
+    lines above the rows that it holds for (delimited text and spreadsheets), each of which ends what the one before it
+    said."""
+
+    name: str | None = None
+    heading: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HeadEnd:
     """One declared head-end; docs/feeds.md has an example of each field.
 
@@ -126,7 +145,7 @@ class HeadEnd:
     ``flows`` says per channel (``*`` for every other one) whether it is import, export, net or other; ``dials`` how
     many digits a register shows before the point, ``moduli`` where it starts again at 0 if not after its last digit.
     ``skip`` and ``keep`` name, by column, texts of rows that hold no read, or that alone are this head-end's (``*`` at
-    the end stands for anything; the column ``*`` is the line's beginning).
+    the end stands for anything; the column ``*`` is the line's beginning). ``elsewhere`` finds fields that no row has.
     """
 
     name: str
@@ -161,6 +180,7 @@ class HeadEnd:
     nulls: tuple[str, ...] = ()
     skip: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     keep: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    elsewhere: Mapping[str, Elsewhere] = field(default_factory=dict)
     ids: IdRules = field(default_factory=IdRules)
     periods: Periods = field(default_factory=Periods)
     day_columns: DayColumns | None = None
@@ -199,7 +219,7 @@ _TABLES: Final[dict[str, type[Any]]] = {
 }  # fmt: skip
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
     **dict.fromkeys(_TEXTS, (str,)),
-    **dict.fromkeys((*_MAPS, *_TABLES, "options"), (dict,)),
+    **dict.fromkeys((*_MAPS, *_TABLES, "elsewhere", "options"), (dict,)),
     "interval_minutes": (int,),
     "header": (bool,),
     "trim": (bool,),
@@ -257,6 +277,10 @@ def _declared(raw: dict[str, Any]) -> HeadEnd:
     for name, kind in _TABLES.items():
         if name in raw:
             made[name] = _table(name, kind, raw[name])
+    if "elsewhere" in raw:
+        made["elsewhere"] = {
+            key: _table(f"elsewhere: {key}", Elsewhere, each) for key, each in raw["elsewhere"].items()
+        }
     if "nulls" in raw:
         made["nulls"] = tuple(str(word) for word in raw["nulls"])
     if "values" in raw:
@@ -303,6 +327,7 @@ def check(head_end: HeadEnd) -> None:
     _check_keys("constants", head_end.constants, _CONSTANTS)
     _check_keys("options", head_end.options, _OPTIONS)
     _check_words(head_end)
+    _check_searches(head_end)
     _check_marks(head_end)
     for spelling in [head_end.unit, *head_end.unit_map.values(), *[each.unit for each in head_end.values]]:
         if spelling is not None:
@@ -376,8 +401,22 @@ def _check_words(head_end: HeadEnd) -> None:
     for word, which in head_end.dst_map.items():
         if which not in PASSES:
             raise HeadEndError(f"dst_map: {word}: {which!r} is neither first (summer time) nor second")
+
+
+def _check_searches(head_end: HeadEnd) -> None:
+    """Regular expressions, and what may be searched where."""
     searched = [("control", which, getattr(head_end.control, which)) for which in ("rows", "sum")]
     searched += [("version", which, getattr(head_end.version, which)) for which in ("name", "header")]
+    for ours, place in head_end.elsewhere.items():
+        if ours not in FIELDS[:9]:
+            raise HeadEndError(f"elsewhere: {unknown_key(ours, FIELDS[:9])}")
+        if (place.name is None) == (place.heading is None):
+            raise HeadEndError(f"elsewhere: {ours}: give either name or heading")
+        if ours in head_end.columns or ours in head_end.constants:
+            raise HeadEndError(f"elsewhere: {ours}: it is declared in columns or constants too")
+        if place.heading is not None and head_end.format != "delimited":
+            raise HeadEndError(f"elsewhere: {ours}: heading is for format delimited")
+        searched.append(("elsewhere", ours, place.name if place.heading is None else place.heading))
     for table, which, pattern in searched:
         try:
             groups = re.compile(pattern).groups if pattern is not None else 1
@@ -408,16 +447,22 @@ def _check_shape(head_end: HeadEnd) -> None:
     if head_end.day_columns and "value" in head_end.columns:
         raise HeadEndError("day_columns: leave columns.value out")
     orders = head_end.periods.order, head_end.day_columns.order if head_end.day_columns else ""
-    if orders[0] not in ("elapsed", "clock") or orders[1] not in ("", "elapsed", "clock"):
-        raise HeadEndError("order must be elapsed or clock")
+    if orders[0] not in ORDERS or orders[1] not in ("", *ORDERS):
+        raise HeadEndError(f"order must be {', '.join(ORDERS[:-1])} or {ORDERS[-1]}")
+    if any(each.column == "*" for each in head_end.values) and (
+        len(head_end.values) > 1 or not head_end.header or head_end.values[0].meter_id != "*"
+    ):
+        raise HeadEndError('values: column "*" stands alone, below a header, with meter_id = "*"')
     if head_end.day_columns:
         day = head_end.day_columns
         if not 1 <= day.count <= 1500 or not 1 <= day.step <= 10 or not 0 <= day.quality < 10:
             raise HeadEndError("day_columns: count must be 1 to 1500, step 1 to 10, quality 0 to 9")
+        if day.second and (day.order != "clock" or not 1 < day.second <= day.count):
+            raise HeadEndError('day_columns: second: a number of a column of the day, with order = "clock"')
     counted = "period" in head_end.columns or head_end.day_columns is not None
     if counted and head_end.interval_minutes is None:
         raise HeadEndError("interval_minutes: declare it where periods are counted")
-    if counted and head_end.zone is None:
+    if counted and head_end.zone is None and "from_stamp" not in orders:
         raise HeadEndError("zone: declare it where periods are counted")
     if "dst" in head_end.columns and not head_end.dst_map:
         raise HeadEndError("dst_map: declare which words of the column mean first (summer time) and second")

@@ -2,7 +2,8 @@
 
 A column is named by its path from the document's root, keys joined by points; a list on the way is gone through, so
 ``meters.readings.value`` is every value of every reading of every meter, and ``meters.id`` stands beside each of them.
-Lists of plain values side by side (``{"time": [...], "value": [...]}``) are read in step. Two lists of objects side by
+Lists of plain values side by side (``{"time": [...], "value": [...]}``) are read in step; ``values.#`` is the number of
+each value in its list, and ``rows.0`` the first element of each list in a list of lists. Two lists of objects side by
 side, both mapped, are refused: it is unknown which element goes with which.
 
 The records are written as delimited text, tabs between the values, and read by delimited.py. Line numbers are those of
@@ -23,7 +24,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.delimited import parse_text, without_header_line
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits, open_feed, whole_document
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
-from meter_pipeline.feeds.json_records import Wanted, expand
+from meter_pipeline.feeds.json_records import Wanted, by_position, expand, steps_of
 from meter_pipeline.feeds.json_scan import scanned_records
 from meter_pipeline.feeds.jsonl import Duplicate, Number, pairs
 from meter_pipeline.feeds.rejects import FeedRefused, shown
@@ -40,15 +41,16 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     """Parse JSON documents into interval or register reads. Raises HeadEndError, FeedRefused (bad_document: not JSON,
     or two lists side by side)."""
     if head_end.day_columns is not None:
-        raise HeadEndError(f"{head_end.name}: day_columns: a day in a row is for delimited text")
+        said = 'a day in a row is for delimited text; here columns.period = "path.#" numbers the values of a list'
+        raise HeadEndError(f"{head_end.name}: day_columns: {said}")
     plan = plan_of(head_end)
     names = list(dict.fromkeys([source.name for source in (*plan.sources, *[each.source for each in plan.numbers])]))
     with open_feed(path, limits, head_end.encoding) as opened:
         content = whole_document(opened.source, limits).removeprefix(b"\xef\xbb\xbf")
     if not content.strip():
         raise FeedRefused("empty_file", f"{opened.size} bytes")
-    wanted: Wanted = [(at, tuple(name.split("."))) for at, name in enumerate(names)]
-    made = scanned_records(content, wanted) if head_end.decimal == "." else None
+    wanted: Wanted = [(at, steps_of(name)) for at, name in enumerate(names)]
+    made = scanned_records(content, wanted) if head_end.decimal == "." and not by_position(wanted) else None
     if made is None:
         made = slow_records(content, wanted, head_end.decimal)
     declared = replace(head_end, delimiter="\t", quote="", header=True, encoding="utf-8")

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from meter_pipeline.feeds.rejects import FeedRefused
 
 #: (number of the column, keys that are still to be followed)
 Wanted = list[tuple[int, tuple[str, ...]]]
+
+#: the step below a list of plain values that stands for the number of each, from 1
+NUMBER: Final = "#"
+_POINT: Final = re.compile(r"(?<!\\)\.")
+
+
+def steps_of(path: str) -> tuple[str, ...]:
+    """The keys of a path; a point that belongs to a key has a backslash before it."""
+    return tuple(step.replace("\\.", ".") for step in _POINT.split(path))
+
+
+def path_of(steps: tuple[str, ...]) -> str:
+    """The path of keys, as ``steps_of`` reads it."""
+    return ".".join(step.replace(".", "\\.") for step in steps)
+
+
+def by_position(wanted: Wanted) -> bool:
+    """Whether some path takes elements of lists by their place, or their numbers."""
+    return any(step == NUMBER or step.isdigit() for _, steps in wanted for step in steps)
 
 
 @dataclass(slots=True)
@@ -41,13 +61,11 @@ def expand(node: Any, wanted: Wanted) -> Records:
     for step, group in groups.items():
         value = node.get(step)
         for at, rest in group:
-            if rest:
-                continue
-            if isinstance(value, list):
-                columns[at] = value
-            else:
+            if isinstance(value, list) and rest in ((), (NUMBER,)):
+                columns[at] = value if not rest else list(map(str, range(1, len(value) + 1)))
+            elif not rest:
                 fixed[at] = value
-        deeper = [(at, rest) for at, rest in group if rest]
+        deeper = [(at, rest) for at, rest in group if rest and rest != (NUMBER,)]
         if deeper and isinstance(value, dict | list):
             below = expand(value, deeper)
             if isinstance(value, list) or below.count != 1:
@@ -68,7 +86,11 @@ def expand(node: Any, wanted: Wanted) -> Records:
 
 
 def _listed(nodes: list[Any], wanted: Wanted) -> Records:
-    """The records of a list's elements: at once where each element is one record of plain values."""
+    """The records of a list's elements: at once where each element is one record of plain values. A list of plain
+    values whose places are wanted is one record."""
+    if nodes and not any(isinstance(node, dict | list) for node in nodes) and by_position(wanted):
+        places = [(at, int(steps[0])) for at, steps in wanted if len(steps) == 1 and steps[0].isdigit()]
+        return Records(1, {at: [nodes[place]] for at, place in places if place < len(nodes)})
     plain = all(len(steps) == 1 for _, steps in wanted) and all(type(node) is dict for node in nodes)
     if plain:
         columns = {at: [node.get(steps[0]) for node in nodes] for at, steps in wanted}

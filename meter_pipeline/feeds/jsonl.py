@@ -1,5 +1,5 @@
 """JSON Lines: one object a line, keys mapped by the head-end's ``columns``; a key of a nested object is named with
-points (``Message.Consumption``).
+points (``Message.Consumption``), a point that belongs to a key with a backslash before it (``regs.1\\.8\\.0``).
 
 A number may be a JSON number or a string holding one. An absent or null key is an empty field. Escapes and exponents
 are read by the careful path; a mapped field that is an object, a list or a boolean is refused, and so is a key that
@@ -24,6 +24,7 @@ from meter_pipeline.feeds.control_totals import check_totals
 from meter_pipeline.feeds.delimited import careful_row, marks_of
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Block, Limits, fetch_lines, limits_of, line_blocks, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
+from meter_pipeline.feeds.json_records import steps_of
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, shown
 from meter_pipeline.feeds.row_plan import RowPlan, plan_of
 from meter_pipeline.feeds.rows import RowReader
@@ -56,7 +57,7 @@ class Keys:
         wanted = [(source.name, k) for k, source in enumerate(plan.sources)]
         wanted += [(number.source.name, kernels.VALUE - v) for v, number in enumerate(plan.numbers)]
         for path, action in wanted:
-            steps = tuple(path.split("."))
+            steps = steps_of(path)
             for depth in range(1, len(steps) + 1):
                 whole = depth == len(steps)
                 at = found.setdefault(steps[:depth], len(actions))
@@ -76,7 +77,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     """Parse a JSON Lines file into interval or register reads (``head_end.kind``). Raises HeadEndError, FeedRefused."""
     limits = limits_of(head_end.options, limits)
     if head_end.day_columns is not None:
-        raise HeadEndError(f"{head_end.name}: day_columns: a day in a row is for delimited text")
+        raise HeadEndError(f"{head_end.name}: day_columns: a day in a row is for delimited text; use format json")
     plan = plan_of(head_end)
     keys = Keys.of(plan, head_end.name)
     try:
@@ -102,6 +103,9 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     )
     parsed.sha256 = opened.sha256
     if not parsed.received and not parsed.skipped:
+        if reader.rows:
+            named = ", ".join(number.source.name for number in plan.numbers)
+            raise FeedRefused("missing_value", f"no line has a value under {shown(named)}")
         raise FeedRefused("empty_file", f"{opened.size} bytes, no line of text")
     return parsed
 
@@ -166,7 +170,7 @@ def _careful(
 def _text(row: dict[str, Any], path: str, reasons: list[Reason]) -> str:
     """The text under a path; empty where there is none. What is neither text nor number adds a reason."""
     value: Any = row
-    for step in path.split("."):
+    for step in steps_of(path):
         if value is None:
             return ""
         if not isinstance(value, dict):

@@ -19,7 +19,7 @@ _FRAMES: Final = ("intervals", "registers", "periods", "rejects")
 _CHUNK: Final = 1 << 20
 
 
-def parse_members(path: Path, pattern: str, limits: Limits, parse_one: Callable[[Path], ParsedFeed]) -> ParsedFeed:
+def parse_members(path: Path, pattern: str, limits: Limits, parse_one: Callable[[Path, str], ParsedFeed]) -> ParsedFeed:
     """The reads of every member whose name matches (``*.csv``), in the order of their names. Raises FeedRefused where
     none matches, or where one is refused: half an archive is never loaded."""
     names = sorted(name for name in names_in_zip(path) if fnmatchcase(name, pattern))
@@ -35,9 +35,16 @@ def parse_members(path: Path, pattern: str, limits: Limits, parse_one: Callable[
                     file.write(piece)
             sha256 = opened.sha256
             try:
-                found.append(parse_one(single))
+                found.append(parse_one(single, Path(name).name))
             except FeedRefused as refused:
                 raise FeedRefused(refused.code, f"{shown(name)}: {refused.detail}", refused.raw) from refused
+    whole = merged(found)
+    whole.sha256 = sha256
+    return whole
+
+
+def merged(found: list[ParsedFeed]) -> ParsedFeed:
+    """What several parts of one file hold, as one."""
     whole = found[0]
     for other in found[1:]:
         for frame in _FRAMES:
@@ -47,5 +54,4 @@ def parse_members(path: Path, pattern: str, limits: Limits, parse_one: Callable[
         whole.skipped += other.skipped
         for key, rounded in other.roundings.items():
             whole.roundings[key] = whole.roundings.get(key, rounded - rounded) + rounded
-    whole.sha256 = sha256
     return whole

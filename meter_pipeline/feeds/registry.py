@@ -13,6 +13,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds import undeclared
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits, names_in_zip, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
+from meter_pipeline.feeds.headings import from_name
 from meter_pipeline.feeds.members import parse_members
 from meter_pipeline.feeds.rejects import FeedRefused, FileGrowing, Reason, Rejects
 from meter_pipeline.feeds.undeclared import Guess
@@ -80,9 +81,11 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
         reader = parser(format_name(head_end.format))
         member = head_end.options.get("member")
         if member is not None and names_in_zip(path):
-            parsed = parse_members(path, str(member), limits, lambda one: reader(one, head_end, calendar, limits))
+            parsed = parse_members(
+                path, str(member), limits, lambda one, name: reader(one, from_name(head_end, name), calendar, limits)
+            )
         else:
-            parsed = reader(path, head_end, calendar, limits)
+            parsed = reader(path, from_name(head_end, path.name), calendar, limits)
     except FileGrowing:
         raise
     except FeedRefused as refused:

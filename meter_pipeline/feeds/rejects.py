@@ -53,6 +53,7 @@ REASONS: Final[dict[str, str]] = {
     "implausible_time": "before the head-end's declared earliest day: a clock that was reset",
     "control_total": "the file's own control total is not what its rows hold",
     "superseded_share": "too many reads name the interval of another read of the same file with another value",
+    "no_heading": "the file's name or its headings lack a field that the head-end looks for there",
     "no_version": "the file's name or header lacks the version that the head-end declares",
     "spreadsheet": "the file is a spreadsheet and cannot be read as one",
     "bad_unit": "a unit nobody declared",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from meter_pipeline.feeds.coded_columns import OVER, TIMES
-from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError, ValueColumn
+from meter_pipeline.feeds.head_ends import DayColumns, HeadEnd, HeadEndError, ValueColumn
 from meter_pipeline.feeds.stamp_rules import JOIN, StampParts
 
 #: fields of a read that are texts of a dictionary
@@ -197,7 +197,7 @@ def _numbers(columns: _Columns, head_end: HeadEnd, fields: dict[str, tuple[Part,
             own: dict[str, tuple[Part, ...]] = {}
             time = list(fields["time"]) if "time" in fields else []
             at = 2 * len(_own(head_end)) - 1  # behind the stamp's own columns stands the period
-            own["time"] = (*time[:at], JOIN, str(k + 1).encode(), *time[at:])
+            own["time"] = (*time[:at], JOIN, str(_period_of(k, day, head_end)).encode(), *time[at:])
             if day.quality:
                 own["quality"] = (columns.number(day.first, k * day.step + day.quality),)
             yield Number(Source(day.first, k * day.step), own)
@@ -211,6 +211,18 @@ def _numbers(columns: _Columns, head_end: HeadEnd, fields: dict[str, tuple[Part,
         yield Number(Source(value))
 
 
+def _period_of(place: int, day: DayColumns, head_end: HeadEnd) -> int:
+    """The number (from 1) of the interval in a day's column at a place (from 0). Second passes of the repeated hour are
+    counted behind the 24th hour, wherever their columns stand."""
+    if not day.second:
+        return place + 1
+    whole = 1440 // (head_end.interval_minutes or 60)
+    extra = day.count - whole
+    if place < day.second - 1:
+        return place + 1
+    return whole + place - day.second + 2 if place < day.second - 1 + extra else place + 1 - extra
+
+
 def _own(head_end: HeadEnd) -> tuple[str, ...]:
     time = head_end.columns.get("time", "")
     return (time,) if isinstance(time, str) else time
@@ -218,6 +230,8 @@ def _own(head_end: HeadEnd) -> tuple[str, ...]:
 
 def _number(columns: _Columns, head_end: HeadEnd, value: ValueColumn, fields: dict[str, tuple[Part, ...]]) -> Number:
     own: dict[str, tuple[Part, ...]] = {"channel": (value.channel.encode("utf-8"),)}
+    if value.meter_id is not None:
+        own["meter_id"] = (value.meter_id.encode("utf-8"),)
     if any(each.unit is not None for each in head_end.values):
         own["unit"] = _unit(columns, head_end, value.unit)
     if value.quality is not None:

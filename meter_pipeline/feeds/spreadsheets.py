@@ -2,8 +2,8 @@
 
 A sheet's cells are written as comma-separated text and read like any other: dates as ISO 8601 in local time, numbers by
 their shortest decimal, which is what the sheet shows of them. Line numbers are the sheet's row numbers. The sheet is
-the first, or ``options.sheet`` by its name. Cells are floating-point numbers inside: 0.1 + 0.2 stands in them as
-0.30000000000000004, so sheets with formulas want a declared ``rounding``.
+the first, or ``options.sheet`` by its name (``*`` in it stands for anything). Cells are floating-point numbers inside:
+0.1 + 0.2 stands in them as 0.30000000000000004, so sheets with formulas want a declared ``rounding``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import tempfile
 import zipfile
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, ZIP_MAGIC, Limits, names_in_zip, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.feeds.members import merged
 from meter_pipeline.feeds.rejects import FeedRefused, shown
 from meter_pipeline.schemas.reads import ParsedFeed
 
@@ -62,14 +64,27 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     with open_feed(path, limits, as_is=True) as opened:
         content = b"".join(iter(lambda: opened.source.read(1 << 20), b""))
     _check_size(content, limits)
-    text = _written(_cells(content, str(head_end.options.get("sheet", ""))))
     declared = replace(head_end, delimiter=",", quote='"', encoding="utf-8", **_plain_numbers(head_end))
-    with tempfile.TemporaryDirectory() as folder:
-        sheet = Path(folder) / "sheet.csv"
-        sheet.write_text(text, "utf-8")
-        parsed = delimited.parse_text(sheet, declared, limits, or_iso=True)
+    found: list[ParsedFeed] = []
+    for name in _sheets(content, str(head_end.options.get("sheet", ""))):
+        text = _written(_cells(content, name))
+        with tempfile.TemporaryDirectory() as folder:
+            sheet = Path(folder) / "sheet.csv"
+            sheet.write_text(text, "utf-8")
+            found.append(delimited.parse_text(sheet, declared, limits, or_iso=True))
+    parsed = merged(found)
     parsed.sha256 = opened.sha256
     return parsed
+
+
+def _sheets(content: bytes, pattern: str) -> list[str]:
+    """The sheets to read: the first, the one of a name, or all whose names match a pattern with a ``*``."""
+    if "*" not in pattern:
+        return [pattern]
+    names = [name for name in _opened(content).sheet_names if fnmatchcase(name, pattern)]
+    if not names:
+        raise FeedRefused("spreadsheet", f"no sheet matches {shown(pattern)}")
+    return names
 
 
 def _plain_numbers(head_end: HeadEnd) -> dict[str, Any]:
@@ -90,11 +105,21 @@ def _check_size(content: bytes, limits: Limits) -> None:
         raise FeedRefused("archive_ratio", f"{size} bytes from {len(content)}")
 
 
-def _cells(content: bytes, name: str) -> list[list[Any]]:
+def _opened(content: bytes) -> Any:
+    """The workbook. Raises FeedRefused (spreadsheet) for a damaged one."""
     from python_calamine import CalamineWorkbook
 
     try:
-        book = CalamineWorkbook.from_filelike(io.BytesIO(content))
+        return CalamineWorkbook.from_filelike(io.BytesIO(content))
+    except BaseException as error:  # the reader's own errors, and its panics on damaged files
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        raise FeedRefused("spreadsheet", f"cannot be read: {shown(str(error))}") from error
+
+
+def _cells(content: bytes, name: str) -> list[list[Any]]:
+    book = _opened(content)
+    try:
         names = book.sheet_names
         if name and name not in names:
             raise FeedRefused("spreadsheet", f"no sheet {shown(name)}; it has {shown(', '.join(names))}")

@@ -21,8 +21,9 @@ from meter_pipeline.feeds.times import I64, Instants, StampParser, State
 #: between the texts that make one field
 JOIN: Final = b"\x1f"
 MINUTE_S: Final = 60
-#: a period's number, with or without a word before it: 7, 07, HE07, Hour 7, P48
-_PERIOD: Final = re.compile(rb"[A-Za-z]{0,8}[ .#-]?([0-9]{1,4})(?:\.0{1,3})?")
+#: a period's number, with or without a word before it: 7, 07, HE07, Hour 7, P48; a mark behind it, as grid operators
+#: write it (02X, 2*), is the second pass of the repeated hour
+_PERIOD: Final = re.compile(rb"[A-Za-z]{0,8}[ .#-]?([0-9]{1,4})(?:\.0{1,3})?([Xx*])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,12 @@ class StampRules(StampParser):
         self._end = head_end.stamp != "start"
         self._ending = head_end.stamp == "ending"
         self._first_period = head_end.periods.first
-        self._elapsed = head_end.periods.order == "elapsed"
+        order = head_end.periods.order
         if head_end.day_columns is not None:
             day, minutes = head_end.day_columns, head_end.interval_minutes or 0
             self._first_period = 1
-            self._elapsed = (day.order or ("clock" if day.count * minutes == 1440 else "elapsed")) == "elapsed"
+            order = day.order or ("clock" if day.count * minutes == 1440 else "elapsed")
+        self._elapsed, self._from_stamp = order == "elapsed", order == "from_stamp"
         self._step_s = (head_end.interval_minutes or 0) * MINUTE_S
         self._passes = {word.encode("utf-8"): which for word, which in head_end.dst_map.items()}
         self._earliest: int | None = None
@@ -87,10 +89,14 @@ class StampRules(StampParser):
         return end.strip() if self._end else start.strip()
 
     def _with_periods(self, dates: Instants, texts: list[bytes]) -> Instants:
-        """The start (or, for end stamps, the end) of the numbered period of each date's civil day. A number beyond the
-        day is NONEXISTENT."""
+        """The start (or, for end stamps, the end) of the numbered period of each date's civil day, or counted from each
+        stamp. A number beyond the day is NONEXISTENT."""
         matches = [_PERIOD.fullmatch(text) for text in texts]
         number = np.array([int(match[1]) if match else -1 for match in matches], np.int64) - self._first_period
+        if self._from_stamp:
+            behind = number * self._step_s * 1_000_000
+            state = np.where(number >= 0, dates.state, np.uint8(State.BAD))
+            return Instants(dates.first + behind, dates.second + behind, state, dates.local)
         midnight = dates.local
         good = (
             (dates.state != State.BAD) & (dates.state != State.MISSING_ZONE) & (midnight % 86_400 == 0) & (number >= 0)
@@ -110,7 +116,13 @@ class StampRules(StampParser):
             first, second, state = self.rules.to_utc(local)
             state = np.where(behind < 86_400, state, np.uint8(State.NONEXISTENT))
             self._second_passes(midnight, behind, first, second, state)
+            marked = np.array([match is not None and match[2] is not None for match in matches], bool)
+            good &= ~marked | (state == State.AMBIGUOUS)
+            first = np.where(marked, second, first)
+            state = np.where(marked, np.uint8(State.OK), state)
             length = np.full(number.size, self._step_s)
+        if self._elapsed:
+            good &= np.array([match is None or match[2] is None for match in matches], bool)
         if self._end and not self._ending:
             first, second = first + length, second + length
         state = np.where(good, state, np.uint8(State.BAD))

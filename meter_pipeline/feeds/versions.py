@@ -24,9 +24,9 @@ def set_version(parsed: ParsedFeed, head_end: HeadEnd, name: str) -> None:
     where the declared place holds none: a file without its version would lose against all others."""
     version = head_end.version
     if version.name is not None:
-        apply_version(parsed, _digits(version.name, (name,), f"its name {shown(name)}"))
+        apply_version(parsed, digits_of(version.name, (name,), f"its name {shown(name)}"))
     elif version.header is not None:
-        apply_version(parsed, _digits(version.header, parsed.noted, "a line without reads"))
+        apply_version(parsed, digits_of(version.header, parsed.noted, "a line without reads"))
 
 
 def apply_version(parsed: ParsedFeed, version: int) -> None:
@@ -36,7 +36,8 @@ def apply_version(parsed: ParsedFeed, version: int) -> None:
         setattr(parsed, frame, getattr(parsed, frame).with_columns(own.alias("source_version")))
 
 
-def _digits(pattern: str, lines: Sequence[str], where: str) -> int:
+def digits_of(pattern: str, lines: Sequence[str], where: str) -> int:
+    """The version that a pattern finds. Raises FeedRefused (no_version)."""
     for line in lines:
         match = re.search(pattern, line)
         if match is not None and match[1] is not None:

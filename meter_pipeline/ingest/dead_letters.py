@@ -22,6 +22,9 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import decisions
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, limits_of, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.feeds.headings import from_name
+from meter_pipeline.feeds.one_line import line_declaration, lines_above
+from meter_pipeline.feeds.rejects import FeedRefused
 from meter_pipeline.ingest import archive
 from meter_pipeline.ingest.known_channels import Declared
 from meter_pipeline.ingest.landing import FileFolders, Parse, land, prepare
@@ -33,8 +36,6 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.schemas.reads import INTERVAL_READS, NO_VALUE, REGISTER_READS, UTC_US, ParsedFeed
 
-#: Formats whose lines mean nothing without the file's first line.
-_HEADED: Final = ("delimited", "wide_csv")
 #: How far into a file the record that introduces a line is looked for (NEM12's 100 and 200 records).
 _CONTEXT_BYTES: Final = 64 << 20
 
@@ -191,7 +192,8 @@ def replay(
         channels = Declared.of(raw.channels(database))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"dead-letter-{letter.key.hex()[:12]}"
-            path.write_bytes(_content(connection, places, letter, head_end, Path(folder)))
+            content, head_end = _content(connection, places, letter, head_end, Path(folder))
+            path.write_bytes(content)
             parsed = parse(path, head_end, calendar)
             found = _faults(parsed, calendar, head_end, channels, clock)
             if found:
@@ -253,22 +255,37 @@ def _faults(
     return found or ([] if parsed.received else [("no_reads", "the content holds no read")])
 
 
-def _content(connection: Connection, places: FileFolders, letter: DeadLetter, head_end: HeadEnd, folder: Path) -> bytes:
-    """The small file to land: the letter's content with what its format needs before it."""
+def _content(
+    connection: Connection, places: FileFolders, letter: DeadLetter, head_end: HeadEnd, folder: Path
+) -> tuple[bytes, HeadEnd]:
+    """The small file to land, the letter's content with what its format needs before it, and the declaration that reads
+    it."""
     content = letter.corrected_raw if letter.corrected_raw is not None else letter.raw
     if letter.raw_format == "canonical":
-        return content
+        return content, head_end
     file = raw.known_file(connection, letter.file_sha256)
     if file is None:
-        return content
+        return content, head_end
     if letter.raw_format == "file":
-        return (
-            letter.corrected_raw
-            if letter.corrected_raw is not None
-            else archive.read_bytes(places.archive, file.archive_path)
-        )
-    before, after = _around(_beginning(places, file, head_end, folder), letter, head_end)
-    return before + content + (b"" if content.endswith(b"\n") else b"\n") + after
+        if letter.corrected_raw is None:
+            content = archive.read_bytes(places.archive, file.archive_path)
+        return content, _named(head_end, file.file_name)
+    whole = _beginning(places, file, head_end, folder)
+    before, after = _around(whole, letter, head_end)
+    try:
+        declared = line_declaration(head_end, file.file_name, whole)
+    except FeedRefused as refused:
+        raise DeadLetterError(f"{file.file_name}: {refused.detail}") from refused
+    return before + content + (b"" if content.endswith(b"\n") else b"\n") + after, declared
+
+
+def _named(head_end: HeadEnd, name: str) -> HeadEnd:
+    """The declaration of a whole file that was called so; as it is where the name does not say what it should, which is
+    why the file was refused."""
+    try:
+        return from_name(head_end, name)
+    except FeedRefused:
+        return head_end
 
 
 def _beginning(places: FileFolders, file: raw.FeedFile, head_end: HeadEnd, folder: Path) -> bytes:
@@ -285,14 +302,12 @@ def _beginning(places: FileFolders, file: raw.FeedFile, head_end: HeadEnd, folde
 def _around(whole: bytes, letter: DeadLetter, head_end: HeadEnd) -> tuple[bytes, bytes]:
     """Lines that the rejected line leans on: what must stand before it, and the end mark without which NEM12 counts a
     file as cut."""
-    if letter.file_format in _HEADED:
-        return (whole.split(b"\n", 1)[0] + b"\n" if head_end.header else b""), b""
     if letter.file_format == "nem12" and letter.line:
         lines = whole.split(b"\n")[: letter.line - 1]
         opening = [line for line in lines[:1] if line.startswith(b"100")]
         owner = next((line for line in reversed(lines) if line.startswith(b"200")), None)
         return b"".join(line + b"\n" for line in (*opening, *([owner] if owner else []))), b"900\n"
-    return b"", b""
+    return lines_above(head_end, letter.file_format, whole, letter.line or 0), b""
 
 
 def _parser(letter: DeadLetter, given: Parse | None) -> Parse:

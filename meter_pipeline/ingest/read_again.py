@@ -11,13 +11,14 @@ from pathlib import Path
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.feeds.one_line import line_declaration
 from meter_pipeline.ingest import archive, file_checks, landing, plain_files, restage
 from meter_pipeline.ingest.dead_letters import parse_canonical
 from meter_pipeline.ingest.known_channels import Declared
 from meter_pipeline.ingest.landing import FileFolders, Parse
 from meter_pipeline.ingest.letters import finish_letters, line_letters
 from meter_pipeline.ingest.restage import Reading, Restaged
-from meter_pipeline.ingest.tables import raw
+from meter_pipeline.ingest.tables import dead_letters, raw
 from meter_pipeline.ingest.tables import restage as tables
 from meter_pipeline.postgres.database import Database
 
@@ -47,6 +48,7 @@ def reading(
     with tempfile.TemporaryDirectory(prefix="meter-pipeline-restage-") as folder:
         copy = Path(folder) / file.file_name.rsplit("/", 1)[-1].replace("\\", "_")
         _restore(places, file, copy)
+        head_end = _of_replay(database, file, head_end, copy)
         with plain_files.opened(copy) as source:
             parsed, refused, letters, _ = landing.read(source, file.content_sha256, head_end, calendar, places, parse)
     file_checks.set_arrival(parsed, head_end, file.landed_at)
@@ -58,6 +60,15 @@ def reading(
     )
     now = replace(file, refused=refused, file_format=parsed.file_format, commodity=head_end.commodity)
     return Reading(now, staged, found)
+
+
+def _of_replay(database: Database, file: raw.FeedFile, head_end: HeadEnd, copy: Path) -> HeadEnd:
+    """The declaration of a replayed dead letter's line, as its replay read it; that of any other file as it is."""
+    if not file.file_name.startswith("dead-letter/") or file.file_format == "canonical":
+        return head_end
+    with database.connect("restage") as connection:
+        name = dead_letters.file_of_replay(connection, file.sha256)
+    return line_declaration(head_end, name, copy.read_bytes()) if name is not None else head_end
 
 
 def _restore(places: FileFolders, file: raw.FeedFile, copy: Path) -> None:

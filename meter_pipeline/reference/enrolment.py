@@ -15,6 +15,7 @@ A clock that was reset stamps some reads years away. Days before a gap of ``STRA
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -24,7 +25,7 @@ from typing import Any, Final
 import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.ids import MAX_ID_LENGTH
+from meter_pipeline.ids import MAX_ID_LENGTH, canonical_id
 from meter_pipeline.reference.folder import Rows
 from meter_pipeline.schemas.reads import ParsedFeed
 from meter_pipeline.schemas.reference import TABLES
@@ -118,8 +119,15 @@ def admit(
     are; empty when nothing is new.
 
     A meter with several billed channels of one flow and interval length (E1 and E2) bills their sum. Raises
-    EnrolmentRefused where one channel holds intervals and dials, or two units.
+    EnrolmentRefused where one channel holds intervals and dials, or two units, and for a head-end whose name is no
+    identifier (``ami_north``, from the name of its file).
     """
+    if canonical_id(how.head_end) is None:
+        wanted = re.sub(r"[^A-Z0-9-]", "-", how.head_end.upper())[:MAX_ID_LENGTH]
+        raise EnrolmentRefused(
+            f'the head-end\'s name {how.head_end} is no identifier (letters, digits and dashes): give name = "{wanted}" '
+            "in its declaration, and call its inbox folder so"
+        )
     stretches = _channels(parsed, calendar)
     if not stretches.height:
         return EnrolledRows()

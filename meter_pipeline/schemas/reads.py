@@ -136,10 +136,11 @@ class ParsedFeed:
 
     def flow(self, meter: str, channel: str) -> str | None:
         """import, export, net or other, where the declaration or the file says it: in NEM12 and NEM13 files B channels
-        flow to the grid (AEMO's list of suffixes); a B in another format's channel says nothing."""
+        flow to the grid and N channels are net (AEMO's list of suffixes); a B in another format's channel says
+        nothing."""
         said = self.flows.get((meter, channel)) or self.channel_flows.get(channel) or self.channel_flows.get("*")
-        if said is None and self.file_format in ("nem12", "nem13") and channel[:1] == "B":
-            return "export"
+        if said is None and self.file_format in ("nem12", "nem13"):
+            return {"B": "export", "N": "net"}.get(channel[:1])
         return said
 
     @property

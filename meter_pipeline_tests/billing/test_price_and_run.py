@@ -303,7 +303,7 @@ def test_a_winter_average_is_a_volume_whatever_the_use() -> None:
         "unit": "kgal",
     }
     charges = [
-        {"kind": "usage", "code": "WW", "name": "Sewer", "rate": "2.47", "basis": "winter_average_volume"},
+        {"kind": "usage", "code": "WW", "name": "Sewer", "rate": "2.47", "basis": "winter_average"},
         {"kind": "fixed", "code": "B", "name": "B", "amount": "28.00"},
     ]
     rows = [

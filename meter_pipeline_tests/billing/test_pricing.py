@@ -173,7 +173,7 @@ def test_water_differs_by_meter_size_and_sewer_by_the_winter_average() -> None:
                     "values": {"5/8": {"tiers": [{"upto": 5, "rate": 2}, {"rate": 4}]}, "*": {"rate": 3}},
                 },
             },
-            {"kind": "usage", "code": "SEWER", "name": "Sewer", "rate": 5, "basis": "winter_average"},
+            {"kind": "usage", "code": "SEWER", "name": "Sewer", "rate": 5, "basis": "winter_average_cap"},
             {
                 "kind": "usage",
                 "code": "DROUGHT",

@@ -80,7 +80,7 @@ MEASURED: dict[str, Any] = {k: v for k, v in FULL.items() if k not in ("metering
         {"kind": "usage", "code": "L", "name": "L", "demand": "D",
          "tiers": [{"upto": 30, "of": "load_factor", "rate": 1, "within": {"upto": 50, "of": "load_factor"}}, {"rate": 2}]},
         {"kind": "usage", "code": "Q", "name": "Q", "basis": "reactive", "rate": "0.02", "above_percent": 40},
-        {"kind": "usage", "code": "WA", "name": "WA", "basis": "winter_average", "rate": 1, "month_days": "30.42"},
+        {"kind": "usage", "code": "WA", "name": "WA", "basis": "winter_average_cap", "rate": 1, "month_days": "30.42"},
         {"kind": "demand", "code": "D", "name": "D", "rate": 1},
         {"kind": "demand", "code": "V", "name": "V", "rate": 1, "measure": "kva", "period": "all"},
         {"kind": "demand", "code": "R", "name": "R", "rate": 1, "measure": "kvar", "above": {"percent": 50}},

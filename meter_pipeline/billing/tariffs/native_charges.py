@@ -34,7 +34,11 @@ _CODE: Final = re.compile(r"[A-Z0-9][A-Z0-9-]{0,31}", re.ASCII)
 #: Counts of a service by which amounts or tier limits are multiplied.
 COUNTS: Final = ("dwelling_units", "stormwater_units", "lamps")
 ALLOCATIONS: Final = ("pro_rata", "by_period", "reached")
-BASES: Final = ("usage", "export", "surplus", "winter_average", "winter_average_volume", "reactive")
+BASES: Final = (
+    "usage", "export", "surplus", "winter_average", "winter_average_cap", "winter_average_volume", "reactive",
+)  # fmt: skip
+#: a second name of a basis, from documents that were written with it
+_SAME_BASIS: Final = {"winter_average_volume": "winter_average"}
 #: kWh that one kW makes in a day, by percent of load factor
 _LOAD_FACTOR: Final = Decimal("0.24")
 
@@ -226,8 +230,8 @@ def _plain_usage(field: Field, periods: tuple[str, ...], component: str) -> Usag
                 raise field[key].refuse("stands under by.values where prices differ by an attribute")
         for member in members:
             member.only("rate", "tiers", "rates", "periods")
-    if "month_days" in field and field.get("basis").value not in ("winter_average", "winter_average_volume"):
-        raise field["month_days"].refuse("is for basis winter_average and winter_average_volume")
+    if "month_days" in field and not str(field.get("basis").value).startswith("winter_average"):
+        raise field["month_days"].refuse("is for basis winter_average and winter_average_cap")
     return UsageCharge(
         _code(field),
         field["name"].text(),
@@ -235,12 +239,18 @@ def _plain_usage(field: Field, periods: tuple[str, ...], component: str) -> Usag
         tuple(_ladders(m, periods) for m in members),
         variants,
         field.get("allocation", "pro_rata").choice(*ALLOCATIONS),
-        field.get("basis", "usage").choice(*BASES),
+        _basis(field),
         field.get("factor", Decimal(1)).decimal(Decimal(0)),
         rounding=_own_rounding(field),
         month_days=field["month_days"].decimal(Decimal(1)) if "month_days" in field else None,
         times=field["times"].choice(*COUNTS) if "times" in field else None,
     )
+
+
+def _basis(field: Field) -> str:
+    """What a charge counts."""
+    basis = field.get("basis", "usage").choice(*BASES)
+    return _SAME_BASIS.get(basis, basis)
 
 
 def _dated(field: Field, periods: tuple[str, ...], component: str) -> UsageCharge:
@@ -255,7 +265,7 @@ def _dated(field: Field, periods: tuple[str, ...], component: str) -> UsageCharg
         component,
         tuple(((Tier(None, rate),),) * len(periods) for rate in rates),
         variants,
-        basis=field.get("basis", "usage").choice(*BASES),
+        basis=_basis(field),
         factor=field.get("factor", Decimal(1)).decimal(Decimal(0)),
         rounding=_own_rounding(field),
     )

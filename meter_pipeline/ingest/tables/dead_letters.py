@@ -142,6 +142,15 @@ def find(
     return [_letter(row) for row in rows]
 
 
+def file_of_replay(connection: Connection, sha256: bytes) -> str | None:
+    """The name of the file whose rejected line was replayed as the file of this hash; None for a letter that was a
+    whole file or a payload."""
+    found = connection.execute(
+        "SELECT file_name FROM raw.dead_letter WHERE replay_sha256 = %s AND raw_format = 'source'", (sha256,)
+    ).fetchone()
+    return str(found[0]) if found is not None else None
+
+
 def by_prefix(connection: Connection, prefix: str, *, lock: bool = False) -> list[DeadLetter]:
     """Dead letters whose key begins with these hexadecimal digits (two at most are looked for)."""
     rows = connection.execute(
