@@ -391,6 +391,7 @@ REPLACED: dict[str, dict[str, tuple[str, ...]]] = {
 DETAILS = {"statements": ("billing.statement_line", "billing.statement")}
 # tables whose rows hang on another's and are hashed together in an entry's body ("content"): source -> tables
 BESIDE = {
+    "validated": ("vee.daily_usage", "vee.register_day"),
     "statements": ("billing.statement_segment",),
     "adjustments": ("billing.adjustment", "billing.adjustment_segment"),
 }
@@ -1504,23 +1505,28 @@ class Audit:
             table: list(self.of(source, table, day))
             for table in {part["table"] for _, (_, parts) in said for part in parts}
         }
-        for index, (entry_id, parts) in said:
-            for part in parts:
-                column, value = part.get("of") or (None, None)
-                rows = [
-                    row
-                    for row in held[part["table"]]
-                    if (row[column] == value if column else owner.get(row["statement_id"]) == entry_id)
-                ]
-                rows.sort(key=lambda row: [row[name] for name in part["key"]])
-                whole = "\x1e".join("\x1f".join(printed(row[name]) for name in part["columns"]) for row in rows)
-                self.count(f"contents of {part['table']}", len(rows))
-                if len(rows) != part["rows"] or sha256(whole.encode()).hex() != part["sha256"]:
-                    self.find(
-                        "content",
-                        f"{part['table']} of entry {entry_id}: its rows are not those that were written",
-                        index,
-                    )
+        # Of rows that several entries name by the same value, the last entry says what they are.
+        last = {
+            (part["table"], *(part.get("of") or (entry_id,))): (index, entry_id, part)
+            for index, (entry_id, parts) in said
+            for part in parts
+        }
+        for index, entry_id, part in last.values():
+            column, value = part.get("of") or (None, None)
+            rows = [
+                row
+                for row in held[part["table"]]
+                if (row[column] == value if column else owner.get(row["statement_id"]) == entry_id)
+            ]
+            rows.sort(key=lambda row: [row[name] for name in part["key"]])
+            whole = "\x1e".join("\x1f".join(printed(row[name]) for name in part["columns"]) for row in rows)
+            self.count(f"contents of {part['table']}", len(rows))
+            if len(rows) != part["rows"] or sha256(whole.encode()).hex() != part["sha256"]:
+                self.find(
+                    "content",
+                    f"{part['table']} of entry {entry_id}: its rows are not those that were written",
+                    index,
+                )
 
     def details(self, source: str, day: str) -> dict[str, list[Row]]:
         """Statement -> its lines."""

@@ -3,7 +3,7 @@
 ``mp-content/1``: rows in the order of their key, columns joined by 0x1F, rows by 0x1E; each value as PostgreSQL prints
 it, empty where null. The entry's body says in ``content`` which table, which columns, which key, how many rows and the
 SHA-256; the rows are those of the statements that name the entry, or those with the value that ``of`` names:
-[column, value].
+[column, value]. Of a table that is brought to what it is now, such as a day's usage, each entry says the whole day.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ import polars as pl
 from meter_pipeline.ledger.outcome import VerifyOutcome
 from meter_pipeline.ledger.tables import entries as store
 from meter_pipeline.ledger.tables import rows as ledger_rows
+from meter_pipeline.postgres.database import Database
 
 
-def content_of(table: str, frame: pl.DataFrame, key: Sequence[str]) -> dict[str, Any]:
-    """What an entry says of rows: ``frame`` is what is written of them, decimals and arrays as PostgreSQL's text."""
+def content_of(
+    table: str, frame: pl.DataFrame, key: Sequence[str], of: tuple[str, str] | None = None
+) -> dict[str, Any]:
+    """What an entry says of rows: ``frame`` is what is written of them, decimals and arrays as PostgreSQL's text;
+    ``of``: the column and value by which they are named, where they hang on no statement."""
     parts = [pl.col(name).cast(pl.String).fill_null("") for name in frame.columns]
     texts = frame.sort(key).select(pl.concat_str(parts, separator="\x1f")).to_series()
     whole = "\x1e".join(texts.to_list()).encode()
@@ -32,7 +36,7 @@ def content_of(table: str, frame: pl.DataFrame, key: Sequence[str]) -> dict[str,
         "key": list(key),
         "rows": frame.height,
         "sha256": hashlib.sha256(whole).hexdigest(),
-    }
+    } | ({} if of is None else {"of": list(of)})
 
 
 def stored_content(
@@ -52,15 +56,25 @@ def stored_content(
 
 
 def verify_contents(
-    connection: store.Connection, kinds: Sequence[str], day: date | None, outcome: VerifyOutcome
+    database: Database,
+    connection: store.Connection,
+    kinds: Sequence[str],
+    day: date | None,
+    outcome: VerifyOutcome,
 ) -> None:
-    """The rows of every entry that says what it wrote are that still."""
+    """The rows of every entry that says what it wrote are that still. Of rows that several entries name by the same
+    value, the last entry says what they are."""
+    last: dict[tuple[Any, ...], tuple[store.StoredEntry, dict[str, Any]]] = {}
     for entry in store.entries_of(connection, kinds, day):
         for said in json.loads(entry.body)["body"].get("content", ()):
-            of = said.get("of")
-            named = (str(of[0]), str(of[1])) if of else entry.entry_id
-            rows, text = ledger_rows.content(connection, said["table"], said["columns"], said["key"], named)
-            outcome.checked[f"contents of {said['table']}"] += rows
-            if rows != said["rows"] or hashlib.sha256(text.encode()).hexdigest() != said["sha256"]:
-                detail = f"{said['table']} of entry {entry.entry_id}: its {rows} rows are not the {said['rows']} that were written"
-                outcome.find("content", detail, entry.leaf_index)
+            named = tuple(said["of"]) if said.get("of") else (entry.entry_id,)
+            last[said["table"], *named] = entry, said
+    for entry, said in last.values():
+        of = said.get("of")
+        named_by = (str(of[0]), str(of[1])) if of else entry.entry_id
+        wanted = said["table"], said["columns"], said["key"]
+        rows, text = ledger_rows.stored_content(database, connection, wanted, named_by, entry.billing_day)
+        outcome.checked[f"contents of {said['table']}"] += rows
+        if rows != said["rows"] or hashlib.sha256(text.encode()).hexdigest() != said["sha256"]:
+            detail = f"{said['table']} of entry {entry.entry_id}: its {rows} rows are not the {said['rows']} that were written"
+            outcome.find("content", detail, entry.leaf_index)

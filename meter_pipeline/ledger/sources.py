@@ -103,6 +103,7 @@ VALIDATED: Final = Source(
         ),
         RowTable("vee.interval_day_version", "content_hash", "mp-vee-row/1"),
     ),
+    beside=("vee.daily_usage", "vee.register_day"),
 )
 #: A rejected line's leaf is salted, and its content may be erased.
 DEAD_LETTERS: Final = Source(

@@ -179,7 +179,7 @@ def _persist(run: _Run, intervals: _Intervals, registers: _Registers) -> VeeOutc
     exceptions = findings.day_findings(read, streamed.unexpected, of_rows, usage, policy, now)
     shape = shifted(output_frames.added_shapes(streamed.shapes), intervals.shifts)
     intervals.writer.finish(exceptions, shape)
-    outcome.ledger_entry = _record(connection, intervals.writer.written(), summary, exceptions, run.clock, run.actor)
+    outcome.ledger_entry = _record(run, intervals.writer, summary, exceptions)
     outcome.held, outcome.cases_opened = _into_queue(connection, day, findings.queued(exceptions, policy), run.clock)
     start, past_day = context.calendar.bounds(day)
     outcome.stored = checks.stored_day(connection, day, start, past_day, context.thresholds.register_tolerance)
@@ -419,13 +419,12 @@ def _into_queue(connection: Connection, day: date, queued: pl.DataFrame, clock: 
     return queued.filter(pl.col("action") == "hold")["service_point_id"].n_unique(), opened
 
 
-def _record(
-    connection: Connection, written: pl.DataFrame, summary: Summary, exceptions: pl.DataFrame, clock: Clock, actor: str
-) -> int | None:
-    """Ledger entries for the day, in the same transaction: each new version of a row is a leaf once. None where nothing
-    changed."""
-    outcome = summary.outcome
-    if not (outcome.inserted or outcome.updated or outcome.withdrawn):
+def _record(run: _Run, writer: Writer, summary: Summary, exceptions: pl.DataFrame) -> int | None:
+    """Ledger entries for the day, in the same transaction: each new version of a row is a leaf once, and the day's
+    usage and registers are said as a whole. None where nothing changed."""
+    outcome, connection, clock, actor = summary.outcome, run.connection, run.clock, run.actor
+    written, contents = writer.written(), writer.contents()
+    if not (outcome.inserted or outcome.updated or outcome.withdrawn or contents):
         return None
     leaves = written["content_hash"].to_list()
     filled = written.filter((pl.col("row_flags") & rr.ESTIMATED.mask) != 0)["content_hash"].to_list()
@@ -450,4 +449,6 @@ def _record(
         "exceptions": exceptions.height,
         "held": exceptions.filter(pl.col("action") == "hold")["service_point_id"].n_unique(),
     }
+    if contents:
+        body["content"] = contents
     return ledger.append(connection, "validated", body, leaves or None, clock=clock, actor=actor)

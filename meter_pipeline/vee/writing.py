@@ -7,13 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
 from meter_pipeline.clock import Clock
 from meter_pipeline.control.pause_check import before_writing
+from meter_pipeline.ledger.contents import content_of, stored_content
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.postgres.vectors import from_matrix
@@ -28,6 +29,11 @@ from meter_pipeline.vee.summary import VeeOutcome
 from meter_pipeline.vee.tables import usage_history, validated
 
 _KEY: Final = list(validated.INTERVAL_DAY.keys)
+#: Tables that hold a day as it is now, with their columns and the key of a row within the day.
+_OF_THE_DAY: Final = (
+    ("vee.register_day", validated.REGISTER_DAY, ("service_point_id", "meter_id", "channel")),
+    ("vee.daily_usage", validated.DAILY_USAGE, ("service_point_id", "flow", "unit")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,8 @@ class Writer:
     first: bool = False
     _written: list[pl.DataFrame] = field(default_factory=list)
     _current: list[pl.DataFrame] = field(default_factory=list)
+    _derived: int = 0
+    _of_first: list[pl.DataFrame] = field(default_factory=list)
 
     def begin(self) -> None:
         """Open the day; what is written from here on can be undone."""
@@ -180,15 +188,29 @@ class Writer:
         return usage
 
     def _put_tables(self, frames: Sequence[pl.DataFrame]) -> None:
-        registers, usage = frames
-        for table, frame, columns, names in (
-            ("vee.register_day", registers, validated.REGISTER_DAY, ("billing_day", *_KEY)),
-            ("vee.daily_usage", usage, validated.DAILY_USAGE, ("billing_day", "service_point_id", "flow", "unit")),
-        ):
+        self._derived, self._of_first = 0, list(frames)
+        for (table, columns, key), frame in zip(_OF_THE_DAY, frames, strict=True):
             if self.first and frame.height:
                 validated.first_rows(self.connection, table, self.day, frame, columns)
+                self._derived += frame.height
             elif not self.first:
-                validated.replace_rows(self.connection, table, self.day, frame, columns, names)
+                self._derived += validated.replace_rows(
+                    self.connection, table, self.day, frame, columns, ("billing_day", *key)
+                )
+
+    def contents(self) -> list[dict[str, Any]]:
+        """What the day's entry says of the registers' days and of daily usage as they stand, every column of every row;
+        empty where none of them was written."""
+        if not self._derived:
+            return []
+        of = ("billing_day", self.day.isoformat())
+        if self.first and all(frame.height for frame in self._of_first):
+            # What was just copied is at hand: reading it back takes twice the time.
+            return [
+                content_of(table, frame.select(columns), key, of)
+                for (table, columns, key), frame in zip(_OF_THE_DAY, self._of_first, strict=True)
+            ]
+        return [stored_content(self.connection, table, columns, key, of) for table, columns, key in _OF_THE_DAY]
 
     def _take_out(self, points: list[str]) -> None:
         """Rows of some service points that were written before their usage turned out not to be workable: they have no

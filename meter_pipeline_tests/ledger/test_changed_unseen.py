@@ -178,6 +178,20 @@ DEEDS = {
         "DELETE FROM billing.statement_segment WHERE statement_id = (SELECT min(statement_id) FROM billing.statement_segment)",
         "content",
     ),
+    "a register's day changed": ("vee.register_day", "UPDATE vee.register_day SET reads = reads + 1", "content"),
+    "a day's usage changed": (
+        "vee.daily_usage",
+        (
+            "UPDATE vee.daily_usage SET quantity_micro = coalesce(quantity_micro, 0) + 1000000 WHERE (billing_day, service_point_id) = "
+            "(SELECT billing_day, service_point_id FROM vee.daily_usage WHERE source = 'register' LIMIT 1)"
+        ),
+        "content",
+    ),
+    "a day's usage taken away": (
+        "vee.daily_usage",
+        "DELETE FROM vee.daily_usage WHERE billing_day = (SELECT min(billing_day) FROM vee.daily_usage)",
+        "content",
+    ),
     "a replaced charge changed": (
         "billing.charge_day_version",
         "UPDATE billing.charge_day_version SET amounts = array_append(amounts, 0)",

@@ -222,6 +222,28 @@ def archived_rows(database: Database, connection: Connection, table: str, day: d
                 yield text
 
 
+#: Key columns of text beside the identifiers: their order does not depend on the database's language.
+_TEXT_KEYS: Final = frozenset({"channel", "flow", "unit"})
+
+
+def stored_content(
+    database: Database,
+    connection: Connection,
+    said: tuple[str, Sequence[str], Sequence[str]],
+    of: int | tuple[str, str],
+    day: date | None,
+) -> tuple[int, str]:
+    """``content`` of a table, its columns and its key (``said``), in the archive where the day lies there."""
+    table, columns, key = said
+    row = (
+        partitions.archived_table(connection, table, day) if day is not None and table in partitions.ARCHIVED else None
+    )
+    if row is None:
+        return content(connection, table, columns, key, of)
+    with partitions.as_temporary(database, row) as beside:
+        return content(beside, "archived_rows", columns, key, of)
+
+
 def content(
     connection: Connection,
     table: str,
@@ -233,7 +255,8 @@ def content(
     name an entry, or those with a value in a column."""
     parts = sql.SQL(", ").join(sql.SQL("coalesce({}::text, '')").format(sql.Identifier(name)) for name in columns)
     order = sql.SQL(", ").join(
-        sql.SQL('{} COLLATE "C"' if name.endswith("_id") else "{}").format(sql.Identifier(name)) for name in key
+        sql.SQL('{} COLLATE "C"' if name.endswith("_id") or name in _TEXT_KEYS else "{}").format(sql.Identifier(name))
+        for name in key
     )
     if isinstance(of, int):
         which: sql.Composable = sql.SQL(
