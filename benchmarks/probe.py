@@ -21,8 +21,6 @@ from datetime import date, timedelta
 from statistics import median
 from typing import Any
 
-import psycopg
-
 from benchmarks import commit_latency
 from benchmarks.load import DAY, City, scratch
 from benchmarks.support import document
@@ -35,13 +33,14 @@ ADDED_MS = (1, 20, 55, 100, 300)
 FIXED = ((2_048, 2), (2_048, 4), (8_192, 2), (8_192, 4), (16_384, 2), (16_384, 4))
 #: Loads of the day in each setting.
 ROUNDS = 3
-#: Seconds between two probes: often enough for a percentile, seldom enough to be no load itself.
-PAUSE_S = 0.005
 
 
-def run(meters: int = 100_000, idle_s: float = 5.0, days: int = 3) -> dict[str, Any]:
+def run(
+    meters: int = 100_000, idle_s: float = 5.0, days: int = 3, rounds: int = ROUNDS, most_added_ms: int = ADDED_MS[-1]
+) -> dict[str, Any]:
     """Probe idle for ``idle_s`` seconds, then while ``days`` days of ``meters`` x 96 intervals load, with the
-    controller on and off by turns."""
+    controller on and off by turns; then ``rounds`` loads of a day in each setting for each of ADDED_MS up to
+    ``most_added_ms``."""
     city, drop = scratch(meters)
     try:
         with city.database.connect() as connection:
@@ -77,10 +76,11 @@ def run(meters: int = 100_000, idle_s: float = 5.0, days: int = 3) -> dict[str, 
             if figures["p99_ms_idle"] and figures["p99_ms_controller_on"]
             else None
         )
-        figures["commit_latency"] = slow = slow_commits(city)
+        added = [ms for ms in ADDED_MS if ms <= most_added_ms]
+        figures["commit_latency"] = slow = slow_commits(city, added, rounds)
         return document(
             "probe",
-            {"meters": meters, "days": days, "idle_s": idle_s},
+            {"meters": meters, "days": days, "idle_s": idle_s, "rounds": rounds},
             figures,
             {"on_over_idle": None if ratio is None else round(ratio, 2)}
             | {f"controller_over_best_fixed_{one['added_ms']}ms": one["controller_over_best_fixed"] for one in slow},
@@ -89,22 +89,22 @@ def run(meters: int = 100_000, idle_s: float = 5.0, days: int = 3) -> dict[str, 
         drop()
 
 
-def slow_commits(city: City, added: Sequence[int] = ADDED_MS) -> list[dict[str, Any]]:
+def slow_commits(city: City, added: Sequence[int], rounds: int) -> list[dict[str, Any]]:
     """One day, landed once and loaded once a setting for each of ``added`` milliseconds; other clients reach the server
     directly."""
     day = DAY - timedelta(days=1)
     city.land(city.reads(day))
     city.keep_staged()
-    return [_slow_commit(city, day, added_ms) for added_ms in added]
+    return [_slow_commit(city, day, added_ms, rounds) for added_ms in added]
 
 
-def _slow_commit(city: City, day: date, added_ms: int) -> dict[str, Any]:
+def _slow_commit(city: City, day: date, added_ms: int, rounds: int) -> dict[str, Any]:
     """The day's loads while each COMMIT takes ``added_ms`` longer, the settings by turns; medians of the loads."""
     settings = [None, *FIXED]
     seconds: dict[Any, list[float]] = {setting: [] for setting in settings}
     felt: dict[Any, list[float]] = {setting: [] for setting in settings}
     ended: dict[Any, dict[str, Any]] = {}
-    for setting in settings * ROUNDS:
+    for setting in settings * rounds:
         city.load_again(day)
         controller = Controller() if setting is None else _fixed(*setting)
         with commit_latency.added(city.database.url, added_ms / 1000) as url, _probing(city, felt[setting]):
@@ -151,7 +151,7 @@ def _controller(name: str) -> Controller:
 def _probing(city: City, into: list[float]) -> Iterator[None]:
     """Run the probe in a process of its own for the length of the block, and collect what it felt."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.probe", city.database.url],
+        [sys.executable, "-m", "benchmarks.probe_client", city.database.url],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -168,30 +168,3 @@ def _probing(city: City, into: list[float]) -> Iterator[None]:
 def _p99(values: list[float]) -> float | None:
     ordered = sorted(values)
     return round(ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))], 2) if ordered else None
-
-
-def _client(url: str) -> None:
-    """The probing process: until standard input closes, one point query and one small write a turn."""
-    import select
-
-    felt: list[float] = []
-    with psycopg.connect(url, autocommit=True, application_name="probe") as connection:
-        print("ready", flush=True)
-        n = 0
-        while not select.select([sys.stdin], [], [], PAUSE_S)[0]:
-            n += 1
-            for statement, parameters in (
-                (
-                    "SELECT status FROM ref.channels AS c LEFT JOIN ref.service_points ON false WHERE meter_id = %s",
-                    (f"M{n % 1000:07d}",),
-                ),
-                ("INSERT INTO probe VALUES (%s, now()) ON CONFLICT (n) DO UPDATE SET written = now()", (n % 100,)),
-            ):
-                started = time.perf_counter()
-                connection.execute(statement.encode(), parameters)
-                felt.append((time.perf_counter() - started) * 1000)
-    print(json.dumps(felt))
-
-
-if __name__ == "__main__":
-    _client(sys.argv[1])

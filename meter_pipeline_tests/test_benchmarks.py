@@ -26,7 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ledger": {"meters": 200, "rounds": 1, "day_rounds": 1},
     "load": {"meters": 100, "sample": 960, "rounds": 1},
     "migration": {"accounts": 20, "rounds": 1},
-    "probe": {"meters": 100, "idle_s": 0.2, "days": 1},
+    "probe": {"meters": 100, "idle_s": 0.2, "days": 1, "rounds": 1, "most_added_ms": 1},
     "scale": {"sizes": "20"},
 }
 
