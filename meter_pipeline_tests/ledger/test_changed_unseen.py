@@ -293,6 +293,91 @@ def test_a_partition_taken_away_whole_is_found_in_an_export_of_everything(city: 
         change(city, "INSERT INTO vee.interval_day SELECT * FROM public.kept", "DROP TABLE public.kept")
 
 
+#: Table partitioned by day -> what is changed in a partition while it is detached, and which check finds it.
+PARTITIONED = {
+    "raw.interval_day": ("values[5] = coalesce(values[5], 0) + 7", "row"),
+    "raw.register_read": ("value = value + 7", "row"),
+    "vee.interval_day": ("values[5] = coalesce(values[5], 0) + 7", "row"),
+    "vee.register_day": ("reads = reads + 7", "content"),
+    "vee.daily_usage": ("estimated_micro = estimated_micro + 7", "content"),
+}
+
+
+def partition_of(city: City, table: str) -> tuple[str, str]:
+    """The partition of the second day, and its bounds as SQL."""
+    name = f"{table}_{DAYS[1]:%Y%m%d}"
+    bounds = city.one("SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE oid = %s::regclass", name)
+    return name, bounds
+
+
+@pytest.mark.parametrize("table", PARTITIONED)
+@pytest.mark.parametrize("how", ["detached, changed, attached", "another table attached in its place"])
+def test_a_swapped_partition_is_found(city: City, tmp_path: Path, table: str, how: str) -> None:
+    change_of, check = PARTITIONED[table]
+    partition, bounds = partition_of(city, table)
+    where = f"ctid = (SELECT min(ctid) FROM {partition}{' WHERE payloads = 1 AND values IS NOT NULL' if 'raw.i' in table else ''})"
+    detach = f"ALTER TABLE {table} DETACH PARTITION {partition}"
+    if how == "detached, changed, attached":
+        made = [
+            f"CREATE TABLE public.kept AS SELECT * FROM {partition}",
+            detach,
+            f"UPDATE {partition} SET {change_of} WHERE {where}",
+            f"ALTER TABLE {table} ATTACH PARTITION {partition} {bounds}",
+        ]
+        undone = [
+            f"DELETE FROM {partition}",
+            f"INSERT INTO {partition} SELECT * FROM public.kept",
+            "DROP TABLE public.kept",
+        ]
+    else:
+        other = f"{partition}_other"
+        made = [
+            f"CREATE TABLE {other} (LIKE {partition} INCLUDING ALL)",
+            f"INSERT INTO {other} SELECT * FROM {partition}",
+            f"UPDATE {other} SET {change_of} WHERE {where.replace(partition, other)}",
+            detach,
+            f"ALTER TABLE {table} ATTACH PARTITION {other} {bounds}",
+        ]
+        undone = [
+            f"ALTER TABLE {table} DETACH PARTITION {other}",
+            f"ALTER TABLE {table} ATTACH PARTITION {partition} {bounds}",
+            f"DROP TABLE {other}",
+        ]
+    change(city, *made)
+    try:
+        assert check in inside(city)
+        if how == "detached, changed, attached":
+            assert check in {f["check"] for f in outside(city, tmp_path / "export")["findings"]}
+    finally:
+        change(city, *undone)
+    assert inside(city) == set()
+
+
+def test_two_days_partitions_exchanged_are_found(city: City, tmp_path: Path) -> None:
+    """The rows of two days change places, each with the other's date."""
+    table = "billing.charge_day"
+    change(
+        city,
+        f"CREATE TABLE public.kept AS SELECT * FROM {table}",
+        f"DELETE FROM {table} WHERE billing_day IN ('{DAYS[0]}', '{DAYS[1]}')",
+        f"UPDATE public.kept SET billing_day = CASE billing_day WHEN '{DAYS[0]}' THEN date '{DAYS[1]}' WHEN '{DAYS[1]}' THEN date '{DAYS[0]}' ELSE billing_day END",
+        f"INSERT INTO {table} SELECT * FROM public.kept WHERE billing_day <> '{DAYS[2]}'",
+    )
+    try:
+        assert inside(city) >= {"row without leaf", "leaf without row"}
+        found = {f["check"] for f in outside(city, tmp_path / "export")["findings"]}
+        assert found >= {"row without leaf", "leaf without row"}
+    finally:
+        change(
+            city,
+            f"DELETE FROM {table} WHERE billing_day <> '{DAYS[2]}'",
+            f"UPDATE public.kept SET billing_day = CASE billing_day WHEN '{DAYS[0]}' THEN date '{DAYS[1]}' WHEN '{DAYS[1]}' THEN date '{DAYS[0]}' ELSE billing_day END",
+            f"INSERT INTO {table} SELECT * FROM public.kept WHERE billing_day <> '{DAYS[2]}'",
+            "DROP TABLE public.kept",
+        )
+    assert inside(city) == set()
+
+
 def reseal(folder: Path) -> None:
     """Write the manifest's hashes anew, as whoever made the export can."""
     import hashlib
