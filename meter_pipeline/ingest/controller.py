@@ -7,8 +7,10 @@ smaller than that would not make writes quicker, only rarer rows. On a link of 5
 from 69,311 rows/s to 1,161.
 
 Only what moves the latency is made smaller: the batch where rows do, the writers where batches get in each other's way.
-Where batches have been too alike to tell, a smaller one is tried for one window. Growth and shrinking are clamped, with
-a dead band on the 90th percentile, and there is no growth when the application is the limit (Netflix's Gradient2).
+Where batches have been too alike to tell, a smaller one is tried for one window. A smaller batch that is written no
+quicker, at a lower rate, is taken back: on a machine that others keep busy every batch waits some times for a
+processor, however small it is. Growth and shrinking are clamped, with a dead band on the 90th percentile, and there is
+no growth when the application is the limit (Netflix's Gradient2).
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ class Limits:
     target_s: float = 0.05
     batch_least: int = 64
     batch_most: int = 16_384
-    batch_start: int = 2_048
+    batch_start: int = 4_096
     writers_most: int = 4
     writers_start: int = 2
     window_s: float = 0.25
@@ -86,6 +88,8 @@ class Controller:
     _measured: float | None = None
     _learned: float = 0.0
     _rate_before: float | None = None
+    _shrunk_from: tuple[int, float, float] | None = None
+    _hold_batch: int = 0
     _hold_writers: int = 0
     _slow_start: bool = True
 
@@ -193,7 +197,9 @@ class Controller:
         move, batch, writers = self._by_latency(p90, line)
         self._slow_start &= move == "grow"
         move, batch, writers = self._by_waits(move, batch, writers, p90, dominant)
-        writers = self._by_rate(now, writers)
+        rate = self._rate(now)
+        move, batch = self._worth_it(move, batch, rate / self.writers, p90)
+        writers = self._by_rate(rate, writers)
         if p90 > 2 * self.target:
             # Another server than the one the line was drawn for: only what this window saw is kept.
             self._fit = (0.0, 0.0, 0.0, 0.0, 0.0)
@@ -256,12 +262,34 @@ class Controller:
             return move, batch, writers + 1
         return move, batch, writers
 
-    def _by_rate(self, now: float, writers: int) -> int:
+    def _rate(self, now: float) -> float:
+        """Rows a second of the open window."""
+        age = now - self._opened if self._opened is not None else 0.0
+        return sum(rows for rows, _, ok in self._samples if ok) / age if age > 0 else 0.0
+
+    def _worth_it(self, move: str, batch: float, rate: float, p90: float) -> tuple[str, float]:
+        """A smaller batch that is written no quicker, at a lower ``rate`` of a writer, is taken back, and none is tried
+        for twenty windows. After errors batches shrink all the same.
+        """
+        before, self._shrunk_from = self._shrunk_from, None
+        self._hold_batch = max(self._hold_batch - 1, 0)
+        if move == "error":
+            return move, batch
+        if before is not None:
+            was, rate_was, p90_was = before
+            if rate < 0.85 * rate_was and p90 > 0.95 * p90_was:
+                self._hold_batch = 20
+                return "taken back", float(was)
+        if batch < self.batch and move in ("shrink", "halve"):
+            if self._hold_batch:
+                return "hold", float(self.batch)
+            self._shrunk_from = (self.batch, rate, p90)
+        return move, batch
+
+    def _by_rate(self, rate: float, writers: int) -> int:
         """One more writer that wrote no more rows is taken back, and none is added for twenty windows: on a server
         whose processors are busy writers only wait for each other."""
         self._hold_writers = max(self._hold_writers - 1, 0)
-        age = now - self._opened if self._opened is not None else 0.0
-        rate = sum(rows for rows, _, ok in self._samples if ok) / age if age > 0 else 0.0
         before, self._rate_before = self._rate_before, None
         if before is not None and rate < 1.05 * before and writers >= self.writers > 1:
             self._hold_writers = 20

@@ -108,6 +108,21 @@ def test_a_writer_that_writes_no_more_rows_is_taken_back() -> None:
     assert sum(d["writers"] == 2 for d in controller.history) > 0.8 * len(controller.history)
 
 
+def test_a_smaller_batch_that_is_written_no_quicker_is_taken_back() -> None:
+    """A machine that others keep busy: every write waits as long for its turns, whatever its size, and far longer than
+    the target."""
+    controller, rng, now = Controller(), random.Random(3), 0.0
+    controller.empty_commit(0.001)
+    for _ in range(300):
+        # 0.15 s beside the write in each batch's turn: encoding, the pause's poll, the wait for a processor
+        took = rng.uniform(0.1, 0.3)
+        now += (took + 0.15) / controller.writers
+        controller.wrote(now, controller.batch, took, True, controller.writers, True)
+    settled = controller.history[5:]
+    assert settled
+    assert sum(d["batch"] >= controller.limits.batch_start / 2 for d in settled) > 0.8 * len(settled)
+
+
 def test_errors_halve_the_batch_and_take_a_writer() -> None:
     controller = Controller()
     before = controller.batch, controller.writers
