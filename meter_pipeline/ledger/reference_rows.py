@@ -29,7 +29,7 @@ from meter_pipeline.ledger.tables.reference_rows import HistoryTable
 from meter_pipeline.postgres.driver import Connection
 
 KIND: Final = "reference_imported"
-#: Record time of rows that were there when history began (migration 0440).
+#: Record time of rows that were there when history began (0105_reference.sql).
 BEFORE_HISTORY: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
