@@ -89,7 +89,7 @@ def catalogue(database: Database) -> list[str]:
         # Names are written with their schema, wherever they stand.
         connection.execute("SET search_path = ''")
         for kind, query in _QUERIES.items():
-            found += [f"{kind}: {' '.join(line.split())}" for (line,) in connection.execute(query.encode())]
+            found += [f"{kind}: {line}".replace("\n", "\\n") for (line,) in connection.execute(query.encode())]
         for schema, name in connection.execute(_TABLES.encode()).fetchall():
             rows = connection.execute(
                 f"SELECT to_jsonb(t)::text FROM {identifier(schema)}.{identifier(name)} AS t".encode()
