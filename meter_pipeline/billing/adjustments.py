@@ -60,6 +60,11 @@ class Proposal:
         return int(self.lines["amount"].sum() or 0)
 
     @property
+    def due(self) -> int:
+        """What the corrected statement bills beyond the charges that stand for its days."""
+        return self.sealed_days + self.period_end
+
+    @property
     def gross(self) -> int:
         """What changes hands: the sum over line keys of the absolute change."""
         changes = self.lines.group_by(_KEY).agg(pl.col("amount").sum())
@@ -245,19 +250,20 @@ def _ask(
     connection: Connection, calendar: BillingCalendar, proposal: Proposal, asked: _Asked, clock: Clock
 ) -> str | None:
     """Write a proposal in the place of the statement's undecided ones; None where nothing is left to
-    correct, or the same was refused. One that waits already with the same lines stays. Usage or a credit that moves no
-    money on this statement is kept as an adjustment without lines: the next one stands on it.
+    correct, or the same was refused. One that waits already with the same lines stays, unless charges of its days
+    moved since. Usage, a credit or a day's charge that moves no money on this statement is kept as an adjustment without
+    lines: the next one stands on it.
     """
     now, statement_id = clock.now(), proposal.statement_id
     adjustments.lock(connection, statement_id)
     standing = adjustments.undecided(connection, statement_id)
-    lines = _rows(proposal)
+    lines, due = _rows(proposal), adjustments.amount(proposal.due)
     for adjustment_id, _ in standing:
-        if lines and adjustments.same_lines(connection, adjustment_id, lines):
+        if lines and adjustments.same(connection, adjustment_id, lines, due):
             return adjustment_id
     refused = adjustments.last_refused(connection, statement_id)
-    repeated = lines and not asked.again and refused and adjustments.same_lines(connection, refused, lines)
-    if repeated or (not lines and adjustments.stands_on(connection, statement_id, proposal.segments)):
+    repeated = lines and not asked.again and refused and adjustments.same(connection, refused, lines, due)
+    if repeated or (not lines and adjustments.stands_on(connection, statement_id, proposal.segments, due)):
         adjustments.supersede(connection, [name for name, _ in standing], None, now)
         for name, requested_by in standing:
             ended = {

@@ -190,11 +190,17 @@ def unbilled_accounts(connection: Connection, day: date) -> list[tuple[str, str,
     """Service points charged on the day in a period whose statements were issued, without their own and without a
     reason: (service point, account, cycle, first day)."""
     return connection.execute(
-        "SELECT d.service_point_id, d.account_id, d.cycle_id, d.period_start FROM billing.determinant_day AS d "
-        "WHERE d.billing_day = %(d)s AND EXISTS (SELECT FROM billing.statement AS s WHERE s.cycle_id = d.cycle_id AND s.period_start = d.period_start) "
+        "WITH later AS (SELECT DISTINCT ON (service_point_id) service_point_id, determinants AS j "
+        "FROM billing.determinant_revision WHERE billing_day = %(d)s ORDER BY service_point_id, revision DESC), "
+        "held AS (SELECT service_point_id, account_id, cycle_id, period_start FROM billing.determinant_day "
+        "WHERE billing_day = %(d)s AND service_point_id NOT IN (SELECT service_point_id FROM later) "
+        "UNION ALL SELECT service_point_id, j ->> 'account_id', j ->> 'cycle_id', (j ->> 'period_start')::date FROM later) "
+        "SELECT d.* FROM held AS d WHERE EXISTS (SELECT FROM billing.statement AS s "
+        "WHERE s.cycle_id = d.cycle_id AND s.period_start = d.period_start) "
         "AND NOT EXISTS (SELECT FROM billing.statement AS s WHERE s.cycle_id = d.cycle_id AND s.period_start = d.period_start "
-        "AND s.account_id = d.account_id) AND NOT EXISTS (SELECT FROM billing.statement_exception AS e WHERE e.account_id = d.account_id "
-        "AND e.cycle_id = d.cycle_id AND e.period_start = d.period_start AND e.reason <> 'estimate_streak') ORDER BY 1",
+        "AND s.account_id = d.account_id) AND NOT EXISTS (SELECT FROM billing.statement_exception AS e "
+        "WHERE e.account_id = d.account_id AND e.cycle_id = d.cycle_id AND e.period_start = d.period_start "
+        "AND e.reason <> 'estimate_streak') ORDER BY 1",
         {"d": day},
     ).fetchall()
 
@@ -202,45 +208,54 @@ def unbilled_accounts(connection: Connection, day: date) -> list[tuple[str, str,
 _REVISED_ENERGY: Final = (
     "(SELECT coalesce(sum(x::bigint), 0) FROM jsonb_array_elements_text(r.determinants -> 'energy') AS x)"
 )
-#: Per statement and service point, the bills that cover any of the days: what they stand on against what their days'
-#: determinants are now. Where no line of the tariff charges for units, a later quantity changes no bill.
+#: Per statement and service point, the bills that cover any of the days: what they stand on against the determinants that
+#: the days of the account's period have now (a sealed day's latest revision, else its row), whichever days the bill
+#: covers. Where no line of the tariff charges for units, a later quantity changes no bill.
 _SEGMENTS: Final = f"""
 WITH chosen AS (
-    SELECT DISTINCT e.statement_id FROM billing.segment_in_effect AS e WHERE e.segment_start < %(past)s AND e.segment_end > %(first)s
+    SELECT DISTINCT e.statement_id FROM billing.segment_in_effect AS e
+    WHERE e.segment_start < %(past)s AND e.segment_end > %(first)s
 ),
 span AS (
-    SELECT e.statement_id, s.account_id, e.service_point_id, e.tariff_id, e.tariff_version, e.unit, e.segment_start, e.segment_end,
-        {_sum("e.energy")} AS billed
+    SELECT e.statement_id, s.account_id, s.cycle_id, s.period_start, s.period_end, e.service_point_id, e.tariff_id,
+        e.tariff_version, e.unit, e.segment_start, e.segment_end, {_sum("e.energy")} AS billed
     FROM billing.segment_in_effect AS e JOIN chosen USING (statement_id) JOIN billing.statement AS s USING (statement_id)
 ),
-bounds AS (SELECT min(segment_start) AS first, max(segment_end) AS past FROM span),
+bounds AS (SELECT min(period_start) AS first, max(period_end) AS past FROM span),
 latest AS (
-    SELECT DISTINCT ON (r.billing_day, r.service_point_id) r.billing_day, r.service_point_id, r.determinants ->> 'account_id' AS account_id,
-        {_REVISED_ENERGY} AS energy
+    SELECT DISTINCT ON (r.billing_day, r.service_point_id) r.billing_day, r.service_point_id,
+        r.determinants ->> 'account_id' AS account_id, r.determinants ->> 'cycle_id' AS cycle_id,
+        (r.determinants ->> 'period_start')::date AS period_start, {_REVISED_ENERGY} AS energy
     FROM billing.determinant_revision AS r, bounds WHERE r.billing_day >= bounds.first AND r.billing_day < bounds.past
     ORDER BY r.billing_day, r.service_point_id, r.revision DESC
 ),
 known AS (
-    SELECT d.billing_day, d.service_point_id, d.account_id, {_sum("d.energy")} AS energy FROM billing.determinant_day AS d, bounds
+    SELECT d.billing_day, d.service_point_id, d.account_id, d.cycle_id, d.period_start, {_sum("d.energy")} AS energy
+    FROM billing.determinant_day AS d, bounds
     WHERE d.billing_day >= bounds.first AND d.billing_day < bounds.past
         AND NOT EXISTS (SELECT FROM latest AS l WHERE l.billing_day = d.billing_day AND l.service_point_id = d.service_point_id)
-    UNION ALL SELECT billing_day, service_point_id, account_id, energy FROM latest
-),
-stands AS (
-    SELECT span.statement_id, span.service_point_id, sum(known.energy)::bigint AS energy, count(*) AS days FROM span
-    JOIN known ON known.service_point_id = span.service_point_id AND known.account_id = span.account_id
-        AND known.billing_day >= span.segment_start AND known.billing_day < span.segment_end
-    GROUP BY 1, 2
+    UNION ALL SELECT billing_day, service_point_id, account_id, cycle_id, period_start, energy FROM latest
 ),
 billed AS (
-    SELECT statement_id, account_id, service_point_id, min(span.unit) AS unit, sum(billed)::bigint AS billed, max(segment_end) - 1 AS last_day,
+    SELECT statement_id, account_id, cycle_id, period_start, service_point_id, min(span.unit) AS unit,
+        sum(billed)::bigint AS billed, max(segment_end) - 1 AS last_day,
         sum(segment_end - segment_start)::bigint AS days, bool_or('energy' = ANY (v.line_components)) AS counted
-    FROM span JOIN billing.tariff_version AS v ON v.tariff_id = span.tariff_id AND v.version = span.tariff_version GROUP BY 1, 2, 3
+    FROM span JOIN billing.tariff_version AS v ON v.tariff_id = span.tariff_id AND v.version = span.tariff_version
+    GROUP BY 1, 2, 3, 4, 5
+),
+stands AS (
+    SELECT service_point_id, account_id, cycle_id, period_start, sum(energy)::bigint AS energy FROM known GROUP BY 1, 2, 3, 4
+),
+covered AS (
+    SELECT span.statement_id, span.service_point_id, count(*) AS days FROM span
+    JOIN known USING (service_point_id, account_id, cycle_id, period_start)
+    WHERE known.billing_day >= span.segment_start AND known.billing_day < span.segment_end GROUP BY 1, 2
 )
 SELECT b.statement_id, b.account_id, b.service_point_id, b.unit, b.billed, b.last_day, coalesce(s.energy, 0) AS now, b.days,
-    coalesce(s.days, 0) AS days_known
-FROM billed AS b LEFT JOIN stands AS s USING (statement_id, service_point_id)
-WHERE (b.billed <> coalesce(s.energy, 0) AND b.counted) OR b.days <> coalesce(s.days, 0) ORDER BY 1, 3
+    coalesce(c.days, 0) AS days_known
+FROM billed AS b LEFT JOIN stands AS s USING (service_point_id, account_id, cycle_id, period_start)
+LEFT JOIN covered AS c USING (statement_id, service_point_id)
+WHERE (b.billed <> coalesce(s.energy, 0) AND b.counted) OR b.days <> coalesce(c.days, 0) ORDER BY 1, 3
 """
 
 
@@ -269,11 +284,10 @@ def corrections_waiting(connection: Connection, statements: list[str]) -> list[d
 
 def late_changes(connection: Connection, statements: list[str]) -> dict[tuple[str, str], int]:
     """By statement and service point, by how much late changes that no adjustment has been worked out for moved the
-    usage of the days that the bill covers."""
+    usage of the days of the bill's period."""
     rows = connection.execute(
-        "SELECT c.statement_id, c.service_point_id, coalesce(sum(c.energy_moved) FILTER (WHERE EXISTS (SELECT FROM billing.segment_in_effect AS e "
-        "WHERE e.statement_id = c.statement_id AND e.service_point_id = c.service_point_id AND e.segment_start <= c.billing_day "
-        "AND e.segment_end > c.billing_day)), 0)::bigint FROM billing.late_change AS c WHERE c.statement_id = ANY(%s) GROUP BY 1, 2",
+        "SELECT statement_id, service_point_id, coalesce(sum(energy_moved), 0)::bigint FROM billing.late_change "
+        "WHERE statement_id = ANY(%s) GROUP BY 1, 2",
         (statements,),
     ).fetchall()
     return {(statement, point): moved for statement, point, moved in rows}
@@ -291,9 +305,16 @@ days AS (
     FROM billing.charge_day AS c
     WHERE c.billing_day >= (SELECT min(period_start) FROM chosen) AND c.billing_day < (SELECT max(period_end) FROM chosen) GROUP BY 1, 2, 3
 ),
+revised AS (
+    SELECT DISTINCT c.statement_id FROM billing.determinant_revision AS r
+    JOIN chosen AS c ON r.billing_day >= c.period_start AND r.billing_day < c.period_end
+    WHERE EXISTS (SELECT FROM billing.statement_segment AS g WHERE g.statement_id = c.statement_id AND g.service_point_id = r.service_point_id)
+        OR r.determinants ->> 'account_id' = c.account_id
+),
 adjusted AS (
-    SELECT a.*, a.sealed_days_due + a.period_end_due AS due, max(a.posted_at) FILTER (WHERE a.status = 'posted') OVER (PARTITION BY a.statement_id) AS last_posted
-    FROM billing.adjustment AS a JOIN chosen USING (statement_id) WHERE a.status <> 'superseded'
+    SELECT a.*, CASE WHEN r.statement_id IS NULL AND a.sealed_days_due IS NOT NULL THEN 0 ELSE a.sealed_days_due END + a.period_end_due AS due,
+        max(a.posted_at) FILTER (WHERE a.status = 'posted') OVER (PARTITION BY a.statement_id) AS last_posted
+    FROM billing.adjustment AS a JOIN chosen USING (statement_id) LEFT JOIN revised AS r USING (statement_id) WHERE a.status <> 'superseded'
 ),
 corrected AS (
     SELECT a.statement_id, coalesce(sum(a.net) FILTER (WHERE a.status = 'posted'), 0) AS posted,
@@ -318,12 +339,11 @@ moved AS (
 stands AS (
     SELECT c.statement_id, c.account_id, c.cycle_id, c.period_start, c.period_end, c.currency, c.total, coalesce(l.amount, 0) AS lines,
         coalesce(d.amount, 0) AS charged, coalesce(m.amount, 0) AS moved, m.statement_id IS NOT NULL AS noted, coalesce(k.posted, 0) AS posted,
-        c.period_end_due + c.credit_carried + c.ratchet_due + c.year_end_due + coalesce(c.sealed_days_due, 0) AS at_end,
+        c.period_end_due + c.credit_carried + c.ratchet_due + c.year_end_due + CASE WHEN r.statement_id IS NULL THEN 0 ELSE coalesce(c.sealed_days_due, 0) END AS at_end,
         k.posted_due, k.asked, k.asked_due, k.refused, k.refused_due, coalesce(k.off_its_lines, false) AS off_its_lines, coalesce(k.room, 0) AS room,
-        coalesce(k.unkept, false) AND EXISTS (
-            SELECT FROM billing.determinant_revision AS r JOIN billing.statement_segment AS g ON g.service_point_id = r.service_point_id
-                AND r.billing_day >= g.segment_start AND r.billing_day < g.segment_end WHERE g.statement_id = c.statement_id) AS revised
+        coalesce(k.unkept, false) AND r.statement_id IS NOT NULL AS revised
     FROM chosen AS c LEFT JOIN lines AS l USING (statement_id) LEFT JOIN corrected AS k USING (statement_id) LEFT JOIN moved AS m USING (statement_id)
+    LEFT JOIN revised AS r USING (statement_id)
     LEFT JOIN days AS d ON d.account_id = c.account_id AND d.cycle_id = c.cycle_id AND d.period_start = c.period_start
 )
 SELECT * FROM stands

@@ -314,13 +314,16 @@ def supersede(connection: Connection, adjustment_ids: Sequence[str], by: str | N
     )
 
 
-def same_lines(connection: Connection, adjustment_id: str, lines: Sequence[Sequence[Any]]) -> bool:
-    """Whether an adjustment consists of exactly these lines (LINE_COLUMNS)."""
+def same(connection: Connection, adjustment_id: str, lines: Sequence[Sequence[Any]], due: Decimal) -> bool:
+    """Whether an adjustment consists of exactly these lines (LINE_COLUMNS) and leaves the statement ``due`` beyond the
+    charges of its days. One of before that was kept has none to compare."""
     names = ", ".join(LINE_COLUMNS)
     held = connection.execute(
         f"SELECT {names} FROM billing.adjustment_line WHERE adjustment_id = %s ORDER BY line_no", (adjustment_id,)
     ).fetchall()
-    return [tuple(row) for row in held] == [tuple(line) for line in lines]
+    query = "SELECT sealed_days_due + period_end_due FROM billing.adjustment WHERE adjustment_id = %s"
+    kept = scalar(connection, query, (adjustment_id,))
+    return [tuple(row) for row in held] == [tuple(line) for line in lines] and kept in (None, due)
 
 
 def carried_out(connection: Connection, statement_id: str) -> list[tuple[Any, ...]]:
@@ -342,7 +345,15 @@ def stands_on(connection: Connection, statement_id: str, segments: pl.DataFrame)
         f"SELECT {names} FROM billing.effective_segment WHERE statement_id = %s".encode(), (statement_id,)
     ).fetchall()
     now = segments.select(names.split(", ")).rows()
-    return sorted(held, key=lambda r: r[:2]) == sorted(now, key=lambda r: r[:2])
+    in_effect = (
+        "SELECT CASE WHEN a.statement_id IS NOT NULL THEN a.due ELSE s.period_end_due + s.credit_carried + s.ratchet_due "
+        "+ s.year_end_due + coalesce(s.sealed_days_due, 0) END FROM billing.statement AS s LEFT JOIN ("
+        "SELECT statement_id, sealed_days_due + period_end_due AS due FROM billing.adjustment WHERE statement_id = %(s)s "
+        "AND status = 'posted' ORDER BY posted_at DESC, length(adjustment_id) DESC, adjustment_id DESC LIMIT 1) AS a "
+        "USING (statement_id) WHERE s.statement_id = %(s)s"
+    )
+    kept = scalar(connection, in_effect, {"s": statement_id})
+    return sorted(held, key=lambda r: r[:2]) == sorted(now, key=lambda r: r[:2]) and kept in (None, due)
 
 
 def note_following(connection: Connection, statement_id: str, at: datetime) -> None:
