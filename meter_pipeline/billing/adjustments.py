@@ -251,8 +251,8 @@ def _ask(
 ) -> str | None:
     """Write a proposal in the place of the statement's undecided ones; None where nothing is left to
     correct, or the same was refused. One that waits already with the same lines stays, unless charges of its days
-    moved since. Usage, a credit or a day's charge that moves no money on this statement is kept as an adjustment without
-    lines: the next one stands on it.
+    moved since. Usage, a credit or a day's charge that moves no money on this statement is kept as an adjustment
+    without lines: the next one stands on it.
     """
     now, statement_id = clock.now(), proposal.statement_id
     adjustments.lock(connection, statement_id)

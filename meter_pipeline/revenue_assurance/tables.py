@@ -208,9 +208,9 @@ def unbilled_accounts(connection: Connection, day: date) -> list[tuple[str, str,
 _REVISED_ENERGY: Final = (
     "(SELECT coalesce(sum(x::bigint), 0) FROM jsonb_array_elements_text(r.determinants -> 'energy') AS x)"
 )
-#: Per statement and service point, the bills that cover any of the days: what they stand on against the determinants that
-#: the days of the account's period have now (a sealed day's latest revision, else its row), whichever days the bill
-#: covers. Where no line of the tariff charges for units, a later quantity changes no bill.
+#: Per statement and service point, the bills that cover any of the days: what they stand on against the determinants
+#: that the days of the account's period have now (a sealed day's latest revision, else its row), whichever days the
+#: bill covers. Where no line of the tariff charges for units, a later quantity changes no bill.
 _SEGMENTS: Final = f"""
 WITH chosen AS (
     SELECT DISTINCT e.statement_id FROM billing.segment_in_effect AS e

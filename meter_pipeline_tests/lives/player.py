@@ -93,6 +93,7 @@ class Game:
     issued: bool = False
     advanced: bool = False
     by_itself: bool = False
+    loaded: bool = False
     silent: dict[int, str] = field(default_factory=dict)
 
     def begin(self) -> None:
@@ -109,6 +110,8 @@ class Game:
             _tell(self.city, [life.advance() for life in self.lives])
         elif step == "by_itself":
             self.by_itself = True
+        elif step == "loaded":
+            self.loaded = True
         elif step == "seal":
             self.city.seal(JANUARY)
         elif step == "issue":
@@ -121,6 +124,8 @@ class Game:
             # day has to be brought forward to the later ones.
             known = range(DAYS if self.advanced else SECOND)
             again = () if self.by_itself else reversed(known)
+            if self.loaded:
+                self.city.load(day_of(day) for day in known)
             for day in known if step == "advance" else again:
                 self.city.run_day(day_of(day))
             self.city.settle()

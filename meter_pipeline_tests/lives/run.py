@@ -54,7 +54,8 @@ def small_scripts() -> list[tuple[str, ...]]:
     scripts = []
     for k, order in enumerate(orders):
         place = (0, len(order) // 2, len(order))[k % 3]
-        scripts.append((*order[:place], "advance", *order[place:]))
+        loaded = ("loaded",) if k % 2 else ()
+        scripts.append((*loaded, *order[:place], "advance", *order[place:]))
     return [
         *scripts,
         ("advance", "issue_second", "event", "issue", "event", "event"),
@@ -74,6 +75,8 @@ def long_plan(seed: int, lives: int = LONG) -> Plan:
     script = ["event"] * LONG_STEPS
     for event in ("issue", "seal", "advance"):
         script.insert(chance.randrange(len(script) + 1), event)
+    if seed % 2:
+        script.insert(0, "loaded")
     bases = [chance.choice(BASES) for _ in range(lives)]
     made = tuple((base, tuple(chance.choices(events_of(base), k=LONG_STEPS))) for base in bases)
     return Plan(tuple(script), made, seed)

@@ -188,11 +188,14 @@ class City:
 
     # what the product does
 
+    def load(self, days: Iterable[date]) -> None:
+        """Load what has landed of some days."""
+        for day in days:
+            self._ingest(day)
+
     def run_day(self, day: date, *, bill: bool = True) -> None:
         """The stages of a day, as the assets call them."""
-        began = time.monotonic()
-        ingest_billing_day(self.database, self.calendar, day, settings=self.settings, clock=self.clock)
-        self._watch("ingest", began)
+        self._ingest(day)
         if not bill:
             return
         began = time.monotonic()
@@ -204,6 +207,11 @@ class City:
         for joint, cause, detail in done.reconciliation.select("joint", "cause", "detail").iter_rows():
             if cause == "open":
                 self.stopped.setdefault(f"{joint}: {detail}", day)
+
+    def _ingest(self, day: date) -> None:
+        began = time.monotonic()
+        ingest_billing_day(self.database, self.calendar, day, settings=self.settings, clock=self.clock)
+        self._watch("ingest", began)
 
     def _watch(self, what: str, began: float) -> None:
         self.seconds[what] = self.seconds.get(what, 0) + time.monotonic() - began

@@ -335,9 +335,9 @@ def carried_out(connection: Connection, statement_id: str) -> list[tuple[Any, ..
     ).fetchall()
 
 
-def stands_on(connection: Connection, statement_id: str, segments: pl.DataFrame) -> bool:
+def stands_on(connection: Connection, statement_id: str, segments: pl.DataFrame, due: Decimal) -> bool:
     """Whether a statement stands on exactly these segments now (statement_frames.SEGMENT_SCHEMA): their usage, peaks
-    and what they hand on."""
+    and what they hand on; and bills ``due`` beyond the charges of its days."""
     names = (
         "service_point_id, segment_start, segment_end, tariff_id, tariff_version, energy, peaks, carry_out, credit_out"
     )
