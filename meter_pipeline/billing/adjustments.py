@@ -222,17 +222,19 @@ def _propose_noted(database: Database, calendar: BillingCalendar, clock: Clock, 
     waits = list(noted.filter(pl.col("waits_for").is_not_null()).select("statement_id", "waits_for").iter_rows())
     waits += [(statement_id, f"cannot be priced: {p.blocked}") for statement_id, p in proposals.items() if p.blocked]
     made = []
+    # One session: a city's correction is hundreds of statements, and a new session reads the catalogue again for each.
     with database.connect("billing adjustment") as connection:
         adjustments.note_waits(connection, waits)
-    for statement_id, evidence, noticed_at in ready.select("statement_id", "evidence", "noticed_at").iter_rows():
-        if proposals[statement_id].blocked:
-            continue
-        said = f"days that changed after it was issued: {evidence}"[:2000]
-        with database.connect("billing adjustment") as connection:
+        connection.commit()
+        for statement_id, evidence, noticed_at in ready.select("statement_id", "evidence", "noticed_at").iter_rows():
+            if proposals[statement_id].blocked:
+                continue
+            said = f"days that changed after it was issued: {evidence}"[:2000]
             if adjustments.take_late_change(connection, statement_id, noticed_at):
                 asked = _Asked("late_actual", said, actor, again=False)
                 name = _ask(connection, calendar, proposals[statement_id], asked, clock)
                 made += [name] if name is not None else []
+            connection.commit()
     return made
 
 
