@@ -73,7 +73,8 @@ def registers(
 
     Where raw.register_read holds a read on both edges of the day and the dial did not go back, the register's side is
     their difference times the multiplier, read from the dials themselves; else it is what validation worked out of the
-    reads around the day (rollover, exchange, proration). ``tolerance``: as in validation.
+    reads around the day (rollover, exchange, proration). ``tolerance``: as in validation. Intervals that stayed null
+    explain a sum below the register and none above it.
     """
     allowed = tolerance.sql("multiplier", "decimals", "slots")
     return _rows(
@@ -102,12 +103,12 @@ def registers(
                 WHEN 'DAY_EDGE' = ANY (SELECT upper(code) FROM unnest(vee.row_rules(row_flags)) AS code)
                     AND abs(actual - expected) <= {allowed} + 2 * (SELECT max(abs(x)) FROM unnest(largest) AS x WHERE x > -2147483648) * scale
                     THEN 'day_edge'
-                WHEN missing > 0 THEN 'intervals_missing'
+                WHEN missing > 0 AND (actual < expected OR flow = 'net') THEN 'intervals_missing'
                 WHEN estimated > 0 THEN 'estimated'
                 WHEN 'SUM_CHECK' = ANY (SELECT upper(code) FROM unnest(vee.row_rules(row_flags)) AS code) THEN 'sum_check_failed'
                 ELSE 'open' END AS cause
             FROM (
-                SELECT v.meter_id, v.unit, v.missing, v.estimated, v.row_flags, coalesce(v.values::bigint[], v.wide_values) AS largest, v.scale,
+                SELECT v.meter_id, v.unit, v.flow, v.missing, v.estimated, v.row_flags, coalesce(v.values::bigint[], v.wide_values) AS largest, v.scale,
                     v.expected AS slots, d.multiplier, d.decimals, v.total_micro AS actual,
                     CASE WHEN d.whole = d.registers AND d.registers = 1 AND v.expected = v.slots THEN 'dials' ELSE 'reads around the day' END AS source,
                     CASE WHEN d.whole = d.registers AND d.registers = 1 AND v.expected = v.slots THEN d.difference ELSE v.register_difference_micro END AS expected
