@@ -115,12 +115,11 @@ def _unreached(wanted: pl.DataFrame, charges: Mapping[date, pl.DataFrame]) -> pl
 def _with_revisions(held: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
     if not later.height:
         return held
-    rows = [json.loads(text) for text in later["determinants"].to_list()]
+    rows = [row for text in later["determinants"].to_list() if (row := json.loads(text)) is not None]
     for row in rows:
         row.update(
             {c: date.fromisoformat(row[c]) for c in ("billing_day", "period_start", "period_end", "stretch_start")}
         )
     newer = pl.DataFrame(rows, schema=DETERMINANT_SCHEMA)
-    return pl.concat([held.filter(~pl.col("service_point_id").is_in(newer["service_point_id"].to_list())), newer]).sort(
-        "service_point_id"
-    )
+    kept = held.filter(~pl.col("service_point_id").is_in(later["service_point_id"].to_list()))
+    return pl.concat([kept, newer]).sort("service_point_id")

@@ -20,7 +20,7 @@ def keep_revisions(
     """Keep what a sealed day's determinants and exceptions would be now; returns the service points that are news.
 
     A day is compared with what was last kept of it, and with the sealed rows where nothing was: a correction that is
-    taken back is a revision too.
+    taken back is a revision too. A service that nobody is charged for any more has null determinants.
     """
     stored = store.read_day(database, "determinant_day", day, DETERMINANT_SCHEMA.names()).cast(DETERMINANT_SCHEMA)
     differs = result.determinants.join(stored, on=DETERMINANT_SCHEMA.names(), how="anti", nulls_equal=True)
@@ -31,17 +31,17 @@ def keep_revisions(
         then[point].append([reason, detail])
     news = set(differs["service_point_id"].to_list()) | store.revised(connection, day)
     news |= {point for point in now.keys() | then.keys() if sorted(now[point]) != sorted(then[point])}
-    rows = (
-        [
-            (
-                row["service_point_id"],
-                json.dumps(row, default=str, sort_keys=True),
-                json.dumps(sorted(now[row["service_point_id"]])),
-            )
-            for row in result.determinants.to_dicts()
-            if row["service_point_id"] in news
-        ]
-        if news
-        else []
-    )
+    # Nobody is charged for the day any more where the agreement was ended before it, or where the service is set aside.
+    gone = set(stored["service_point_id"].to_list()) - set(result.determinants["service_point_id"].to_list())
+    news |= gone
+    rows = [
+        (
+            row["service_point_id"],
+            json.dumps(row, default=str, sort_keys=True),
+            json.dumps(sorted(now[row["service_point_id"]])),
+        )
+        for row in (result.determinants.to_dicts() if news else ())
+        if row["service_point_id"] in news
+    ]
+    rows += [(point, "null", json.dumps(sorted(now[point]))) for point in sorted(gone)]
     return store.next_revisions(connection, day, rows, store.open_month(connection, day), clock.now())

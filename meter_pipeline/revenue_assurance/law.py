@@ -220,6 +220,9 @@ def judge(row: dict[str, Any], day: date, usage: list[dict[str, Any]], reasons: 
     ``row``: tables.examine_day's; ``usage``: its validated usage by unit, flow and source; ``reasons``: what people
     see.
     """
+    if row["revision"] == {}:  # a sealed day for which nobody is charged any more: its row is what was
+        row = row | dict.fromkeys(("account_id", "source_unit", "other_unit", "revision"))
+        row |= {"bills": 0, "charged": False}
     faults = _faults(row, usage, reasons)
     now = _revised(row) or row
     billed_now, charged = row["bills"] > 0, row["charged"]

@@ -94,11 +94,18 @@ held AS (
 ),
 charged AS (
     SELECT c.service_point_id, c.account_id, c.total, {_sum("c.amounts")} AS lines,
-        ({_sum("c.energy_to_date")}) - coalesce(p.energy, 0) AS moved, ({_sum("c.export_to_date")}) - coalesce(p.export, 0) AS sent_moved
+        ({_sum("c.energy_to_date")}) - coalesce(p.energy, o.energy, 0) AS moved,
+        ({_sum("c.export_to_date")}) - coalesce(p.export, o.export, 0) AS sent_moved
     FROM billing.charge_day AS c LEFT JOIN (
         SELECT service_point_id, account_id, tariff_id, stretch_start, {_sum("energy_to_date")} AS energy, {_sum("export_to_date")} AS export
         FROM billing.charge_day WHERE billing_day = %(day)s::date - 1
     ) AS p USING (service_point_id, account_id, tariff_id, stretch_start)
+    LEFT JOIN LATERAL (  -- days without a charge lie between, as where no version of the tariff is in force
+        SELECT {_sum("e.energy_to_date")} AS energy, {_sum("e.export_to_date")} AS export FROM billing.charge_day AS e
+        WHERE p.energy IS NULL AND c.stretch_start < %(day)s::date - 1 AND e.billing_day >= c.stretch_start
+            AND e.billing_day < %(day)s::date - 1 AND e.service_point_id = c.service_point_id AND e.account_id = c.account_id
+            AND e.tariff_id = c.tariff_id AND e.stretch_start = c.stretch_start ORDER BY e.billing_day DESC LIMIT 1
+    ) AS o ON true
     WHERE c.billing_day = %(day)s
 ),
 revised AS (
@@ -126,7 +133,9 @@ compared AS MATERIALIZED (
         coalesce(usage.sent, 0) AS sent, coalesce(usage.unknown, true) AS unknown, held.account_id, held.cycle_id, held.period_start, held.period_end,
         held.unit, held.source_unit, held.source_quantity, held.source_export, held.other_unit, held.other_quantity, held.other_export, held.energy,
         held.export, held.periods, held.factor::text AS factor, charged.account_id IS NOT NULL AS charged, charged.moved, charged.sent_moved, charged.total,
-        charged.lines, revised.determinants AS revision, coalesce(covering.bills, 0) AS bills, covering.statement_id,
+        charged.lines,
+        coalesce(nullif(revised.determinants, 'null'), CASE WHEN revised.service_point_id IS NOT NULL THEN '{{}}'::jsonb END) AS revision,
+        coalesce(covering.bills, 0) AS bills, covering.statement_id,
         issued.account_id IS NOT NULL AND coalesce(covering.bills, 0) = 0 AS left_out, corrected.account_id IS NOT NULL AS correction,
         coalesce(
             (issued.account_id IS NULL OR covering.bills > 0)
@@ -172,11 +181,15 @@ def usage_of(connection: Connection, day: date, points: list[str]) -> list[dict[
 
 
 def reasons_of(connection: Connection, day: date, points: list[str]) -> dict[str, list[tuple[str, str]]]:
-    """Why some service points' usage of the day is not billed, as people see it: billing's exceptions, then
-    validation's.
+    """Why some service points' usage of the day is not billed, as people see it: billing's exceptions (of a sealed day,
+    those kept with its latest revision), then validation's.
     """
     rows = connection.execute(
-        "SELECT service_point_id, reason, detail FROM billing.exception_day WHERE billing_day = %(d)s AND service_point_id = ANY(%(p)s) UNION ALL "
+        "WITH later AS (SELECT DISTINCT ON (service_point_id) service_point_id, exceptions FROM billing.determinant_revision "
+        "WHERE billing_day = %(d)s AND service_point_id = ANY(%(p)s) ORDER BY service_point_id, revision DESC) "
+        "SELECT service_point_id, reason, detail FROM billing.exception_day WHERE billing_day = %(d)s AND service_point_id = ANY(%(p)s) "
+        "AND service_point_id NOT IN (SELECT service_point_id FROM later WHERE exceptions IS NOT NULL) UNION ALL "
+        "SELECT service_point_id, x ->> 0, x ->> 1 FROM later, jsonb_array_elements(exceptions) AS x UNION ALL "
         "SELECT service_point_id, 'validation: ' || kind, detail FROM vee.exception WHERE billing_day = %(d)s AND service_point_id = ANY(%(p)s)",
         {"d": day, "p": points},
     ).fetchall()

@@ -113,6 +113,7 @@ SELECT d.service_point_id, d.account_id, d.cycle_id, d.period_start,
 WHERE d.billing_day = %(d)s AND d.service_point_id = ANY(%(s)s) AND NOT EXISTS (SELECT FROM later AS l WHERE l.service_point_id = d.service_point_id)
 UNION ALL SELECT service_point_id, j ->> 'account_id', j ->> 'cycle_id', (j ->> 'period_start')::date,
     (SELECT coalesce(sum(x::bigint), 0)::bigint FROM jsonb_array_elements_text(j -> 'energy') AS x) FROM later
+    WHERE j <> 'null'
 """
 _PERIOD_CHARGES = """
 SELECT s.statement_id, c.service_point_id, sum(c.total)::bigint FROM billing.statement AS s JOIN billing.charge_day AS c
