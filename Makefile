@@ -38,8 +38,9 @@ demo: install
 ui: install
 	@$(BIN)/meter-pipeline ui
 
+# make test ARGS=--durations=20 lists the twenty slowest.
 test: install
-	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow"
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-all: install
 	@$(BIN)/python -m pytest -n 2 --dist loadfile

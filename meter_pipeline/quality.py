@@ -92,6 +92,14 @@ def unpack(code: int) -> Quality:
     )
 
 
+def unpack_all() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Of each of the 65,536 codes: the place of its flag in FLAGS, its reason (-1: none), and whether pack makes it."""
+    codes = np.arange(1 << 16)
+    flag, method, reason = codes >> 13, codes >> 7 & 63, codes & 127
+    valid = (flag < len(FLAGS)) & (reason <= 100) & ((method == 0) | np.isin(method, list(_METHODS)))
+    return flag, reason - 1, valid
+
+
 def from_espi(code: int) -> int:
     """The code of an ESPI QualityOfReading. 0 (valid) stays apart from a file that gives no quality at all."""
     return pack(_ESPI_FLAG[code], espi=code)

@@ -13,7 +13,7 @@ from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee.estimation.history import hour_shift, like_days, slot_map
 from meter_pipeline.vee.rules import thresholds
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity, codes
-from meter_pipeline.vee.rules.interval_rules import run_interval_rules, subject
+from meter_pipeline.vee.rules.interval_rules import code_table, run_interval_rules, subject
 from meter_pipeline.vee.rules.model import RowContext
 from meter_pipeline.vee.rules.statistics import row_statistics
 from meter_pipeline_tests.vee.matrices import DAY, history, matrix, validate
@@ -310,3 +310,19 @@ def test_the_published_rules_are_all_in_the_documentation() -> None:
             assert (
                 f"| {rule.bit} | {rule.code} | {rule.severity.get(Role.INITIAL, Severity.INFORM).name.lower()}" in text
             ), rule.code
+
+
+def test_the_tables_of_quality_codes_say_what_each_code_says() -> None:
+    said = {"null": 0, "fault": 0, "outage": 0}
+    for code in range(1 << 16):
+        try:
+            found = quality.unpack(code)
+        except ValueError:
+            assert not any(code_table(name)[code] for name in said)
+            continue
+        assert code_table("null")[code] == (found.flag in "NM")
+        assert code_table("fault")[code] == (found.flag == "A" and found.reason in (45, 82, 83, 84, 88, 96, 98))
+        assert code_table("outage")[code] == (found.reason in (43, 79))
+        for name in said:
+            said[name] += int(code_table(name)[code])
+    assert min(said.values()) > 0

@@ -143,5 +143,7 @@ def season_days(
     where there is one season, whose days are all of them."""
     if len(seasons_of(schedule)) == 1:
         return None
-    counted = [_days_by_season(schedule, f, f + n) for f, n in zip(first, days.tolist(), strict=True)]
-    return np.array(counted, np.int64).reshape(len(counted), len(seasons_of(schedule)))
+    # A city's accounts share a few starts and lengths: a schedule is asked for each of these, not for each account.
+    spans, place = np.unique(np.stack([np.asarray(first, np.int64), days], axis=1), axis=0, return_inverse=True)
+    counted = [_days_by_season(schedule, f, f + n) for f, n in spans.tolist()]
+    return np.array(counted, np.int64).reshape(len(counted), len(seasons_of(schedule)))[place.reshape(-1)]

@@ -6,8 +6,9 @@ row never depends on other rows or on their order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -214,45 +215,37 @@ def clock_drift(s: Subject) -> Hit | None:
     return _hit(rows, (offset > s.thresholds.snap_seconds) & (s.day.values[rows] != NO_VALUE))
 
 
-class _Codes:
-    """Which quality codes say what, as tables over all 65,536 codes; made once, on first use."""
-
-    def __init__(self) -> None:
-        self._tables: dict[str, npt.NDArray[np.bool_]] = {}
-
-    def table(self, name: str) -> npt.NDArray[np.bool_]:
-        if not self._tables:
-            words: list[quality.Quality | None] = []
-            for code in range(1 << 16):
-                try:
-                    words.append(quality.unpack(code))
-                except ValueError:
-                    words.append(None)
-            for key, chosen in _CODE_SETS.items():
-                self._tables[key] = np.fromiter((w is not None and chosen(w) for w in words), np.bool_, 1 << 16)
-        return self._tables[name]
-
-
 #: AEMO reason codes as published with MDFF v2.6. A reason on a substituted value says why it was substituted, and
-# condemns it no more.
-_CODE_SETS: Final[dict[str, Callable[[quality.Quality], bool]]] = {
-    "null": lambda q: q.flag in ("N", "M"),
-    "estimate": lambda q: q.flag in ("S", "F", "E"),
-    "outage": lambda q: q.reason in (43, 79),
-    "test": lambda q: q.flag == "A" and q.reason == 90,
-    "overflow": lambda q: q.flag == "A" and q.reason == 95,
-    "fault": lambda q: q.flag == "A" and q.reason in (45, 82, 83, 84, 88, 96, 98),
-    "truncated": lambda q: q.flag == "A" and q.reason in (80, 81),
-    "time": lambda q: q.flag == "A" and q.reason in (86, 89),
+# condemns it no more. Each set: the quality flags, and the reasons (None: any).
+_CODE_SETS: Final[dict[str, tuple[Sequence[str], tuple[int, ...] | None]]] = {
+    "null": ("NM", None),
+    "estimate": ("SFE", None),
+    "outage": (quality.FLAGS, (43, 79)),
+    "test": ("A", (90,)),
+    "overflow": ("A", (95,)),
+    "fault": ("A", (45, 82, 83, 84, 88, 96, 98)),
+    "truncated": ("A", (80, 81)),
+    "time": ("A", (86, 89)),
 }
-_CODES: Final = _Codes()
+
+
+@lru_cache
+def _code_tables() -> dict[str, npt.NDArray[np.bool_]]:
+    """Which quality codes say what, as tables over all 65,536 codes."""
+    flag, reason, valid = quality.unpack_all()
+    return {
+        name: valid
+        & np.isin(flag, [quality.FLAGS.index(letter) for letter in flags])
+        & (True if reasons is None else np.isin(reason, reasons))
+        for name, (flags, reasons) in _CODE_SETS.items()
+    }
 
 
 def code_table(name: str) -> npt.NDArray[np.bool_]:
     """Table over all quality codes of one of the sets null, estimate, outage, test, overflow, fault, truncated,
     time.
     """
-    return _CODES.table(name)
+    return _code_tables()[name]
 
 
 def _coded(s: Subject, name: str) -> Hit | None:
