@@ -11,9 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import table_diagram
+
 from meter_pipeline.schemas.contracts import CONTRACTS
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.schemas.reference_words import MEANINGS
+from meter_pipeline.schemas.tables.shape import Contract
 from meter_pipeline.settings import SETTINGS
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
@@ -59,27 +62,30 @@ def reference_tables() -> str:
     return "".join(parts)
 
 
+def _sources(contract: Contract) -> list[str]:
+    """Tables that columns of a table are computed from, with their schemas, sorted; not the table itself."""
+    columns = {source for sources in contract.lineage.values() for source in sources if source.count(".") == 2}
+    return sorted({column.rsplit(".", 1)[0] for column in columns} - {contract.table})
+
+
+def diagram() -> str:
+    """docs/images/tables.svg: how data flows between the tables."""
+    return table_diagram.draw((source, c.table) for c in CONTRACTS.values() for source in _sources(c))
+
+
 def tables() -> str:
     """docs/tables.md: the tables a billing day writes, how data flows between them, and every column."""
-    edges = sorted(
-        {
-            (source.rsplit(".", 1)[0], contract.table)
-            for contract in CONTRACTS.values()
-            for sources in contract.lineage.values()
-            for source in sources
-            if source.count(".") == 2 and source.rsplit(".", 1)[0] != contract.table
-        }
-    )
     parts = [
         _MADE.format("meter_pipeline/schemas/tables"),
-        "# Tables\n\nWhat a billing day reads and writes. An arrow means: computed from.\n\n```mermaid\nflowchart LR\n",
-        *(f"  {a.replace('.', '_')}[{a}] --> {b.replace('.', '_')}[{b}]\n" for a, b in edges),
-        "```\n",
+        "# Tables\n\nWhat a billing day reads and writes. An arrow goes from a table to those that are computed from it.\n\n",
+        "![The tables by database schema, and which is computed from which](images/tables.svg)\n",
     ]
     for contract in CONTRACTS.values():
         parts.append(f"\n## {contract.table}\n\nA row is {contract.row}. Key: ")
+        computed = f" Computed from {', '.join(_sources(contract))}." if _sources(contract) else ""
         parts.append(
-            ", ".join(f"`{c}`" for c in contract.key) + ".\n\n| Column | Type | Meaning |\n| --- | --- | --- |\n"
+            ", ".join(f"`{c}`" for c in contract.key)
+            + f".{computed}\n\n| Column | Type | Meaning |\n| --- | --- | --- |\n"
         )
         parts += [
             f"| `{name}` | {column.type}{', may be null' if column.nullable else ''} | {column.about} |\n"
@@ -105,6 +111,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "settings.md": settings,
     "reference-tables.md": reference_tables,
     "tables.md": tables,
+    "images/tables.svg": diagram,
     "commands.md": commands,
 }
 

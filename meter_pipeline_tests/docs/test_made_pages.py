@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 
 import pytest
 
+from meter_pipeline.schemas.contracts import CONTRACTS
 from meter_pipeline.settings import SETTINGS
 from meter_pipeline_tests.support import ROOT
 
@@ -14,6 +16,7 @@ _spec = importlib.util.spec_from_file_location("make_pages", ROOT / "tools" / "m
 assert _spec is not None
 assert _spec.loader is not None
 make_pages = importlib.util.module_from_spec(_spec)
+sys.path.insert(0, str(ROOT / "tools"))  # as for the script itself
 _spec.loader.exec_module(make_pages)
 
 
@@ -30,3 +33,14 @@ def test_every_variable_the_program_reads_is_a_setting() -> None:
     # The deployment's folder and the beginning of a name are no settings.
     other = {"METER_PIPELINE_DEPLOYMENT", "METER_PIPELINE_DATABASE"}
     assert read - {setting.variable for setting in SETTINGS} <= other
+
+
+def test_the_diagram_of_the_tables_has_every_table_and_arrow() -> None:
+    drawn = make_pages.diagram()
+    for contract in CONTRACTS.values():
+        for source in {column.rsplit(".", 1)[0] for columns in contract.lineage.values() for column in columns}:
+            if source.count(".") == 1 and source != contract.table:
+                assert f"{contract.table} is computed from {source}</title>" in drawn
+                assert f">{source.split('.')[1]}</text>" in drawn
+    boxes = re.findall(r'<rect x="(\d+)" y="(\d+)"', drawn)
+    assert len(boxes) == len(set(boxes)) > 50, "no two tables in one place"
