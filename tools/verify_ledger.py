@@ -395,6 +395,8 @@ BESIDE = {
     "statements": ("billing.statement_segment",),
     "adjustments": ("billing.adjustment", "billing.adjustment_segment"),
 }
+# those of them of which an entry says every row of its day: a day with rows needs an entry
+WHOLE_DAYS = {"validated": ("vee.daily_usage", "vee.register_day")}
 # tables whose leaves began later than their rows: an entry that holds every row of its day says so in this field; on a
 # day without such an entry only rows that have leaves are held
 SINCE = {"billing.determinant_day": "all_determinants"}
@@ -1497,6 +1499,12 @@ class Audit:
             for index, kind, _, _ in entries
             if kind in SOURCES[source][0] and index in self.said
         ]
+        # In a log from before days were said as a whole, a day of register-only meters may have no entry.
+        always = next((columns is not None for _, _, columns, _ in self.changes.values()), False)
+        if always and not any(kind in SOURCES[source][0] for _, kind, _, _ in entries):
+            for table in WHOLE_DAYS.get(source, ()):
+                if stray := sum(1 for _ in self.of(source, table, day)):
+                    self.find("row without leaf", f"{table} {day}: {stray} rows of a day that no entry is about")
         if not said:
             return
         owner = {row["statement_id"]: row["ledger_entry"] for row in self.of(source, "billing.statement", day)}

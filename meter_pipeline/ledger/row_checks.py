@@ -138,9 +138,9 @@ def tables_of(connection: store.Connection, source: Source, rules: Mapping[str, 
 def days_of(connection: store.Connection, source: Source) -> list[date]:
     """Every billing day that a source has rows or leaves of."""
     found = set(store.days_of_kinds(connection, (*source.kinds, *source.also)))
-    for table in source.tables:
-        if ledger_rows.exists(connection, table.name):
-            found |= set(ledger_rows.days_of(connection, table.name))
+    for name in (*(table.name for table in source.tables), *source.whole_days):
+        if ledger_rows.exists(connection, name):
+            found |= set(ledger_rows.days_of(connection, name))
     return sorted(found)
 
 

@@ -48,6 +48,7 @@ class Source:
     log. ``retiring``: the last ``retired`` leaves of an entry (a number in its body) are of rows that it took away.
     ``beside``: tables whose rows hang on those of the source's table, and whose content its entries say as a whole
     (contents.py).
+    ``whole_days``: those of ``beside`` of which an entry says every row of its day: a day with rows needs an entry.
     ``replaced``: tables of rows that later ones took the place of; their leaves are among those that entries retired
     (replaced_rows.py).
     ``states``: the table whose rows entries say as a whole, each time they change (row_states.py), and the kinds of
@@ -61,6 +62,7 @@ class Source:
     by_day: bool = True
     retiring: bool = False
     beside: tuple[str, ...] = ()
+    whole_days: tuple[str, ...] = ()
     states: tuple[str, tuple[str, ...]] | None = None
     replaced: tuple[RowTable, ...] = ()
 
@@ -104,6 +106,7 @@ VALIDATED: Final = Source(
         RowTable("vee.interval_day_version", "content_hash", "mp-vee-row/1"),
     ),
     beside=("vee.daily_usage", "vee.register_day"),
+    whole_days=("vee.daily_usage", "vee.register_day"),
 )
 #: A rejected line's leaf is salted, and its content may be erased.
 DEAD_LETTERS: Final = Source(

@@ -93,7 +93,7 @@ def verify(
                     verify_replaced(connection, source, versions, day, outcome, rules, contents)
                 # A row that is not its leaf's is found already; its entry's content is not its own either.
                 if source.beside and len(outcome.findings) == before:
-                    verify_contents(database, connection, source.kinds, day, outcome)
+                    verify_contents(database, connection, source, day, outcome)
                 verify_states(connection, source, outcome)
         if full:
             verify_reference(connection, outcome)

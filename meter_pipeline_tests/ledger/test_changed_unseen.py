@@ -192,6 +192,14 @@ DEEDS = {
         "DELETE FROM vee.daily_usage WHERE billing_day = (SELECT min(billing_day) FROM vee.daily_usage)",
         "content",
     ),
+    "usage of a day that was never validated": (
+        "vee.daily_usage",
+        (
+            'INSERT INTO vee.daily_usage SELECT (jsonb_populate_record(t, \'{"billing_day": "2026-03-20"}\')).* FROM vee.daily_usage AS t '
+            f"WHERE billing_day = '{DAY}' LIMIT 1"
+        ),
+        "row without leaf",
+    ),
     "a replaced charge changed": (
         "billing.charge_day_version",
         "UPDATE billing.charge_day_version SET amounts = array_append(amounts, 0)",
@@ -227,6 +235,11 @@ DEEDS = {
 @pytest.mark.parametrize("deed", DEEDS)
 def test_rows_exchanged_inserted_or_taken_away_are_found(city: City, tmp_path: Path, deed: str) -> None:
     table, statement, check = DEEDS[deed]
+    if "2026-03-20" in statement:
+        change(
+            city,
+            f"CREATE TABLE IF NOT EXISTS {table}_20260320 PARTITION OF {table} FOR VALUES FROM ('2026-03-20') TO ('2026-03-21')",
+        )
     change(city, f"CREATE TABLE public.kept AS SELECT * FROM {table}", statement)
     try:
         assert check in inside(city)
