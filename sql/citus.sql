@@ -1,13 +1,15 @@
--- The tables on a Citus cluster, distributed by service point. Run once, after the migrations and before the first load, by the owner:
+-- The tables on a Citus cluster, distributed by service point. The owner runs it one time, after the migrations and before
+-- the first load; running it again changes nothing:
 --   psql "$METER_PIPELINE_DATABASE_URL" -f sql/citus.sql
--- Where the extension is not installed, as on every one-machine deployment, it does nothing and says so. Running it again changes nothing.
+-- Where the extension is not installed, as on every one-machine deployment, it does nothing and says so.
 --
--- The key. Money, usage and estimates belong to a service point, not to a meter: an exchanged meter's day is two meters at one point. So vee and billing
--- are distributed by service_point_id. Raw reads name a meter and nothing else, and a meter may be moved, so that no column of theirs is a service
--- point for ever. They are distributed by meter_id in a colocation group of their own. Validation reads a shard of raw reads by its meters and ref's
--- reference copy of the installations says whose they are, so that the two groups meet only in the worker that validates, never in a join on the
--- cluster: every hot query is within one group, or joins a group with reference tables (meter_pipeline_tests/postgres/test_citus.py reads their plans).
--- The two reconciliation joints that compare raw with validated rows aggregate both sides by meter and run once a day; they are repartition joins.
+-- vee and billing are distributed by service_point_id: money, usage and estimates belong to a service point and not to a
+-- meter, since an exchanged meter's day is two meters at one point. Raw reads name only a meter, and a meter may be moved;
+-- they are distributed by meter_id in a colocation group of their own. Validation reads a shard of raw reads by its
+-- meters, and the reference copy of ref.installations says whose they are, so that the two groups meet only in the worker
+-- that validates, never in a join on the cluster. Every query of the hot path is within one group, or joins a group with
+-- reference tables (meter_pipeline_tests/postgres/test_citus.py reads their plans). The two reconciliation checks that
+-- compare raw with validated rows aggregate both sides by meter and run once a day; they are repartition joins.
 DO $citus$
 DECLARE
     listed text;

@@ -66,7 +66,8 @@ CREATE TABLE control.dual_request (
     requested_login name NOT NULL DEFAULT session_user,
     requested_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
-    CONSTRAINT dual_request_expires CHECK (expires_at > requested_at AND expires_at <= requested_at + interval '7 days'),
+    CONSTRAINT dual_request_expires CHECK (expires_at > requested_at
+        AND expires_at <= requested_at + interval '7 days'),
     UNIQUE (request_id, action, subject, requested_by, expires_at)
 );
 CREATE INDEX dual_request_subject ON control.dual_request (action, subject);
@@ -137,7 +138,8 @@ CREATE TABLE control.emergency_pause (
     CONSTRAINT emergency_pause_confirmed FOREIGN KEY (resume_request, resume_action, resume_subject, resume_decision)
         REFERENCES control.dual_decision (request_id, action, subject, decision)
 );
-CREATE UNIQUE INDEX emergency_pause_active ON control.emergency_pause (scope, coalesce(target, '')) WHERE state = 'paused';
+CREATE UNIQUE INDEX emergency_pause_active ON control.emergency_pause (scope, coalesce(target, ''))
+    WHERE state = 'paused';
 COMMENT ON TABLE control.emergency_pause IS 'EMERGENCY_PAUSE: every writer looks here before each batch. At most one pause in force per scope; it ends only by a resume two people stand for.';
 COMMENT ON COLUMN control.emergency_pause.pause_id IS 'number of the pause';
 COMMENT ON COLUMN control.emergency_pause.scope IS 'what it holds: all work, one commodity, one head-end';
@@ -208,7 +210,8 @@ CREATE TABLE control.flag (
     decision text CHECK (decision = 'confirmed'),
     CONSTRAINT flag_dual_means_two CHECK (NOT dual OR (request IS NOT NULL AND decision IS NOT NULL)),
     CONSTRAINT flag_request_whole CHECK ((request IS NULL) = (decision IS NULL)),
-    CONSTRAINT flag_confirmed FOREIGN KEY (request, action, subject, decision) REFERENCES control.dual_decision (request_id, action, subject, decision)
+    CONSTRAINT flag_confirmed FOREIGN KEY (request, action, subject, decision)
+        REFERENCES control.dual_decision (request_id, action, subject, decision)
 );
 COMMENT ON TABLE control.flag IS 'Feature flags in force: read in the transaction they steer.';
 COMMENT ON COLUMN control.flag.flag IS 'name';
@@ -301,7 +304,8 @@ COMMENT ON COLUMN control.observation.figures IS 'the figures';
 -- The one rule of who decides, enforced here whatever a caller says: when control.person names anybody, a name that is
 -- not in it decides nothing. The threshold of adjustments is read from the flag, which is on the ledger, never from the
 -- row that asks.
-CREATE FUNCTION control.may_decide(name text, wanted text[]) RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+CREATE FUNCTION control.may_decide(name text, wanted text[]) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
     SELECT NOT EXISTS (SELECT FROM control.person)
         OR EXISTS (
             SELECT FROM control.person AS p
@@ -332,7 +336,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION control.guard_request IS 'Trigger: only a person of the register asks.';
-CREATE TRIGGER guard_request BEFORE INSERT ON control.dual_request FOR EACH ROW EXECUTE FUNCTION control.guard_request();
+CREATE TRIGGER guard_request BEFORE INSERT ON control.dual_request FOR EACH ROW
+    EXECUTE FUNCTION control.guard_request();
 
 CREATE FUNCTION control.guard_decision() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE
@@ -345,7 +350,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION control.guard_decision IS 'Trigger: only a person of the register with the duty confirms.';
-CREATE TRIGGER guard_decision BEFORE INSERT ON control.dual_decision FOR EACH ROW EXECUTE FUNCTION control.guard_decision();
+CREATE TRIGGER guard_decision BEFORE INSERT ON control.dual_decision FOR EACH ROW
+    EXECUTE FUNCTION control.guard_decision();
 
 CREATE FUNCTION control.guard_pause() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 BEGIN
@@ -356,7 +362,8 @@ BEGIN
     RETURN NEW;
 END $$;
 COMMENT ON FUNCTION control.guard_pause() IS 'Trigger: the facts of a pause do not change; it can be ended once.';
-CREATE TRIGGER guard_update BEFORE UPDATE ON control.emergency_pause FOR EACH ROW EXECUTE FUNCTION control.guard_pause();
+CREATE TRIGGER guard_update BEFORE UPDATE ON control.emergency_pause FOR EACH ROW
+    EXECUTE FUNCTION control.guard_pause();
 ALTER TABLE control.emergency_pause ENABLE ALWAYS TRIGGER guard_update;
 
 DO $$
@@ -392,11 +399,13 @@ CREATE POLICY people_decide ON control.flag FOR ALL TO meter_finance, meter_owne
 CREATE POLICY migration_is_declared ON control.flag FOR INSERT TO meter_migration
     WITH CHECK (flag = 'migration_stage' AND value ->> 'stage' IN ('off', 'shadow', 'dual_write'));
 CREATE POLICY migration_goes_back ON control.flag FOR UPDATE TO meter_migration
-    USING (flag = 'migration_stage') WITH CHECK (flag = 'migration_stage' AND value ->> 'stage' IN ('shadow', 'dual_write'));
+    USING (flag = 'migration_stage')
+    WITH CHECK (flag = 'migration_stage' AND value ->> 'stage' IN ('shadow', 'dual_write'));
 
 -- A pause ends with its entry on the ledger, in the same transaction, or not at all. SECURITY DEFINER: the role that
 -- ends it need not be able to read the ledger.
-CREATE FUNCTION control.demand_resume_entry() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+CREATE FUNCTION control.demand_resume_entry() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
     IF NOT EXISTS (
         SELECT FROM ledger.entry AS e

@@ -5,10 +5,13 @@ COMMENT ON SCHEMA ledger IS 'What happened, append-only: entries written in the 
 CREATE TABLE ledger.entry (
     entry_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind text COLLATE "C" NOT NULL CHECK (kind IN (
-        'received', 'ingested', 'duplicate', 'superseded', 'rejected', 'file_loaded', 'corrected', 'replayed', 'dismissed',
-        'reference_imported', 'validated', 'estimated', 'baselines_fitted', 'flagged', 'flag_decided', 'billed', 'bill_issued', 'reconciled',
+        'received', 'ingested', 'duplicate', 'superseded', 'rejected', 'file_loaded', 'corrected', 'replayed',
+        'dismissed',
+        'reference_imported', 'validated', 'estimated', 'baselines_fitted', 'flagged', 'flag_decided', 'billed',
+        'bill_issued', 'reconciled',
         'adjustment_requested', 'adjustment_approved', 'adjustment_refused', 'adjustment_posted', 'period_sealed',
-        'pause_set', 'pause_requested_resume', 'pause_cleared', 'pause_refused', 'flag_flipped', 'traffic_shifted', 'comparison',
+        'pause_set', 'pause_requested_resume', 'pause_cleared', 'pause_refused', 'flag_flipped', 'traffic_shifted',
+        'comparison',
         'migration_stage', 'cutover_signed',
         'tariff_version', 'rule_version', 'code_version', 'head_end_version',
         'key_rotation', 'privileges_checked', 'verified', 'erased'
@@ -135,7 +138,8 @@ CREATE TABLE ledger.personal (
     payload bytea,
     kept_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT personal_whole_or_erased CHECK ((salt IS NULL) = (payload IS NULL)),
-    CONSTRAINT personal_hash_is_of_payload CHECK (salt IS NULL OR payload_hash = sha256('mp-salted/1'::bytea || '\x1f'::bytea || salt || payload))
+    CONSTRAINT personal_hash_is_of_payload CHECK (salt IS NULL
+        OR payload_hash = sha256('mp-salted/1'::bytea || '\x1f'::bytea || salt || payload))
 );
 COMMENT ON TABLE ledger.personal IS 'Payloads that hold personal data. Their salted hash is a leaf; erasing salt and payload leaves every proof as it was.';
 COMMENT ON COLUMN ledger.personal.payload_hash IS 'SHA-256("mp-salted/1" 0x1F salt payload)';
@@ -195,15 +199,18 @@ REVOKE ALL ON SCHEMA ledger FROM PUBLIC;
 GRANT USAGE ON SCHEMA ledger TO meter_ledger_writer, meter_ledger_sequencer, meter_auditor, meter_ledger_eraser;
 
 -- By column: GRANT INSERT on the table would let a writer choose ids, times and transaction (OVERRIDING SYSTEM VALUE).
-GRANT INSERT (kind, body, leaf_hash, leaf_count, leaves, billing_day), SELECT (entry_id) ON ledger.entry TO meter_ledger_writer;
+GRANT INSERT (kind, body, leaf_hash, leaf_count, leaves, billing_day), SELECT (entry_id) ON ledger.entry
+    TO meter_ledger_writer;
 
 GRANT INSERT (payload_hash, salt, payload), SELECT (payload_hash) ON ledger.personal TO meter_ledger_writer;
 
 GRANT SELECT (payload_hash, payload), UPDATE (salt, payload) ON ledger.personal TO meter_ledger_eraser;
 
-GRANT INSERT (kind, body, leaf_hash, leaf_count, leaves, billing_day), SELECT (entry_id) ON ledger.entry TO meter_ledger_eraser;
+GRANT INSERT (kind, body, leaf_hash, leaf_count, leaves, billing_day), SELECT (entry_id) ON ledger.entry
+    TO meter_ledger_eraser;
 
-GRANT SELECT ON ledger.entry, ledger.log, ledger.leaf, ledger.node, ledger.tree_head, ledger.checkpoint, ledger.cosignature, ledger.anchor
+GRANT SELECT ON ledger.entry, ledger.log, ledger.leaf, ledger.node, ledger.tree_head, ledger.checkpoint,
+    ledger.cosignature, ledger.anchor
     TO meter_ledger_sequencer;
 
 GRANT INSERT (origin) ON ledger.log TO meter_ledger_sequencer;

@@ -81,15 +81,17 @@ COMMENT ON COLUMN ref.service_points.valid_to IS 'billing day from which it no l
 
 CREATE TABLE ref.service_attributes (
     service_point_id text COLLATE "C" NOT NULL CHECK (service_point_id ~ '^[A-Z0-9-]{1,64}$'),
-    attribute text NOT NULL CHECK (attribute IN ('meter_size', 'jurisdiction', 'rate_code', 'budget_per_day', 'winter_average_per_day',
-        'dwelling_units', 'stormwater_units', 'lamps', 'tax_exempt', 'totals_into', 'deducts_from')),
+    attribute text NOT NULL CHECK (attribute IN ('meter_size', 'jurisdiction', 'rate_code', 'budget_per_day',
+        'winter_average_per_day', 'dwelling_units', 'stormwater_units', 'lamps', 'tax_exempt', 'totals_into',
+        'deducts_from')),
     value text NOT NULL,
     valid_from date NOT NULL,
     valid_to date,
     PRIMARY KEY (service_point_id, attribute, valid_from),
     CHECK (valid_to IS NULL OR valid_to > valid_from),
     CONSTRAINT one_value_at_a_time EXCLUDE USING gist
-        (service_point_id WITH =, attribute WITH =, daterange(valid_from, valid_to) WITH &&) DEFERRABLE INITIALLY DEFERRED
+        (service_point_id WITH =, attribute WITH =, daterange(valid_from, valid_to) WITH &&)
+        DEFERRABLE INITIALLY DEFERRED
 );
 COMMENT ON TABLE ref.service_attributes IS 'What a tariff may ask of a service beyond its class, effective-dated.';
 COMMENT ON COLUMN ref.service_attributes.service_point_id IS 'where the service is delivered and metered';
@@ -265,7 +267,8 @@ COMMENT ON COLUMN ref.tariff_document.sha256 IS 'SHA-256 of the file as imported
 
 CREATE TABLE ref.revenue_accounts (
     commodity text NOT NULL CHECK (commodity IN ('electricity', 'water', 'gas', '*')),
-    customer_class text NOT NULL CHECK (customer_class IN ('residential', 'commercial', 'industrial', 'municipal', '*')),
+    customer_class text NOT NULL CHECK (
+        customer_class IN ('residential', 'commercial', 'industrial', 'municipal', '*')),
     component text NOT NULL,
     revenue_account text NOT NULL,
     receivable_account text NOT NULL,
@@ -274,7 +277,8 @@ CREATE TABLE ref.revenue_accounts (
     PRIMARY KEY (commodity, customer_class, component, valid_from),
     CHECK (valid_to IS NULL OR valid_to > valid_from),
     CONSTRAINT one_account_at_a_time EXCLUDE USING gist
-        (commodity WITH =, customer_class WITH =, component WITH =, daterange(valid_from, valid_to) WITH &&) DEFERRABLE INITIALLY DEFERRED
+        (commodity WITH =, customer_class WITH =, component WITH =, daterange(valid_from, valid_to) WITH &&)
+        DEFERRABLE INITIALLY DEFERRED
 );
 COMMENT ON TABLE ref.revenue_accounts IS 'Accounts of the general ledger that unbilled revenue is booked to. * stands for every other value: a row that names a component comes before one that names a commodity, and that before one that names a class.';
 COMMENT ON COLUMN ref.revenue_accounts.commodity IS 'electricity, water or gas; * every other one';
@@ -286,7 +290,8 @@ COMMENT ON COLUMN ref.revenue_accounts.valid_from IS 'first billing day it holds
 COMMENT ON COLUMN ref.revenue_accounts.valid_to IS 'billing day from which it no longer holds; empty while it does';
 
 CREATE TABLE ref.winter_average_rules (
-    customer_class text NOT NULL CHECK (customer_class IN ('residential', 'commercial', 'industrial', 'municipal', '*')),
+    customer_class text NOT NULL CHECK (
+        customer_class IN ('residential', 'commercial', 'industrial', 'municipal', '*')),
     months text NOT NULL,
     drop_high integer NOT NULL,
     drop_low integer NOT NULL,
@@ -462,7 +467,8 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION ref.keep_used_document IS 'Trigger: refuses another document under a tariff version that bills were made with.';
-CREATE TRIGGER keep_used_document BEFORE UPDATE OR DELETE ON ref.tariff_document FOR EACH ROW EXECUTE FUNCTION ref.keep_used_document();
+CREATE TRIGGER keep_used_document BEFORE UPDATE OR DELETE ON ref.tariff_document FOR EACH ROW
+    EXECUTE FUNCTION ref.keep_used_document();
 ALTER TABLE ref.tariff_document ENABLE ALWAYS TRIGGER keep_used_document;
 
 -- Record time. ref.NAME holds what is true as far as is known now; known_from says since when it is known. A row that
@@ -572,7 +578,8 @@ $$;
 
 -- The rows that a transaction changed: the old version that ended and the new one that began at its record time. The
 -- ledger holds a leaf for each: SHA-256 of the JSON text of table, old row and new row, each with its record time.
-CREATE FUNCTION ref.changes_at(instant timestamptz) RETURNS TABLE (table_name text, old jsonb, new jsonb, leaf bytea) LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION ref.changes_at(instant timestamptz) RETURNS TABLE (table_name text, old jsonb, new jsonb, leaf bytea)
+    LANGUAGE plpgsql STABLE AS $$
 DECLARE
     named text;
     keys text;

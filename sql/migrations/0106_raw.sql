@@ -13,7 +13,8 @@ COMMENT ON SCHEMA raw IS 'Meter reads as they arrived: never edited, every versi
 CREATE TYPE raw.claim_range AS RANGE (subtype = text, collation = "C", multirange_type_name = raw.claim_multirange);
 COMMENT ON TYPE raw.claim_range IS 'One text as a range, so that an exclusion constraint can compare it without an extension.';
 
-CREATE FUNCTION raw.claim_of(sha256 bytea, billing_day date, kind text) RETURNS raw.claim_range LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+CREATE FUNCTION raw.claim_of(sha256 bytea, billing_day date, kind text) RETURNS raw.claim_range
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
     SELECT raw.claim_range(k, k, '[]') FROM (SELECT encode(sha256, 'hex') || ' ' || (billing_day - DATE '2000-01-01')::text || ' ' || kind) AS made (k)
 $$;
 COMMENT ON FUNCTION raw.claim_of IS 'The file, day and kind of a claim as one text, the bounds of a range.';
@@ -289,14 +290,17 @@ CREATE TABLE raw.dead_letter (
     CHECK (status = 'open' OR (changed_by IS NOT NULL AND changed_at IS NOT NULL)),
     CHECK (status NOT IN ('corrected', 'dismissed') OR change_reason IS NOT NULL),
     CHECK ((status = 'replayed') = (replay_sha256 IS NOT NULL)),
-    CONSTRAINT dead_letter_leaf_is_of_raw CHECK (salt IS NULL OR leaf = sha256('mp-salted/1'::bytea || '\x1f'::bytea || salt || raw)),
+    CONSTRAINT dead_letter_leaf_is_of_raw CHECK (salt IS NULL
+        OR leaf = sha256('mp-salted/1'::bytea || '\x1f'::bytea || salt || raw)),
     CONSTRAINT dead_letter_erased_whole CHECK (erased_at IS NULL
-        OR (erased_by IS NOT NULL AND salt IS NULL AND raw = '' AND corrected_raw IS NULL AND status IN ('replayed', 'dismissed')))
+        OR (erased_by IS NOT NULL AND salt IS NULL AND raw = '' AND corrected_raw IS NULL
+            AND status IN ('replayed', 'dismissed')))
 );
 CREATE INDEX dead_letter_open ON raw.dead_letter (first_seen) WHERE status IN ('open', 'corrected');
 CREATE INDEX dead_letter_by_file ON raw.dead_letter (file_sha256);
 CREATE INDEX dead_letter_oldest ON raw.dead_letter (first_seen, dead_letter_key);
-CREATE INDEX dead_letter_unsettled ON raw.dead_letter (first_seen, dead_letter_key) WHERE status IN ('open', 'corrected');
+CREATE INDEX dead_letter_unsettled ON raw.dead_letter (first_seen, dead_letter_key)
+    WHERE status IN ('open', 'corrected');
 CREATE INDEX dead_letter_by_head_end ON raw.dead_letter (head_end, first_seen, dead_letter_key);
 CREATE INDEX dead_letter_by_reason ON raw.dead_letter USING gin (reasons jsonb_path_ops);
 -- A key is given by its first digits.
@@ -479,7 +483,8 @@ CREATE FUNCTION raw.quality_reason(code smallint) RETURNS integer LANGUAGE sql I
 $$ SELECT nullif(code::integer & 127, 0) - 1 $$;
 COMMENT ON FUNCTION raw.quality_reason IS 'AEMO reason code 0 to 99, or null.';
 
-CREATE FUNCTION raw.quantity(stored bigint, scale smallint) RETURNS numeric LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS
+CREATE FUNCTION raw.quantity(stored bigint, scale smallint) RETURNS numeric
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS
 $$ SELECT stored * (ARRAY[1, 0.1, 0.01, 0.001, 0.0001, 0.00001, 0.000001]::numeric[])[scale + 1] $$;
 COMMENT ON FUNCTION raw.quantity IS 'Exact decimal of a scaled integer.';
 

@@ -378,8 +378,8 @@ COMMENT ON COLUMN vee.register_edit.withdrawn_by IS 'Who took it back; null whil
 COMMENT ON COLUMN vee.register_edit.withdrawn_at IS 'When, UTC.';
 
 CREATE VIEW vee.exception_span AS
-SELECT kind, service_point_id, meter_id, channel, min(billing_day) AS first_day, max(billing_day) AS last_day, count(*) AS days,
-    min(first_seen) AS first_seen
+SELECT kind, service_point_id, meter_id, channel, min(billing_day) AS first_day, max(billing_day) AS last_day,
+    count(*) AS days, min(first_seen) AS first_seen
 FROM vee.exception GROUP BY kind, service_point_id, meter_id, channel;
 COMMENT ON VIEW vee.exception_span IS 'Exceptions with the days they affect.';
 COMMENT ON COLUMN vee.exception_span.kind IS 'Kind.';

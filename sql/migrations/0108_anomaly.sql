@@ -217,11 +217,13 @@ CREATE INDEX exception_case_by_subject ON anomaly.exception_case (subject, famil
 CREATE INDEX exception_case_held ON anomaly.exception_case (service_point_id) WHERE hold;
 -- Indexes in the order in which the finance desk pages through: a page costs the same wherever it begins.
 CREATE INDEX exception_case_newest ON anomaly.exception_case (last_day DESC, case_id);
-CREATE INDEX exception_case_undecided ON anomaly.exception_case (last_day DESC, case_id) WHERE state IN ('open', 'assigned');
+CREATE INDEX exception_case_undecided ON anomaly.exception_case (last_day DESC, case_id)
+    WHERE state IN ('open', 'assigned');
 CREATE INDEX exception_case_by_state ON anomaly.exception_case (state, last_day DESC, case_id);
 CREATE INDEX exception_case_by_kind ON anomaly.exception_case (kind, last_day DESC, case_id);
 CREATE INDEX exception_case_by_point ON anomaly.exception_case (service_point_id, last_day DESC, case_id);
-CREATE INDEX exception_case_by_assignee ON anomaly.exception_case (assigned_to, last_day DESC, case_id) WHERE assigned_to IS NOT NULL;
+CREATE INDEX exception_case_by_assignee ON anomaly.exception_case (assigned_to, last_day DESC, case_id)
+    WHERE assigned_to IS NOT NULL;
 COMMENT ON TABLE anomaly.exception_case IS 'The exception queue: one matter about one subject, however many days it lasts.';
 COMMENT ON COLUMN anomaly.exception_case.first_day IS 'First flagged billing day.';
 COMMENT ON COLUMN anomaly.exception_case.last_day IS 'Last flagged billing day.';
@@ -260,7 +262,8 @@ CREATE TABLE anomaly.validation_finding (
     CHECK ((released_at IS NULL) = (released_by IS NULL) AND (released_at IS NULL) = (reason IS NULL))
 );
 CREATE INDEX validation_finding_by_day ON anomaly.validation_finding (billing_day);
-CREATE INDEX validation_finding_held ON anomaly.validation_finding (service_point_id, billing_day) WHERE action = 'hold' AND released_at IS NULL;
+CREATE INDEX validation_finding_held ON anomaly.validation_finding (service_point_id, billing_day)
+    WHERE action = 'hold' AND released_at IS NULL;
 COMMENT ON TABLE anomaly.validation_finding IS 'Findings of validation that are in the exception queue, and who released which for billing as they stand. One whose figures change is held anew; what was released before is in the ledger.';
 COMMENT ON COLUMN anomaly.validation_finding.first_seen IS 'When it was first found, UTC.';
 COMMENT ON COLUMN anomaly.validation_finding.released_at IS 'When a person released it, UTC; null where it stands.';
@@ -279,9 +282,11 @@ COMMENT ON COLUMN anomaly.validation_finding.reason IS 'Why.';
 CREATE VIEW anomaly.temperature AS
 SELECT station_id, weather_day, temperature_mean_c, 'file' AS source FROM anomaly.weather_day
 UNION ALL
-SELECT r.station_id, r.weather_day, coalesce(r.temperature_mean_c, (r.temperature_min_c + r.temperature_max_c) / 2)::double precision, 'reference'
+SELECT r.station_id, r.weather_day,
+    coalesce(r.temperature_mean_c, (r.temperature_min_c + r.temperature_max_c) / 2)::double precision, 'reference'
 FROM ref.weather AS r
-WHERE NOT EXISTS (SELECT 1 FROM anomaly.weather_day AS w WHERE w.station_id = r.station_id AND w.weather_day = r.weather_day);
+WHERE NOT EXISTS (SELECT 1 FROM anomaly.weather_day AS w
+    WHERE w.station_id = r.station_id AND w.weather_day = r.weather_day);
 COMMENT ON VIEW anomaly.temperature IS 'The mean temperature of every station and day that is known.';
 COMMENT ON COLUMN anomaly.temperature.station_id IS 'Weather station.';
 COMMENT ON COLUMN anomaly.temperature.weather_day IS 'Day.';
@@ -293,7 +298,8 @@ CREATE VIEW anomaly.bill_hold AS
 SELECT c.service_point_id, c.first_day, c.last_day, c.case_id, c.kind, c.state FROM anomaly.exception_case AS c
 WHERE c.hold AND c.family <> 'validation'
 UNION ALL
-SELECT f.service_point_id, f.billing_day, f.billing_day, coalesce(f.case_id, ''), f.kind, 'open' FROM anomaly.validation_finding AS f
+SELECT f.service_point_id, f.billing_day, f.billing_day, coalesce(f.case_id, ''), f.kind, 'open'
+FROM anomaly.validation_finding AS f
 WHERE f.action = 'hold' AND f.released_at IS NULL;
 COMMENT ON VIEW anomaly.bill_hold IS 'Service points whose bill for these days waits for a decision about a case.';
 COMMENT ON COLUMN anomaly.bill_hold.service_point_id IS 'Service point.';
@@ -305,8 +311,11 @@ COMMENT ON COLUMN anomaly.bill_hold.state IS 'open or assigned; open for a findi
 
 -- A decision about wrong data says nothing about how a customer's usage scatters.
 CREATE VIEW anomaly.decisions_by_point AS
-SELECT service_point_id, count(*) FILTER (WHERE state = 'confirmed') AS confirmed, count(*) FILTER (WHERE state = 'dismissed') AS dismissed
-FROM anomaly.exception_case WHERE service_point_id <> '' AND state IN ('confirmed', 'dismissed') AND family <> 'validation' GROUP BY service_point_id;
+SELECT service_point_id, count(*) FILTER (WHERE state = 'confirmed') AS confirmed,
+    count(*) FILTER (WHERE state = 'dismissed') AS dismissed
+FROM anomaly.exception_case WHERE service_point_id <> '' AND state IN ('confirmed', 'dismissed')
+    AND family <> 'validation'
+GROUP BY service_point_id;
 COMMENT ON VIEW anomaly.decisions_by_point IS 'What people decided about each service point: from these counts its thresholds are widened or narrowed.';
 COMMENT ON COLUMN anomaly.decisions_by_point.service_point_id IS 'Service point.';
 COMMENT ON COLUMN anomaly.decisions_by_point.confirmed IS 'Cases confirmed.';

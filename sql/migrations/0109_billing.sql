@@ -276,7 +276,8 @@ CREATE TABLE billing.period (
     signature bytea,
     ledger_entry bigint,
     CONSTRAINT sealed_by_two_people CHECK (status <> 'sealed' OR (requested_by IS NOT NULL
-        AND approved_by IS NOT NULL AND lower(btrim(requested_by)) <> lower(btrim(approved_by)) AND totals_sha256 IS NOT NULL))
+        AND approved_by IS NOT NULL AND lower(btrim(requested_by)) <> lower(btrim(approved_by))
+        AND totals_sha256 IS NOT NULL))
 );
 COMMENT ON TABLE billing.period IS 'Accounting months. A sealed month refuses every change to what it holds.';
 COMMENT ON COLUMN billing.period.month IS 'First day of the month.';
@@ -418,7 +419,8 @@ CREATE TABLE billing.statement_exception (
     account_id text COLLATE "C" NOT NULL,
     cycle_id text COLLATE "C" NOT NULL,
     period_start date NOT NULL,
-    reason text NOT NULL CHECK (reason IN ('days_missing', 'held', 'not_charged', 'estimate_streak', 'billed_by_legacy', 'true_up_waiting', 'earlier_statement', 'set_aside')),
+    reason text NOT NULL CHECK (reason IN ('days_missing', 'held', 'not_charged', 'estimate_streak', 'billed_by_legacy',
+        'true_up_waiting', 'earlier_statement', 'set_aside')),
     detail text NOT NULL,
     PRIMARY KEY (account_id, cycle_id, period_start, reason, detail)
 );
@@ -475,7 +477,8 @@ CREATE TABLE billing.adjustment (
     restated boolean NOT NULL DEFAULT false,
     sealed_days_due numeric(20,6),
     period_end_due numeric(20,6),
-    CONSTRAINT decided_by_another_person CHECK (decided_by IS NULL OR lower(btrim(decided_by)) <> lower(btrim(requested_by))),
+    CONSTRAINT decided_by_another_person CHECK (decided_by IS NULL
+        OR lower(btrim(decided_by)) <> lower(btrim(requested_by))),
     CONSTRAINT posted_only_when_approved CHECK (status <> 'posted' OR posted_at IS NOT NULL
         AND (NOT approval_required OR decided_by IS NOT NULL)),
     CONSTRAINT approval_follows_threshold CHECK (approval_required = (gross > threshold))
@@ -703,7 +706,8 @@ CREATE TABLE billing.zone_day (
     missing text NOT NULL,
     PRIMARY KEY (billing_day, zone_id),
     CONSTRAINT balance CHECK (difference = delivered_in - delivered_out - metered - unmetered),
-    CONSTRAINT nothing_filled_in CHECK ((difference IS NULL) = (delivered_in IS NULL OR delivered_out IS NULL OR metered IS NULL))
+    CONSTRAINT nothing_filled_in CHECK ((difference IS NULL) =
+        (delivered_in IS NULL OR delivered_out IS NULL OR metered IS NULL))
 );
 COMMENT ON TABLE billing.zone_day IS 'A zone''s supply balance on a billing day, in millionths of its unit; null where a side is not known.';
 COMMENT ON COLUMN billing.zone_day.billing_day IS 'Billing day: local civil day of the utility.';
@@ -916,7 +920,8 @@ END
 $function$;
 COMMENT ON FUNCTION billing.keep_seal IS 'Trigger: a sealed period cannot be reopened or removed.';
 CREATE TRIGGER keep_seal BEFORE UPDATE OR DELETE ON billing.period FOR EACH ROW EXECUTE FUNCTION billing.keep_seal();
-CREATE TRIGGER sealed_truncate BEFORE TRUNCATE ON billing.period FOR EACH STATEMENT EXECUTE FUNCTION billing.refuse_sealed('month');
+CREATE TRIGGER sealed_truncate BEFORE TRUNCATE ON billing.period FOR EACH STATEMENT
+    EXECUTE FUNCTION billing.refuse_sealed('month');
 ALTER TABLE billing.period ENABLE ALWAYS TRIGGER keep_seal, ENABLE ALWAYS TRIGGER sealed_truncate;
 
 CREATE FUNCTION billing.guard_seal() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
@@ -979,7 +984,8 @@ COMMENT ON FUNCTION billing.ensure_partitions IS 'Makes the partitions that hold
 
 -- Who decides an adjustment.
 
-CREATE FUNCTION control.left_without_approval(statement text) RETURNS numeric LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+CREATE FUNCTION control.left_without_approval(statement text) RETURNS numeric
+    LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
     SELECT greatest(control.adjustment_limit() - coalesce(sum(gross), 0), 0) FROM billing.adjustment
     WHERE statement_id = statement AND status = 'posted' AND decided_by IS NULL
 $$;
@@ -1024,7 +1030,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.guard_adjustment IS 'Trigger: threshold, amounts and names of an adjustment are what the setting, its lines and the register say.';
-CREATE TRIGGER guard_adjustment BEFORE INSERT OR UPDATE ON billing.adjustment FOR EACH ROW EXECUTE FUNCTION billing.guard_adjustment();
+CREATE TRIGGER guard_adjustment BEFORE INSERT OR UPDATE ON billing.adjustment FOR EACH ROW
+    EXECUTE FUNCTION billing.guard_adjustment();
 ALTER TABLE billing.adjustment ENABLE ALWAYS TRIGGER guard_adjustment;
 
 CREATE FUNCTION billing.guard_adjustment_line() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
@@ -1040,7 +1047,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.guard_adjustment_line IS 'Trigger: lines are added to an adjustment only while it waits.';
-CREATE TRIGGER guard_adjustment_line BEFORE INSERT OR UPDATE ON billing.adjustment_line FOR EACH ROW EXECUTE FUNCTION billing.guard_adjustment_line();
+CREATE TRIGGER guard_adjustment_line BEFORE INSERT OR UPDATE ON billing.adjustment_line FOR EACH ROW
+    EXECUTE FUNCTION billing.guard_adjustment_line();
 
 -- Views.
 
@@ -1081,12 +1089,15 @@ COMMENT ON COLUMN billing.day_bucket.unit IS 'The tariff''s unit.';
 CREATE VIEW billing.segment_in_effect AS
 WITH last AS (
     SELECT DISTINCT ON (a.statement_id) a.statement_id, a.adjustment_id FROM billing.adjustment AS a
-    WHERE a.status = 'posted' AND a.restated ORDER BY a.statement_id, a.posted_at DESC, length(a.adjustment_id) DESC, a.adjustment_id DESC
+    WHERE a.status = 'posted' AND a.restated
+    ORDER BY a.statement_id, a.posted_at DESC, length(a.adjustment_id) DESC, a.adjustment_id DESC
 )
-SELECT g.statement_id, NULL::text AS adjustment_id, g.service_point_id, g.tariff_id, g.tariff_version, g.segment_start, g.segment_end, g.unit, g.energy
+SELECT g.statement_id, NULL::text AS adjustment_id, g.service_point_id, g.tariff_id, g.tariff_version, g.segment_start,
+    g.segment_end, g.unit, g.energy
 FROM billing.statement_segment AS g WHERE NOT EXISTS (SELECT FROM last WHERE last.statement_id = g.statement_id)
 UNION ALL
-SELECT last.statement_id, g.adjustment_id, g.service_point_id, g.tariff_id, g.tariff_version, g.segment_start, g.segment_end, g.unit, g.energy
+SELECT last.statement_id, g.adjustment_id, g.service_point_id, g.tariff_id, g.tariff_version, g.segment_start,
+    g.segment_end, g.unit, g.energy
 FROM billing.adjustment_segment AS g JOIN last USING (adjustment_id);
 COMMENT ON VIEW billing.segment_in_effect IS 'The segments bills stand on now: of the last posted adjustment that restated them, else as issued.';
 COMMENT ON COLUMN billing.segment_in_effect.statement_id IS 'Statement.';
@@ -1102,12 +1113,15 @@ COMMENT ON COLUMN billing.segment_in_effect.energy IS 'Usage of the segment per 
 CREATE VIEW billing.effective_segment AS
 WITH last AS (
     SELECT DISTINCT ON (a.statement_id) a.statement_id, a.adjustment_id FROM billing.adjustment AS a
-    WHERE a.status = 'posted' AND a.restated ORDER BY a.statement_id, a.posted_at DESC, length(a.adjustment_id) DESC, a.adjustment_id DESC
+    WHERE a.status = 'posted' AND a.restated
+    ORDER BY a.statement_id, a.posted_at DESC, length(a.adjustment_id) DESC, a.adjustment_id DESC
 )
-SELECT s.statement_id, s.service_point_id, s.tariff_id, s.tariff_version, s.segment_start, s.segment_end, s.energy, s.peaks, s.carry_out, s.credit_out
+SELECT s.statement_id, s.service_point_id, s.tariff_id, s.tariff_version, s.segment_start, s.segment_end, s.energy,
+    s.peaks, s.carry_out, s.credit_out
 FROM billing.statement_segment AS s WHERE NOT EXISTS (SELECT FROM last AS l WHERE l.statement_id = s.statement_id)
 UNION ALL
-SELECT l.statement_id, g.service_point_id, g.tariff_id, g.tariff_version, g.segment_start, g.segment_end, g.energy, g.peaks, g.carry_out, g.credit_out
+SELECT l.statement_id, g.service_point_id, g.tariff_id, g.tariff_version, g.segment_start, g.segment_end, g.energy,
+    g.peaks, g.carry_out, g.credit_out
 FROM last AS l JOIN billing.adjustment_segment AS g USING (adjustment_id);
 COMMENT ON VIEW billing.effective_segment IS 'What statements hand on now: usage, peaks and credits of their own segments, or of those of the adjustment that was posted last.';
 COMMENT ON COLUMN billing.effective_segment.statement_id IS 'Statement.';
@@ -1139,15 +1153,18 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION billing.keep_replaced IS 'Trigger: keeps the row that an update or a delete takes the place of.';
-CREATE TRIGGER keep_replaced AFTER UPDATE OR DELETE ON billing.charge_day FOR EACH ROW EXECUTE FUNCTION billing.keep_replaced('charge_day');
-CREATE TRIGGER keep_replaced AFTER UPDATE OR DELETE ON billing.determinant_day FOR EACH ROW EXECUTE FUNCTION billing.keep_replaced('determinant_day');
+CREATE TRIGGER keep_replaced AFTER UPDATE OR DELETE ON billing.charge_day FOR EACH ROW
+    EXECUTE FUNCTION billing.keep_replaced('charge_day');
+CREATE TRIGGER keep_replaced AFTER UPDATE OR DELETE ON billing.determinant_day FOR EACH ROW
+    EXECUTE FUNCTION billing.keep_replaced('determinant_day');
 
 CREATE FUNCTION billing.adjustment_without(later text[]) RETURNS SETOF billing.adjustment LANGUAGE sql STABLE AS $$
     SELECT * FROM billing.adjustment WHERE adjustment_id <> ALL (later)
 $$;
 COMMENT ON FUNCTION billing.adjustment_without IS 'Adjustments but for some: those that were posted after an instant that is looked at.';
 
-CREATE FUNCTION billing.effective_segment_without(later text[]) RETURNS SETOF billing.effective_segment LANGUAGE sql STABLE AS $$
+CREATE FUNCTION billing.effective_segment_without(later text[]) RETURNS SETOF billing.effective_segment
+    LANGUAGE sql STABLE AS $$
     WITH last AS (
         SELECT DISTINCT ON (a.statement_id) a.statement_id, a.adjustment_id FROM billing.adjustment AS a
         WHERE a.status = 'posted' AND a.restated AND a.adjustment_id <> ALL (later)

@@ -112,7 +112,9 @@ CREATE TABLE migration.comparison (
     new_value bigint,
     legacy_value bigint,
     difference bigint NOT NULL,
-    class text NOT NULL CHECK (class IN ('within_tolerance', 'rounding', 'timing', 'missing_new', 'missing_legacy', 'duplicate_legacy', 'estimate_vs_actual', 'tariff_version', 'known_legacy_defect', 'key_mismatch', 'unexplained')),
+    class text NOT NULL CHECK (class IN ('within_tolerance', 'rounding', 'timing', 'missing_new', 'missing_legacy',
+        'duplicate_legacy', 'estimate_vs_actual', 'tariff_version', 'known_legacy_defect', 'key_mismatch',
+        'unexplained')),
     cause text,
     run_id bigint NOT NULL,
     PRIMARY KEY (billing_day, account_id, level, code)

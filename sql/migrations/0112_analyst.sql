@@ -434,8 +434,8 @@ COMMENT ON COLUMN analyst.weather.day IS 'Day.';
 COMMENT ON COLUMN analyst.weather.temperature_mean_c IS 'Mean, degrees Celsius.';
 
 CREATE VIEW analyst.unbilled AS
-SELECT u.month, u.account_id, u.service_point_id, u.customer_class, u.commodity, u.component, u.source, u.days, u.first_day,
-    u.amount::numeric / 1000000 AS amount, u.currency
+SELECT u.month, u.account_id, u.service_point_id, u.customer_class, u.commodity, u.component, u.source, u.days,
+    u.first_day, u.amount::numeric / 1000000 AS amount, u.currency
 FROM billing.unbilled_month AS u;
 COMMENT ON VIEW analyst.unbilled IS 'Unbilled revenue at each month''s end: days served that are on no bill posted by then.';
 COMMENT ON COLUMN analyst.unbilled.month IS 'First day of the accounting month.';
@@ -451,9 +451,12 @@ COMMENT ON COLUMN analyst.unbilled.amount IS 'Money, in currency.';
 COMMENT ON COLUMN analyst.unbilled.currency IS 'Currency.';
 
 CREATE VIEW analyst.unbilled_roll AS
-SELECT r.month, r.customer_class, r.commodity, r.component, r.currency, r.opening::numeric / 1000000 AS opening, r.restated::numeric / 1000000 AS restated,
-    r.charged::numeric / 1000000 AS charged, r.corrected::numeric / 1000000 AS corrected, r.issued::numeric / 1000000 AS issued,
-    r.at_period_end::numeric / 1000000 AS at_period_end, r.elsewhere::numeric / 1000000 AS elsewhere, r.closing::numeric / 1000000 AS closing,
+SELECT r.month, r.customer_class, r.commodity, r.component, r.currency, r.opening::numeric / 1000000 AS opening,
+    r.restated::numeric / 1000000 AS restated,
+    r.charged::numeric / 1000000 AS charged, r.corrected::numeric / 1000000 AS corrected,
+    r.issued::numeric / 1000000 AS issued,
+    r.at_period_end::numeric / 1000000 AS at_period_end, r.elsewhere::numeric / 1000000 AS elsewhere,
+    r.closing::numeric / 1000000 AS closing,
     r.revenue_account
 FROM billing.unbilled_roll AS r;
 COMMENT ON VIEW analyst.unbilled_roll IS 'opening + restated + charged + corrected - issued + at_period_end - elsewhere = closing, by class, commodity and component.';
@@ -473,7 +476,8 @@ COMMENT ON COLUMN analyst.unbilled_roll.closing IS 'Unbilled at the month''s end
 COMMENT ON COLUMN analyst.unbilled_roll.revenue_account IS 'Account of the general ledger, where one is declared.';
 
 CREATE VIEW analyst.journal AS
-SELECT j.month, j.line_no, j.entry_date, j.entry, j.account_code, j.debit, j.credit, j.currency, j.description FROM billing.journal_line AS j;
+SELECT j.month, j.line_no, j.entry_date, j.entry, j.account_code, j.debit, j.credit, j.currency, j.description
+FROM billing.journal_line AS j;
 COMMENT ON VIEW analyst.journal IS 'The journal of unbilled revenue: debits equal credits in each entry.';
 COMMENT ON COLUMN analyst.journal.month IS 'First day of the accounting month.';
 COMMENT ON COLUMN analyst.journal.line_no IS 'Number of the line.';
@@ -486,7 +490,8 @@ COMMENT ON COLUMN analyst.journal.currency IS 'Currency.';
 COMMENT ON COLUMN analyst.journal.description IS 'What it is, in words.';
 
 CREATE VIEW analyst.rate_studies AS
-SELECT s.study_id, s.made_at, s.made_by, s.first_day, s.past_day, s.replaces, s.elasticity, s.currency, s.accounts, s.bills, s.actual::numeric / 1000000 AS actual,
+SELECT s.study_id, s.made_at, s.made_by, s.first_day, s.past_day, s.replaces, s.elasticity, s.currency, s.accounts,
+    s.bills, s.actual::numeric / 1000000 AS actual,
     s.proposed::numeric / 1000000 AS proposed, s.not_reproduced, s.left_out
 FROM billing.rate_study AS s;
 COMMENT ON VIEW analyst.rate_studies IS 'Rate studies that were kept.';
@@ -506,8 +511,10 @@ COMMENT ON COLUMN analyst.rate_studies.not_reproduced IS 'Bills that do not come
 COMMENT ON COLUMN analyst.rate_studies.left_out IS 'Why other services have no figure, and how many.';
 
 CREATE VIEW analyst.rate_study_accounts AS
-SELECT a.study_id, a.account_id, a.customer_class, a.bills, a.actual::numeric / 1000000 AS actual, a.proposed::numeric / 1000000 AS proposed,
-    (a.proposed - a.actual)::numeric / 1000000 AS change, CASE WHEN a.actual > 0 THEN round(100.0 * (a.proposed - a.actual) / a.actual, 2) END AS change_percent
+SELECT a.study_id, a.account_id, a.customer_class, a.bills, a.actual::numeric / 1000000 AS actual,
+    a.proposed::numeric / 1000000 AS proposed,
+    (a.proposed - a.actual)::numeric / 1000000 AS change,
+    CASE WHEN a.actual > 0 THEN round(100.0 * (a.proposed - a.actual) / a.actual, 2) END AS change_percent
 FROM billing.rate_study_account AS a;
 COMMENT ON VIEW analyst.rate_study_accounts IS 'What an account was billed and would have been, by study.';
 COMMENT ON COLUMN analyst.rate_study_accounts.study_id IS 'Study.';
@@ -520,7 +527,8 @@ COMMENT ON COLUMN analyst.rate_study_accounts.change IS 'Difference.';
 COMMENT ON COLUMN analyst.rate_study_accounts.change_percent IS 'Difference in percent of what was billed.';
 
 CREATE VIEW analyst.rate_study_revenue AS
-SELECT r.study_id, r.customer_class, r.commodity, r.component, r.month, r.actual::numeric / 1000000 AS actual, r.proposed::numeric / 1000000 AS proposed
+SELECT r.study_id, r.customer_class, r.commodity, r.component, r.month, r.actual::numeric / 1000000 AS actual,
+    r.proposed::numeric / 1000000 AS proposed
 FROM billing.rate_study_revenue AS r;
 COMMENT ON VIEW analyst.rate_study_revenue IS 'Revenue of a study by class, component and month.';
 COMMENT ON COLUMN analyst.rate_study_revenue.study_id IS 'Study.';
@@ -532,8 +540,10 @@ COMMENT ON COLUMN analyst.rate_study_revenue.actual IS 'What was billed.';
 COMMENT ON COLUMN analyst.rate_study_revenue.proposed IS 'What would have been.';
 
 CREATE VIEW analyst.zone_days AS
-SELECT d.billing_day, d.zone_id, d.commodity, d.unit, d.delivered_in::numeric / 1000000 AS delivered_in, d.delivered_out::numeric / 1000000 AS delivered_out,
-    d.metered::numeric / 1000000 AS metered, d.unmetered::numeric / 1000000 AS unmetered, d.difference::numeric / 1000000 AS difference,
+SELECT d.billing_day, d.zone_id, d.commodity, d.unit, d.delivered_in::numeric / 1000000 AS delivered_in,
+    d.delivered_out::numeric / 1000000 AS delivered_out,
+    d.metered::numeric / 1000000 AS metered, d.unmetered::numeric / 1000000 AS unmetered,
+    d.difference::numeric / 1000000 AS difference,
     d.uncertain::numeric / 1000000 AS uncertain, d.supplies, d.customers, d.missing
 FROM billing.zone_day AS d;
 COMMENT ON VIEW analyst.zone_days IS 'Supply balance of each zone and day.';
@@ -552,11 +562,13 @@ COMMENT ON COLUMN analyst.zone_days.customers IS 'Customers.';
 COMMENT ON COLUMN analyst.zone_days.missing IS 'What is not known, in words.';
 
 CREATE VIEW analyst.zone_months AS
-SELECT date_trunc('month', d.billing_day)::date AS month, d.zone_id, d.commodity, d.unit, count(*)::integer AS days, count(d.difference)::integer AS days_known,
+SELECT date_trunc('month', d.billing_day)::date AS month, d.zone_id, d.commodity, d.unit, count(*)::integer AS days,
+    count(d.difference)::integer AS days_known,
     sum(d.delivered_in - d.delivered_out) FILTER (WHERE d.difference IS NOT NULL)::numeric / 1000000 AS system_input,
     sum(d.metered) FILTER (WHERE d.difference IS NOT NULL)::numeric / 1000000 AS billed_metered,
     sum(d.unmetered) FILTER (WHERE d.difference IS NOT NULL)::numeric / 1000000 AS unbilled_unmetered,
-    sum(d.difference)::numeric / 1000000 AS losses, sum(d.uncertain) FILTER (WHERE d.difference IS NOT NULL)::numeric / 1000000 AS uncertain,
+    sum(d.difference)::numeric / 1000000 AS losses,
+    sum(d.uncertain) FILTER (WHERE d.difference IS NOT NULL)::numeric / 1000000 AS uncertain,
     round(100.0 * sum(d.difference) / nullif(sum(d.delivered_in - d.delivered_out) FILTER (WHERE d.difference IS NOT NULL), 0), 2) AS losses_percent,
     string_agg(DISTINCT nullif(d.missing, ''), '; ') AS missing
 FROM billing.zone_day AS d GROUP BY 1, 2, 3, 4;
@@ -576,7 +588,9 @@ COMMENT ON COLUMN analyst.zone_months.losses_percent IS 'Losses in percent of th
 COMMENT ON COLUMN analyst.zone_months.missing IS 'What was not known, in words.';
 
 CREATE VIEW analyst.winter_averages AS
-SELECT w.effective, w.service_point_id, w.account_id, w.per_day::numeric / 1000000 AS per_day, w.unit, w.source, w.periods FROM billing.winter_average AS w;
+SELECT w.effective, w.service_point_id, w.account_id, w.per_day::numeric / 1000000 AS per_day, w.unit, w.source,
+    w.periods
+FROM billing.winter_average AS w;
 COMMENT ON VIEW analyst.winter_averages IS 'Winter averages and the billing periods that they stand on.';
 COMMENT ON COLUMN analyst.winter_averages.effective IS 'Day from which it holds.';
 COMMENT ON COLUMN analyst.winter_averages.service_point_id IS 'Service point.';
