@@ -171,12 +171,12 @@ def unit_rate(tariff: Tariff, line: Mapping[str, Any], currency: str) -> str | N
         case DemandCharge() if quantity:
             fitting = sorted({step.rate for step in charge.ladder if abs(step.rate * quantity - amount) <= coin})
             return f"{_plain(fitting[0])} a kW" if len(fitting) == 1 else None
-        case FixedCharge() if charge.times is None:
+        case FixedCharge() if charge.times is None and not charge.steps:
             days = (line["segment_end"] - line["segment_start"]).days
             owed = {a: a * days if charge.per == "day" else a for a in charge.amounts}
             fitting = sorted(a for a, whole in owed.items() if abs(whole - amount) <= coin)
             return f"{money_text(fitting[0], currency)} {_PER[charge.per]}" if len(fitting) == 1 else None
-        case PercentCharge() if charge.cap is None and charge.base_cap is None:
+        case PercentCharge() if charge.cap is None and charge.base_cap is None and not charge.percents:
             return f"{_plain(charge.percent)} %"
     return None
 

@@ -24,6 +24,7 @@ class RunningSums:
     bills: int
     by_code: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     least: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    exact_by_code: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     exact: npt.NDArray[Any] | None = None
     rounded: npt.NDArray[Any] | None = None
     lines: npt.NDArray[Any] | None = None
@@ -37,13 +38,15 @@ class RunningSums:
             {code: sums[bills] for code, sums in self.least.items()},
             self.exact[bills],
             self.rounded[bills],
+            {code: sums[bills] for code, sums in self.exact_by_code.items()},
         )
 
     def put(self, bills: npt.NDArray[np.int64], came_to: EarlierParts) -> None:
         """The sums of some bills from now on."""
         if self.exact is None or self.rounded is None:
             self.exact, self.rounded = (np.zeros(self.bills, dtype=object) for _ in range(2))
-        for sums, now in ((self.by_code, came_to.by_code), (self.least, came_to.least)):
+        pairs = (self.by_code, came_to.by_code), (self.least, came_to.least)
+        for sums, now in (*pairs, (self.exact_by_code, came_to.exact_by_code)):
             for code, values in now.items():
                 sums.setdefault(code, np.zeros(self.bills, dtype=object))[bills] = values
         self.exact[bills], self.rounded[bills] = came_to.exact, came_to.rounded

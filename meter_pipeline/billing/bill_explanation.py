@@ -181,13 +181,18 @@ def _how(
             rate = charge.ladder[int(key.rsplit("/", 1)[1]) - 1].rate
             return f"{quantity} {MEASURE_UNITS[tariff.registers[charge.register].measure]} x {rate}"
         case FixedCharge():
+            if charge.steps:
+                amounts = " or ".join(map(str, charge.amounts))
+                steps_of = "the billing demand" if charge.demand is not None else "use"
+                return f"{amounts} {multiplied(charge.per, use)}, by {steps_of} (up to {', '.join(map(str, charge.steps))}, above)"
             amount = charge.amounts[_variant(charge.variants, use)]
             return f"{amount} {multiplied(charge.per, use)}" + (
                 f" x {use.attributes[charge.times]}" if charge.times else ""
             )
         case PercentCharge():
             if charge.power_factor is not None:
-                return f"for a power factor below {charge.power_factor.target}, of {_sum(steps, charge.of)}"
+                other = "other than" if charge.power_factor.credit else "below"
+                return f"for a power factor {other} {charge.power_factor.target}, of {_sum(steps, charge.of)}"
             percent = charge.percents[_variant(charge.variants, use)] if charge.percents else charge.percent
             return f"{percent} % of {_sum(steps, charge.of)}"
         case MinimumCharge():

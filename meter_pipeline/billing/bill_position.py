@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from decimal import Decimal
 from typing import Final
 
 import numpy as np
@@ -93,3 +94,23 @@ def _dated_index(variants: ByAttribute, position: PeriodPosition) -> Whole:
     if (index < 0).any():
         raise MissingAttributeError(f"rate before {variants.keys[0]}", np.flatnonzero(index < 0))
     return index
+
+
+def count_of(position: PeriodPosition, name: str) -> Whole:
+    """(n,): a count of each service, in millionths. Raises MissingAttributeError for services without it."""
+    given = position.attributes.get(name)
+    if given is None:
+        raise MissingAttributeError(name, np.arange(position.size))
+    known = {text: _millionths(text) for text in set(given.tolist())}
+    counts = np.array([known[text] for text in given.tolist()], np.int64)
+    if (counts < 0).any():
+        raise MissingAttributeError(name, np.flatnonzero(counts < 0))
+    return counts
+
+
+def _millionths(text: str) -> int:
+    try:
+        value = Decimal(text)
+    except ArithmeticError:
+        return -1
+    return int(value * 10**6) if 0 <= value < 10**9 else -1

@@ -9,10 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
-from meter_pipeline.billing.bill_position import PeriodPosition
+from meter_pipeline.billing.bill_position import PeriodPosition, count_of
 from meter_pipeline.billing.fixed_point import Whole, product, quotient, same_scale, scaled, total
 from meter_pipeline.billing.power_factor import adjusted, power_factor, surcharge
-from meter_pipeline.billing.tariffs.model import DemandCharge, PowerFactorRule, Ratchet, Rounding, Tariff
+from meter_pipeline.billing.tariffs.model import DemandCharge, FixedCharge, PowerFactorRule, Ratchet, Rounding, Tariff
 
 
 class Prices(Protocol):
@@ -35,7 +35,8 @@ def peaks(position: PeriodPosition) -> Whole:
 
 def billing_peak(position: PeriodPosition, charge: DemandCharge) -> Whole:
     """The demand that is charged: the register's own, raised for a low power factor or to a share of another measure,
-    what is above a share of another, or the ratchet's floor."""
+    what is above a share of another, the ratchet's floor or a share of what was contracted, in whole steps. Raises
+    MissingAttributeError."""
     peak: Whole = peaks(position)[:, charge.register]
     if charge.power_factor is not None:
         peak = adjusted(charge.power_factor, peak, _used(position), peaks(position)[:, charge.power_factor.kvarh])
@@ -46,6 +47,14 @@ def billing_peak(position: PeriodPosition, charge: DemandCharge) -> Whole:
     peak = np.maximum(peak, floored(position, charge.register, charge.ratchet, measured=False))
     for register, ratchet in charge.also:
         peak = np.maximum(peak, floored(position, register, ratchet))
+    if charge.contract is not None:
+        number, places = scaled(charge.contract)
+        agreed = product(count_of(position, "contract_kw"), number * position.scale)
+        peak = np.maximum(peak, quotient(agreed, 10 ** (8 + places)))
+    if charge.whole is not None:
+        number, places = scaled(charge.whole[0])
+        step = number * position.scale // 10**places
+        peak = product(quotient(peak, step, charge.whole[1]), step)
     return peak
 
 
@@ -114,3 +123,22 @@ def reactive_energy(position: PeriodPosition, register: int, above: Decimal) -> 
 def low_power_factor(position: PeriodPosition, rule: PowerFactorRule) -> tuple[Whole, Whole | int]:
     """The share of an amount that a low power factor adds to it, as numerator and denominator."""
     return surcharge(rule, power_factor(_used(position), peaks(position)[:, rule.kvarh], rule.places))
+
+
+def step_reached(tariff: Tariff, charge: FixedCharge, position: PeriodPosition) -> Whole:
+    """(n,): the step of a fixed charge that the billing demand reaches, or the usage so far; limits of usage grow with
+    the days as those of tiers do."""
+    if charge.demand is not None:
+        demand = tariff.charges[charge.demand]
+        assert isinstance(demand, DemandCharge)  # noqa: S101 - the reader found it there
+        held = billing_peak(position, demand)
+    else:
+        held = _used(position)
+    reached: Whole = np.zeros(position.size, np.int64)
+    for upto in charge.steps:
+        number, places = scaled(upto)
+        limit: Whole = np.full(position.size, number * position.scale, np.int64)
+        if charge.demand is None and tariff.proration.tiers == "days":
+            limit = quotient(product(limit, position.days), position.period_days, "down")
+        reached = reached + (product(held, 10**places) > limit)
+    return reached

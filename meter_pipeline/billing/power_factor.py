@@ -24,6 +24,7 @@ def power_factor(kwh: Whole, kvarh: Whole, places: int) -> Whole:
 
 def surcharge(rule: PowerFactorRule, factor: Whole) -> tuple[Whole, Whole | int]:
     """What is added to an amount or a demand for a low power factor, as a fraction of it: numerator and denominator.
+    Below nothing where a high one earns a credit.
 
     ``ratio``: target over power factor, less one. ``points``: ``percent`` for each hundredth by which it is below the
     target.
@@ -31,7 +32,9 @@ def surcharge(rule: PowerFactorRule, factor: Whole) -> tuple[Whole, Whole | int]
     one = 10**rule.places
     target, places = scaled(rule.target)
     # Below target: in units of 1 / (one * 10**places).
-    short = np.maximum(np.full(len(factor), target * one) - product(factor, 10**places), 0)
+    short = np.full(len(factor), target * one) - product(factor, 10**places)
+    if not rule.credit:
+        short = np.maximum(short, 0)
     if rule.rule == "ratio":
         return short, product(np.maximum(factor, 1), 10**places)
     percent, decimals = scaled(rule.percent)

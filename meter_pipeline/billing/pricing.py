@@ -22,15 +22,16 @@ from meter_pipeline.billing.bill_position import (
     MONEY_PLACES,
     MissingAttributeError,
     PeriodPosition,
+    count_of,
     variant_index,
 )
 from meter_pipeline.billing.demand_pricing import (
     billing_peak,
     demand_lines,
-    floored,
     low_power_factor,
     peaks,
     reactive_energy,
+    step_reached,
 )
 from meter_pipeline.billing.fixed_point import (
     Whole,
@@ -56,14 +57,6 @@ from meter_pipeline.billing.tariffs.model import (
     UsageCharge,
 )
 from meter_pipeline.billing.tariffs.schedules import seasons_of
-
-
-def _millionths(text: str) -> int:
-    try:
-        value = Decimal(text)
-    except ArithmeticError:
-        return -1
-    return int(value * 10**6) if 0 <= value < 10**9 else -1
 
 
 def _placed(target: Whole, values: Whole, rows: slice | Whole) -> Whole:
@@ -104,6 +97,10 @@ class Pricer:
         self.columns: list[Whole] = []
         self.quantities: list[Whole | None] = []
         self.by_code: dict[str, list[Whole]] = {}
+        #: what the earlier parts of the bill charged of what the next percentage is taken of
+        self.charged_before: Whole = np.zeros(position.size, np.int64)
+        #: and what this percentage came to in them
+        self.percent_before: Whole = np.zeros(position.size, np.int64)
 
     def run(self) -> Whole:
         for charge in self.tariff.charges:
@@ -289,7 +286,9 @@ class Pricer:
         if charge.times is not None:
             once = replace(charge, times=None)
             return quotient(
-                product(self._limit(upto, basis, once, days, at), self._count(charge.times)[rows]), 10**6, "down"
+                product(self._limit(upto, basis, once, days, at), count_of(self.position, charge.times)[rows]),
+                10**6,
+                "down",
             )
         if basis == "budget":
             if position.budget is None or (position.budget[rows] < 0).any():
@@ -303,7 +302,10 @@ class Pricer:
         if basis in ("daily", "per_kw_daily"):
             denominator = np.ones_like(denominator)
         if basis.startswith("per_kw"):
-            peak = floored(position, charge.peak_register or 0, charge.ratchet)[rows]
+            demand = charge.demand
+            peak = (
+                billing_peak(position, demand) if demand is not None else peaks(position)[:, charge.peak_register or 0]
+            )[rows]
             return quotient(product(numerator, peak, number), product(denominator, 10**places), "down")
         return quotient(product(numerator, number * position.scale), product(denominator, 10**places), "down")
 
@@ -357,20 +359,21 @@ class Pricer:
         return amount, quantity
 
     def _fixed(self, charge: FixedCharge) -> Whole:
-        counts = None if charge.times is None else self._count(charge.times)
+        counts = None if charge.times is None else count_of(self.position, charge.times)
         prorated = self.tariff.proration.fixed
+        if charge.steps:
+            return self._stepped(charge, counts)
         return self._monthly(charge.amounts, charge.variants, charge.per, prorated, charge.rounding, counts)
 
-    def _count(self, name: str) -> Whole:
-        """(n,): a count of each service, in millionths. A service without it is an exception."""
-        given = self.position.attributes.get(name)
-        if given is None:
-            raise MissingAttributeError(name, np.arange(self.position.size))
-        known = {text: _millionths(text) for text in set(given.tolist())}
-        counts = np.array([known[text] for text in given.tolist()], np.int64)
-        if (counts < 0).any():
-            raise MissingAttributeError(name, np.flatnonzero(counts < 0))
-        return counts
+    def _stepped(self, charge: FixedCharge, counts: Whole | None) -> Whole:
+        """A fixed amount by the step that the period's usage, or the billing demand, reaches."""
+        reached = step_reached(self.tariff, charge, self.position)
+        result: Whole = np.zeros(self.position.size, np.int64)
+        prorated, alone = self.tariff.proration.fixed, ByAttribute(None)
+        for k, amount in enumerate(charge.amounts):
+            owed = self._monthly((amount,), alone, charge.per, prorated, charge.rounding, counts)
+            result = np.where(reached == k, owed, result)
+        return result
 
     def _monthly(
         self,
@@ -409,10 +412,12 @@ class Pricer:
     def _percent(self, charge: PercentCharge) -> Whole:
         base = self.sum_of(charge.of)
         if charge.base_cap is not None:
-            base = np.minimum(base, self.most(charge.base_cap))
+            most, before = self.most(charge.base_cap), self.charged_before
+            base = total([np.minimum(total([before, base]), most), -np.minimum(before, most)])
         amount = self._percentage(charge, base)
         if charge.cap is not None:
-            amount = np.minimum(amount, self.most(charge.cap))
+            most = self.most(charge.cap)
+            amount = np.clip(amount, -most, most)
         position = self.position
         applies = np.ones(position.size, np.bool_)
         if charge.jurisdiction is not None:
@@ -432,8 +437,11 @@ class Pricer:
         makes it.
         """
         if charge.power_factor is not None:
+            # The average of the whole bill, of all its parts' lines.
             share, whole = low_power_factor(self.position, charge.power_factor)
-            return self.money(product(base, share), whole, self.places, charge.rounding)
+            base = total([base, self.charged_before])
+            found = self.money(product(base, share), whole, self.places, charge.rounding)
+            return total([found, -self.percent_before])
         index = variant_index(charge.variants, self.position)
         if index is None:
             number, places = scaled(charge.percent)

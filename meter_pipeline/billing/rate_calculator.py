@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -123,35 +124,55 @@ class _Account:
         tariff, start, past = self.tariff, days[0].day, days[-1].day + timedelta(days=1)
         services = self.services(start, past)
         groups = [self.determinants(services, load, of) for of in days]
-        span = [start + timedelta(days=k) for k in range((past - start).days)]
+        cuts = [start, *sorted(d for d in tariff.rate_days if start < d < past), past]
+        parts: list[pl.DataFrame] = []
+        before: dict[str, Any] = dict.fromkeys(CHARGE_SCHEMA)
+        for begins, ends in pairwise(cuts):
+            counted = sum(of.day < ends for of in days)
+            at = self._position(
+                services, groups[:counted], [start + timedelta(days=k) for k in range((ends - start).days)]
+            )
+            marks = (("first", False), ("final", False), ("last", ends == past))
+            parts.append(
+                services.with_columns(
+                    pl.lit(begins).alias("segment_start"),
+                    pl.lit(ends).alias("segment_end"),
+                    pl.lit(past).alias("stretch_end"),
+                    *(pl.lit(value).alias(name) for name, value in marks),
+                    *(pl.Series(name, [value], CHARGE_SCHEMA[name]) for name, value in at.items()),
+                    *(pl.Series(f"before_{name}", [before[name]], kind) for name, kind in CHARGE_SCHEMA.items()),
+                )
+            )
+            before = before | at | {"tariff_version": _KEY[1]}
+        priced = price_segments(self._carried_in(pl.concat(parts), start), {_KEY: tariff}, start, past, EXACT)
+        if priced.refused.height:
+            raise TariffRefusedError("document", str(priced.refused["detail"][0]))
+        self.billed.append(priced.segments.with_columns(pl.lit(past).alias("period_end_day")))
+        usage = sum(int(d.imports.sum()) - int(d.exports.sum()) for d in days)
+        return Month(start, past, usage, priced)
+
+    def _position(self, services: pl.DataFrame, groups: Sequence[DayGroup], span: Sequence[date]) -> dict[str, Any]:
+        """What some days from a month's first come to: columns of CHARGE_SCHEMA."""
+        tariff = self.tariff
         budget = int(micro_of(services["budget_per_day"])[0]) * (LOAD_SCALE // QUANTITY_SCALE)
         shares = [tariff.budget_monthly[d.month - 1] if tariff.budget_monthly else Decimal(100) for d in span]
-        position: dict[str, Any] = {
+        nothing = np.zeros(len(tariff.schedule.periods), np.int64)
+        return {
             "days": len(span),
-            "energy_to_date": sum(g.energy[0] for g in groups).tolist(),
-            "export_to_date": sum(g.export[0] for g in groups).tolist(),
+            "energy_to_date": sum((g.energy[0] for g in groups), nothing).tolist(),
+            "export_to_date": sum((g.export[0] for g in groups), nothing).tolist(),
             "peaks_to_date": [
-                int(sum(g.peaks[0, r] for g in groups) if register.daily else max(g.peaks[0, r] for g in groups))
+                int(
+                    sum(g.peaks[0, r] for g in groups)
+                    if register.daily
+                    else max((g.peaks[0, r] for g in groups), default=0)
+                )
                 for r, register in enumerate(tariff.registers)
             ],
             "peak_at_to_date": [0] * len(tariff.registers),
             "register_days": [sum(r.in_season(d) for d in span) for r in tariff.registers],
             "budget_to_date": sum(max(budget, 0) * int(s * 10**6) // 10**8 for s in shares),
         }
-        row = services.with_columns(
-            pl.lit(start).alias("segment_start"),
-            pl.lit(past).alias("segment_end"),
-            pl.lit(past).alias("stretch_end"),
-            *(pl.lit(value).alias(name) for name, value in (("first", False), ("final", False), ("last", True))),
-            *(pl.Series(name, [value], CHARGE_SCHEMA[name]) for name, value in position.items()),
-            *(pl.lit(None, kind).alias("before_" + name) for name, kind in CHARGE_SCHEMA.items()),
-        )
-        priced = price_segments(self._carried_in(row, start), {_KEY: tariff}, start, past, EXACT)
-        if priced.refused.height:
-            raise TariffRefusedError("document", str(priced.refused["detail"][0]))
-        self.billed.append(priced.segments.with_columns(pl.lit(past).alias("period_end_day")))
-        usage = sum(int(d.imports.sum()) - int(d.exports.sum()) for d in days)
-        return Month(start, past, usage, priced)
 
     def _carried_in(self, row: pl.DataFrame, start: date) -> pl.DataFrame:
         """The month with what the bills before it carry into it."""
@@ -164,7 +185,7 @@ class _Account:
         found = carried(self.tariff, earlier.drop("period_end").rename({"period_end_day": "period_end"}), {}, start)
         year = earlier.filter(pl.col("segment_start") > year_before(self.tariff, start))
         return row.with_columns(
-            *(pl.lit(found[name]).alias(name) for name in ("carry_in", "history_in", "credit_in")),
+            *(pl.lit(found[name]).first().alias(name) for name in ("carry_in", "history_in", "credit_in")),
             pl.lit(int(year["total"].sum() or 0), pl.Int128).alias("year_lines"),
             pl.lit(int(year["days"].sum() or 0), pl.Int64).alias("year_days"),
         )

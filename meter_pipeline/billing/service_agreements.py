@@ -60,6 +60,8 @@ SERVICE_SCHEMA: Final = pl.Schema(
         "dwelling_units": pl.String,
         "stormwater_units": pl.String,
         "lamps": pl.String,
+        "solar_kw": pl.String,
+        "contract_kw": pl.String,
         "tax_exempt": pl.String,
     }
 )
@@ -67,7 +69,7 @@ SERVICE_SCHEMA: Final = pl.Schema(
 #: ``own``: the member is billed for its usage itself as well (a tenant behind a deduct meter).
 PART_SCHEMA: Final = pl.Schema({"member": pl.String, "target": pl.String, "sign": pl.Int64, "own": pl.Boolean})
 #: Numbers of things that a service pays for each of.
-COUNTS: Final = ("dwelling_units", "stormwater_units", "lamps")
+COUNTS: Final = ("dwelling_units", "stormwater_units", "lamps", "solar_kw", "contract_kw")
 ATTRIBUTES: Final = (
     "meter_size",
     "jurisdiction",

@@ -8,6 +8,7 @@ of its total) is counted in the last part, from what the parts before it came to
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import numpy as np
 
@@ -28,12 +29,14 @@ from meter_pipeline.billing.tariffs.model import (
 @dataclass(slots=True)
 class EarlierParts:
     """What the earlier parts of n bills came to, in stored money: by charge code, and what their minimum charges asked
-    for; ``exact`` (in 10**-12) and ``rounded``: their lines without minimum charges."""
+    for; ``exact`` (in 10**-12) and ``rounded``: their lines without minimum charges; ``exact_by_code``:
+    their exact lines by charge code."""
 
     by_code: dict[str, Whole] = field(default_factory=dict)
     least: dict[str, Whole] = field(default_factory=dict)
     exact: Whole | int = 0
     rounded: Whole | int = 0
+    exact_by_code: dict[str, Whole] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +76,14 @@ def price_part(
             quantities.append(None)
             continue
         if isinstance(charge, PercentCharge):
+            for pricer, held in ((unrounded, earlier.exact_by_code), (lines, earlier.by_code)):
+                pricer.charged_before = total([np.zeros(n, np.int64), *(_held(held, code, n) for code in charge.of)])
+                pricer.percent_before = _held(held, charge.code, n)
             found, columns = unrounded.charge(charge), lines.charge(charge)
             if charge.cap is not None:
                 # What the earlier parts came to counts towards the cap.
-                room = total([lines.most(charge.cap), -_held(earlier.by_code, charge.code, n)])
-                columns = [np.minimum(columns[0], np.maximum(room, 0))]
+                found = [_within(unrounded, charge.cap, found[0], _held(earlier.exact_by_code, charge.code, n))]
+                columns = [_within(lines, charge.cap, columns[0], _held(earlier.by_code, charge.code, n))]
             counts: list[Whole | None] = [None]
         else:
             found, counts = _difference(charge, end, start)
@@ -89,6 +95,8 @@ def price_part(
         quantities.extend(counts)
     for code, columns in lines.by_code.items():
         came_to.by_code[code] = total([*columns, _held(earlier.by_code, code, n)])
+    for code, columns in unrounded.by_code.items():
+        came_to.exact_by_code[code] = total([*columns, _held(earlier.exact_by_code, code, n)])
     came_to.exact = total([*exactly, _column(earlier.exact, n)])
     came_to.rounded = total([*rounded, _column(earlier.rounded, n)])
     money = np.stack([np.asarray(c) for c in lines.columns], axis=1) if lines.columns else np.zeros((n, 0), np.int64)
@@ -98,6 +106,14 @@ def price_part(
         _settled(tariff, lines, came_to) if last and not exact else np.zeros(n, np.int64),
         came_to,
     )
+
+
+def _within(prices: Pricer, cap: Decimal, amount: Whole, earlier: Whole) -> Whole:
+    """An amount within what earlier parts left of a cap, of what is owed and of what is taken off."""
+    most = prices.most(cap)
+    lower, upper = np.minimum(total([-most, -earlier]), 0), np.maximum(total([most, -earlier]), 0)
+    within: Whole = np.clip(amount, lower, upper)
+    return within
 
 
 def _column(value: Whole | int, n: int) -> Whole:

@@ -8,6 +8,7 @@ their offsets are those of the file.
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -240,7 +241,10 @@ def with_every_column(path: Path, head_end: HeadEnd, limits: Limits) -> HeadEnd:
     named |= {*head_end.skip, *head_end.keep}
     with open_feed(path, limits, head_end.encoding) as opened:
         header = _header_line(opened.source, head_end, limits)
-    columns = [name.strip() for name in split(header, head_end)]
+    try:
+        columns = [name.strip() for name in split(header, head_end)]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise FeedRefused("bad_header", shown(str(error)), header) from error
     meters = [name for name in columns if name and name not in named]
     if not meters:
         raise FeedRefused("bad_header", "no column is left for the meters", header)

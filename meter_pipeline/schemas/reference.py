@@ -167,7 +167,7 @@ TABLES: Final[dict[str, Table]] = {
         {
             "service_point_id": "id",
             "attribute": "choice:meter_size|jurisdiction|rate_code|budget_per_day|winter_average_per_day|dwelling_units|stormwater_units|lamps|"
-            "tax_exempt|totals_into|deducts_from",
+            "solar_kw|contract_kw|tax_exempt|totals_into|deducts_from",
             "value": "text",
             "valid_from": "date",
             "valid_to": "date?",

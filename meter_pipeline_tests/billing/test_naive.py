@@ -35,7 +35,7 @@ def lines_of(seed: int) -> tuple[list[dict[str, Fraction]], list[dict[str, Fract
     load = read_load(["interval_start,kwh,export_kwh,kvarh", *rows])
     tariff = parse_tariff(json.dumps(document).encode())
     months = price_months(
-        tariff, load, holidays=frozenset(random_tariffs.HOLIDAYS), attributes={"customer_class": "residential"}
+        tariff, load, holidays=frozenset(random_tariffs.HOLIDAYS), attributes=random_tariffs.ATTRIBUTES
     )
     ours = []
     for month in months:

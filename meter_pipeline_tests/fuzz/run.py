@@ -26,6 +26,7 @@ from typing import Any
 #: targets whose inner loops are compared with the compiled ones
 COMPILED = (
     "delimited", "jsonl", "nem12", "nem13", "beacon", "marks", "day_row", "values", "fixed", "nested", "json",
+    "headings", "meter_columns", "positions",
 )  # fmt: skip
 
 

@@ -51,6 +51,18 @@ FEEDS: Final[dict[str, list[bytes]]] = {
     "day_row": [
         b"m,d,v1,q1,v2,q2,v3,q3,v4,q4,v5,q5\nM-1,2026-11-01,1,A,2,E,3,A,4,A,5,A\nM-1,2026-03-08,1,A,,A,3,A,4,A,,\n",
     ],
+    "headings": [
+        b"Export\nMeter:A1\nCh;E1\nt;h;v\n2026-11-01;02X;1.5\n2026-11-10;3;2\nTotal;;3\n\nMeter:A2\r\nt;h;v\r\n2026-11-10;HE4;5\r\n",
+        b"x\nt;h;v\nMeter:A\nCh;B\n2026-03-08;3;1\n# no read\nMeter:\n2026-11-10;24;1",
+    ],
+    "meter_columns": [
+        b"t,M1,M2\n2026-11-10 00:00,1.5,2\n2026-11-10 01:00,,3\nt,M1,M2\n",
+        b"sep=,\nt,M1,\n2026-11-01 01:00,7,\n",
+    ],
+    "positions": [
+        b'[{"m": "J", "s": "2026-11-10T00:30:00-06:00", "v": [0.5, "0.25", null], "q": [1, "A"]}]',
+        b'{"m": 7, "s": "2026-11-10T00:30:00Z", "v": [1e2]}\n{"m": 8, "s": "2026-11-10T00:30:00Z", "v": []}\n',
+    ],
     "values": [b"m,d,h,a,b,q\nM-1,2026-11-01,25,1.5,,A\nM-1,2026-03-08,3,1,2,E\nM-1,2026-03-08,HE24,1,2,S14\n"],
     "fixed": [
         b"HEADER\nM-1    20261101 0200     1.500 A\nM-1    20261101 0200     2.500 A\nM-1    20260308 0300      NULL E64\n",
@@ -123,6 +135,9 @@ def _table(number: int, name: str) -> bytes:
 def first_seeds(name: str) -> list[bytes]:
     """Honest inputs of one target."""
     match name:
+        case "sheet":
+            sent = Path(__file__).parents[1] / "end_to_end" / "sent_files" / "a-sheet-for-each-meter" / "feed.xlsx"
+            return [sent.read_bytes()]
         case "archive":
             return [
                 b"\0" + gzip.compress(_TWO, mtime=0),
@@ -301,6 +316,25 @@ WORDS: Final[dict[str, list[str]]] = {
     ],
     "day_row": [*_NUMBERS, *_TIMES, ",", "\n", "2026-11-01", "2026-03-08", "A", "E64", "v1", "q1"],
     "values": [*_NUMBERS, *_TIMES, ",", "\n", "HE25", "2026-11-01", "2026-03-08", "24", "A"],
+    "headings": [
+        *_NUMBERS,
+        "Meter:",
+        "Ch;",
+        "t;h;v",
+        ";",
+        "\n",
+        "\r\n",
+        "02X",
+        "2026-11-01",
+        "2026-03-08",
+        "Total",
+        "#",
+        "\x02",
+        "\x03",
+    ],
+    "meter_columns": [*_NUMBERS, *_TIMES, "t,", "M1", ",", "\n", "sep=,"],
+    "positions": [*_NUMBERS, *_TIMES, '"m":', '"s":', '"v":', '"q":', "{", "}", "[", "]", "null", '"', "\n"],
+    "sheet": ["xl/workbook.xml", "m", "t", "v", "PK"],
     "nested": [
         *_NUMBERS,
         *_TIMES,

@@ -27,7 +27,15 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds import HeadEnd, compiled, json_document, kernels_json, parse, registry
 from meter_pipeline.feeds.declaration_text import toml_text
 from meter_pipeline.feeds.files import Limits, line_blocks, open_feed
-from meter_pipeline.feeds.head_ends import DayColumns, HeadEndError, IdRules, ValueColumn, read_head_end
+from meter_pipeline.feeds.head_ends import (
+    DayColumns,
+    Elsewhere,
+    HeadEndError,
+    IdRules,
+    Periods,
+    ValueColumn,
+    read_head_end,
+)
 from meter_pipeline.feeds.inspect import report
 from meter_pipeline.feeds.json_records import Wanted
 from meter_pipeline.feeds.json_scan import records_by
@@ -137,6 +145,48 @@ HEAD_ENDS: Final = {
         interval_minutes=15,
         unit="kWh",
         columns={"meter_id": "d.m.id", "time": "d.m.r.t", "value": "d.m.r.v"},
+    ),
+    "headings": HeadEnd(
+        "fuzz",
+        "delimited",
+        zone="America/Chicago",
+        delimiter=";",
+        interval_minutes=60,
+        unit="kWh",
+        columns={"time": "t", "period": "h", "value": "v"},
+        elsewhere={"meter_id": Elsewhere(heading="^Meter:(.*)"), "channel": Elsewhere(heading="^Ch;([A-Z0-9]+)")},
+        periods=Periods(order="clock"),
+        skip={"t": ("Total*",), "*": ("#*",)},
+        options={"skip_lines": 1, "nonexistent": "skip"},
+    ),
+    "meter_columns": HeadEnd(
+        "fuzz",
+        "delimited",
+        zone="America/Chicago",
+        interval_minutes=60,
+        unit="kWh",
+        columns={"time": "t"},
+        values=(ValueColumn("*", "E1", meter_id="*"),),
+    ),
+    "positions": HeadEnd(
+        "fuzz",
+        "json",
+        interval_minutes=30,
+        unit="kWh",
+        columns={"meter_id": "m", "time": "s", "period": "v.#", "value": "v", "quality": "q.1"},
+        constants={"channel": "E1"},
+        periods=Periods(order="from_stamp"),
+    ),
+    "sheet": HeadEnd(
+        "fuzz",
+        "delimited",
+        zone="America/Chicago",
+        interval_minutes=60,
+        unit="kWh",
+        rounding="half_even",
+        columns={"meter_id": "m", "time": "t", "value": "v"},
+        constants={"channel": "E1"},
+        options={"sheet": "*"},
     ),
 }
 #: small caps, so that a fuzzer's small files meet them

@@ -103,7 +103,7 @@ class UsageCharge:
     metering set against nothing); winter_average (the average whatever the use: ``month_days``
     days of it a month); winter_average_cap (the lesser of usage and the average). ``factor`` scales the quantity first
     (sewer return factor). ``times`` names a count of the service by which tier limits are multiplied (dwelling_units).
-    ``peak_register`` is the peak that per_kw tiers count, under ``ratchet`` where the billing demand has one.
+    Tiers per_kw count the billing demand of ``demand``, or without one the peak of ``peak_register``.
     ``month_days`` under winter_average_cap: the cap is so many days of it a month, not a day's for each day.
     ``blocks``: the registers of blocks that begin again each day, by period and tier. Under basis reactive the charge
     counts kVArh of ``kvarh``, what is above ``above`` percent of the kWh.
@@ -119,7 +119,7 @@ class UsageCharge:
     factor: Decimal = Decimal(1)
     peak_register: int | None = None
     rounding: Rounding | None = None
-    ratchet: Ratchet | None = None
+    demand: DemandCharge | None = None
     month_days: Decimal | None = None
     times: str | None = None
     blocks: tuple[tuple[int, ...], ...] | None = None
@@ -136,7 +136,8 @@ class UsageCharge:
 @dataclass(frozen=True, slots=True)
 class FixedCharge:
     """Owed for being served: ``per`` month, day or year; one amount per variant, ``times`` a count of the service
-    (lamps).
+    (lamps). ``steps``: the amounts are by usage instead, up to each of these quantities, the last beyond them; with
+    ``demand``, the place of a demand charge, by its billing demand.
     """
 
     code: str
@@ -147,12 +148,14 @@ class FixedCharge:
     component: str = "fixed"
     rounding: Rounding | None = None
     times: str | None = None
+    steps: tuple[Decimal, ...] = ()
+    demand: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block that begins again each day: what lies above ``lower`` and not above ``upper`` (None: no limit) of one
-    period's usage of the day, in the tariff's unit. ``allocation`` as in UsageCharge."""
+    """A block that begins again each day: what of a period's usage of the day lies above ``lower`` and not above
+    ``upper`` (None: no limit), in the tariff's unit."""
 
     period: int
     lower: Decimal
@@ -162,7 +165,8 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class PowerFactorRule:
-    """What a low power factor costs: the average of the bill's usage, rounded to ``places``, below ``target``.
+    """What a low power factor costs: the average of the bill's usage, rounded to ``places``, below ``target``. With
+    ``credit`` one above the target takes off likewise.
 
     ``rule``: ratio raises by target over power factor; points by ``percent`` for each hundredth below. ``kvarh`` is the
     register of the reactive energy.
@@ -173,6 +177,7 @@ class PowerFactorRule:
     percent: Decimal
     places: int
     kvarh: int
+    credit: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +217,9 @@ class DemandCharge:
     """A charge on one register's peak, marginal by block (ssc lib_utility_rate_equations.cpp L1004-1033). ``also``:
     further ratchets, each with a register of its own that measures the same. ``above``: only what exceeds a percentage
     of another register's peak counts (kVAr above half of the kW). ``least``: the demand is at least a percentage of
-    another register's peak (90 % of the kVA). ``power_factor``: it is raised for a low power factor."""
+    another register's peak (90 % of the kVA). ``power_factor``: it is raised for a low power factor. ``contract``: it
+    is at least a percentage of the service's attribute contract_kw. ``whole``: it is rounded to multiples of a step, by
+    a mode."""
 
     code: str
     name: str
@@ -225,6 +232,8 @@ class DemandCharge:
     above: tuple[Decimal, int] | None = None
     least: tuple[Decimal, int] | None = None
     power_factor: PowerFactorRule | None = None
+    contract: Decimal | None = None
+    whole: tuple[Decimal, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,9 +401,7 @@ class Tariff:
         found: list[tuple[int, Ratchet | None]] = [(c.register, c.ratchet) for c in demands]
         found += [pair for c in demands for pair in c.also]
         found += [
-            (c.peak_register, c.ratchet)
-            for c in self.charges
-            if isinstance(c, UsageCharge) and c.peak_register is not None
+            (c.demand.register, c.demand.ratchet) for c in self.charges if isinstance(c, UsageCharge) and c.demand
         ]
         return [(register, ratchet) for register, ratchet in found if ratchet is not None]
 
@@ -454,7 +461,9 @@ class Tariff:
         return any(register.measure in REACTIVE_MEASURES for register in self.registers)
 
     def _counts(self) -> set[str]:
-        return {c.times for c in self.charges if isinstance(c, (UsageCharge, FixedCharge)) and c.times is not None}
+        found = {c.times for c in self.charges if isinstance(c, (UsageCharge, FixedCharge)) and c.times is not None}
+        contracted = any(isinstance(c, DemandCharge) and c.contract is not None for c in self.charges)
+        return found | ({"contract_kw"} if contracted else set())
 
     def _counts_budget(self) -> bool:
         ladders = [p for c in self.charges if isinstance(c, UsageCharge) for v in c.ladders for p in v]

@@ -80,7 +80,9 @@ def _minutes(field: Field, default: str) -> int:
 
 
 def _rule(field: Field, periods: tuple[str, ...], seasons: Seasons) -> ScheduleRule:
-    field.only("period", "season", "days", "from", "to")
+    field.only("period", "season", "days", "dates", "from", "to")
+    if "dates" in field and ("days" in field or "season" in field):
+        raise field["dates"].refuse("names the days by itself: without days and season")
     weekdays, holiday = frozenset(range(7)), None
     if "days" in field:
         if isinstance(field["days"].value, str):
@@ -100,7 +102,8 @@ def _rule(field: Field, periods: tuple[str, ...], seasons: Seasons) -> ScheduleR
     season: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = ()
     if "season" in field:
         season = seasons[field["season"].choice(*seasons)]
-    return ScheduleRule(periods.index(field["period"].choice(*periods)), season, weekdays, holiday, start, end)
+    dates = frozenset(f.day() for f in field["dates"].list(at_least=1)) if "dates" in field else None
+    return ScheduleRule(periods.index(field["period"].choice(*periods)), season, weekdays, holiday, start, end, dates)
 
 
 def _schedule(root: Field, seasons: Seasons) -> RuleSchedule:
@@ -166,13 +169,13 @@ def _count_hours_use(
         if "demand" in field:
             code = field["demand"].choice(*(c.code for c in charges if isinstance(c, DemandCharge)))
             named = next(c for c in charges if isinstance(c, DemandCharge) and c.code == code)
-        if named is not None and (named.power_factor or named.above or named.least):
-            why = f"counts blocks by the demand of {named.code}, which is not the kW measured"
+        if named is not None and named.above:
+            why = f"counts blocks by the demand of {named.code}, which is what exceeds a share of another"
             raise TariffRefusedError(f"{field.path}.demand", why)
         if named is None:
             registers.append(Register(f"{charge.code.lower()}-peak", schedule, None))
         register = len(registers) - 1 if named is None else named.register
-        charges[k] = replace(charge, peak_register=register, ratchet=named.ratchet if named else None)
+        charges[k] = replace(charge, peak_register=register, demand=named)
 
 
 def _earn(charges: list[Charge], metering: str, sell: ExportRates) -> None:

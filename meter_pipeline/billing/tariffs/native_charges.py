@@ -32,7 +32,7 @@ from meter_pipeline.billing.tariffs.schedules import RuleSchedule
 
 _CODE: Final = re.compile(r"[A-Z0-9][A-Z0-9-]{0,31}", re.ASCII)
 #: Counts of a service by which amounts or tier limits are multiplied.
-COUNTS: Final = ("dwelling_units", "stormwater_units", "lamps")
+COUNTS: Final = ("dwelling_units", "stormwater_units", "lamps", "solar_kw", "contract_kw")
 ALLOCATIONS: Final = ("pro_rata", "by_period", "reached")
 BASES: Final = (
     "usage", "export", "surplus", "winter_average", "winter_average_cap", "winter_average_volume", "reactive",
@@ -185,7 +185,7 @@ def _kvarh(schedule: RuleSchedule, registers: list[Register]) -> int:
 
 def _power_factor(field: Field, schedule: RuleSchedule, registers: list[Register]) -> PowerFactorRule:
     """What a low power factor costs."""
-    field.only("target", "rule", "percent", "places")
+    field.only("target", "rule", "percent", "places", "credit")
     target = field["target"].decimal(Decimal("0.01"))
     if target > 1:
         raise field["target"].refuse("is a power factor like 0.90, at most 1")
@@ -196,7 +196,8 @@ def _power_factor(field: Field, schedule: RuleSchedule, registers: list[Register
         )
     percent = field["percent"].decimal(Decimal(0)) if rule == "points" else Decimal(0)
     places = field.get("places", Decimal(4)).integer(1, 6)
-    return PowerFactorRule(target, rule, percent, places, _kvarh(schedule, registers))
+    credit = field.get("credit", False).flag()
+    return PowerFactorRule(target, rule, percent, places, _kvarh(schedule, registers), credit)
 
 
 def _plain_usage(field: Field, periods: tuple[str, ...], component: str) -> UsageCharge:
@@ -322,6 +323,8 @@ def _register(field: Field, schedule: RuleSchedule) -> Register:
     hours = frozenset(f.hour() for f in field["hours"].list(at_least=1)) if "hours" in field else None
     if hours is not None and (period is not None or months is not None):
         raise field["hours"].refuse("names the hours by itself: without period and months")
+    if period is not None and period in schedule.called and period not in schedule.regular:
+        raise field["period"].refuse("is made of dates alone: demand of such days is hours, one by one")
     daily = field.get("per", "period").choice("period", "day") == "day"
     if daily and "ratchet" in field:
         raise field["ratchet"].refuse("is for the demand of a billing period, not of each day")
@@ -344,7 +347,7 @@ def _beside(
 def _demand(field: Field, schedule: RuleSchedule, registers: list[Register]) -> DemandCharge:
     field.only(
         *("kind", "code", "name", "rate", "tiers", "period", "months", "ratchet", "rounding", "per", "hours"),
-        *("measure", "above", "at_least", "power_factor"),
+        *("measure", "above", "at_least", "power_factor", "contract", "whole"),
     )
     code = _code(field)
     register = _register(field, schedule)
@@ -366,7 +369,6 @@ def _demand(field: Field, schedule: RuleSchedule, registers: list[Register]) -> 
         also.append((len(registers) - 1, ratchet))
     component = "demand_flat" if register.period is None else "demand_tou"
     held = ratchets[0] if ratchets else None
-    name = field["name"].text()
     above = at_least = None
     if "above" in field:
         field["above"].only("percent")
@@ -382,8 +384,65 @@ def _demand(field: Field, schedule: RuleSchedule, registers: list[Register]) -> 
     factor = _power_factor(field["power_factor"], schedule, registers) if "power_factor" in field else None
     if factor is not None and register.measure != "kw":
         raise field["power_factor"].refuse("adjusts demand in kW")
-    rounding = _own_rounding(field)
-    return DemandCharge(code, name, component, first, ladder, held, rounding, tuple(also), above, at_least, factor)
+    contract = whole = None
+    if "contract" in field:
+        field["contract"].only("percent")
+        contract = field["contract"]["percent"].decimal(Decimal(0))
+    if "whole" in field:
+        field["whole"].only("step", "mode")
+        step = field["whole"]["step"].decimal(Decimal("0.001"))
+        whole = step, field["whole"].get("mode", "half_up").choice(*ROUNDING_MODES)
+    for name, given_rule in (("contract", contract), ("whole", whole)):
+        if given_rule is not None and register.daily:
+            raise field[name].refuse("is for the demand of a billing period, not of each day")
+    return DemandCharge(
+        *(code, field["name"].text(), component, first, ladder, held, _own_rounding(field), tuple(also)),
+        *(above, at_least, factor, contract, whole),
+    )
+
+
+def _by_percent(field: Field) -> bool:
+    """Whether a rider's ``by`` gives percentages, not prices of usage: plain figures."""
+    if "by" not in field or "values" not in field["by"]:
+        return False
+    values = [each for _, each in field["by"]["values"].items()]
+    return bool(values) and not any(isinstance(each.value, dict) for each in values)
+
+
+def _fixed(field: Field, known: list[str]) -> FixedCharge:
+    """An amount for being served; ``steps``: by usage, or by the billing demand of the charge named in ``demand``."""
+    field.only("kind", "code", "name", "amount", "steps", "demand", "per", "by", "rounding", "component", "times")
+    limits: list[Decimal] = []
+    if "steps" in field:
+        for key in ("amount", "by"):
+            if key in field:
+                raise field[key].refuse("stands beside steps: give one of them")
+        rows = field["steps"].list(at_least=2)
+        for k, row in enumerate(rows):
+            row.only("upto", "amount")
+            if ("upto" in row) != (k < len(rows) - 1):
+                raise row.refuse("every step but the last has a limit (upto), the last has none")
+            if "upto" in row:
+                limits.append(row["upto"].decimal(Decimal(0)))
+                if len(limits) > 1 and limits[-1] <= limits[-2]:
+                    raise row["upto"].refuse(f"must be above the step before ({limits[-2]})")
+        variants, amounts = ByAttribute(None), tuple(row["amount"].decimal() for row in rows)
+    else:
+        variants, amounts = _amounts(field)
+    if "demand" in field and not limits:
+        raise field["demand"].refuse("names the demand charge whose billing demand steps go by")
+    return FixedCharge(
+        _code(field),
+        field["name"].text(),
+        amounts,
+        variants,
+        field.get("per", "month").choice("month", "day", "year"),
+        field.get("component", "fixed").choice(*COMPONENTS),
+        _own_rounding(field),
+        field["times"].choice(*COUNTS) if "times" in field else None,
+        tuple(limits),
+        known.index(field["demand"].choice(*known)) if "demand" in field else None,
+    )
 
 
 def read_charge(field: Field, schedule: RuleSchedule, registers: list[Register], known: list[str]) -> Charge:
@@ -391,23 +450,13 @@ def read_charge(field: Field, schedule: RuleSchedule, registers: list[Register],
     if kind == "usage":
         return _usage(field, schedule, registers, field.get("component", "energy").choice(*COMPONENTS))
     dated_percent = "dated" in field and "percents" in field["dated"]
-    if kind == "rider" and not ("percent" in field or "power_factor" in field or dated_percent):
+    of_lines = "percent" in field or "power_factor" in field or dated_percent or _by_percent(field)
+    if kind == "rider" and not of_lines:
         return _usage(field, schedule, registers, field.get("component", "rider").choice(*COMPONENTS))
     if kind == "demand":
         return _demand(field, schedule, registers)
     if kind == "fixed":
-        field.only("kind", "code", "name", "amount", "per", "by", "rounding", "component", "times")
-        variants, amounts = _amounts(field)
-        return FixedCharge(
-            _code(field),
-            field["name"].text(),
-            amounts,
-            variants,
-            field.get("per", "month").choice("month", "day", "year"),
-            field.get("component", "fixed").choice(*COMPONENTS),
-            _own_rounding(field),
-            field["times"].choice(*COUNTS) if "times" in field else None,
-        )
+        return _fixed(field, known)
     scope = tuple(f.choice(*known) for f in field["of"].list(at_least=1)) if "of" in field else tuple(known)
     if kind == "minimum":
         field.only("kind", "code", "name", "amount", "per", "by", "of", "rounding", "demand")
@@ -423,16 +472,19 @@ def read_charge(field: Field, schedule: RuleSchedule, registers: list[Register],
         )
     field.only(
         *("kind", "code", "name", "percent", "of", "jurisdiction", "exempt", "rounding", "base_cap", "cap"),
-        *("certificate", "dated", *(("power_factor",) if kind == "rider" else ())),
+        *("certificate", "dated", "by", *(("power_factor",) if kind == "rider" else ())),
     )
-    if sum(name in field for name in ("percent", "power_factor", "dated")) > 1:
-        raise field.refuse("needs exactly one of percent, power_factor, dated")
+    if sum(name in field for name in ("percent", "power_factor", "dated", "by")) > 1:
+        raise field.refuse("needs exactly one of percent, power_factor, dated, by")
     variants, percents = _dated_percents(field["dated"]) if "dated" in field else (ByAttribute(None), ())
+    if "by" in field:
+        variants, members = _variants(field)
+        percents = tuple(member.decimal() for member in members)
     return PercentCharge(
         _code(field),
         field["name"].text(),
         kind,
-        Decimal(0) if "power_factor" in field or "dated" in field else field["percent"].decimal(),
+        Decimal(0) if any(name in field for name in ("power_factor", "dated", "by")) else field["percent"].decimal(),
         scope,
         field["jurisdiction"].text() if "jurisdiction" in field else None,
         frozenset(f.text() for f in field["exempt"].list()) if "exempt" in field else frozenset(),

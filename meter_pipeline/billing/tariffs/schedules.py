@@ -46,7 +46,8 @@ class ScheduleRule:
     year.
 
     ``weekdays`` 0 Monday to 6 Sunday; ``holiday``: None says holidays follow ``weekdays``, True only holidays, False
-    never on a holiday. Minutes since local midnight, start included, end not.
+    never on a holiday. Minutes since local midnight, start included, end not. ``dates``: it holds on these days alone
+    (critical peaks that were called).
     """
 
     period: int
@@ -55,6 +56,7 @@ class ScheduleRule:
     holiday: bool | None
     start: int
     end: int
+    dates: frozenset[date] | None = None
 
     def season_holds(self, day: date) -> bool:
         moment = (day.month, day.day)
@@ -70,6 +72,8 @@ class ScheduleRule:
 
     def holds(self, local: datetime, holiday: bool) -> bool:
         minute = local.hour * 60 + local.minute
+        if self.dates is not None and local.date() not in self.dates:
+            return False
         return self.on(local.weekday(), holiday) and self.start <= minute < self.end and self.season_holds(local.date())
 
 
@@ -86,6 +90,16 @@ class RuleSchedule:
         """Whether holidays differ from other days."""
         return any(rule.holiday is not None for rule in self.rules)
 
+    @property
+    def called(self) -> frozenset[int]:
+        """Periods that hold on days that were called."""
+        return frozenset(rule.period for rule in self.rules if rule.dates is not None)
+
+    @property
+    def regular(self) -> frozenset[int]:
+        """Periods that hold on days of the calendar."""
+        return frozenset(rule.period for rule in self.rules if rule.dates is None) | {self.default}
+
     def period(self, local: datetime, holiday: bool) -> int:
         """As MatrixSchedule.period."""
         for rule in self.rules:
@@ -95,7 +109,10 @@ class RuleSchedule:
 
     def occurring(self, day: date) -> frozenset[int]:
         """As MatrixSchedule.occurring."""
-        return _occurring(self.default, tuple(rule for rule in self.rules if rule.season_holds(day)))
+        # Days that were called make no season of their own.
+        return _occurring(
+            self.default, tuple(rule for rule in self.rules if rule.dates is None and rule.season_holds(day))
+        )
 
 
 @lru_cache(maxsize=4096)

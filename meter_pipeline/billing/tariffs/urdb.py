@@ -319,10 +319,12 @@ def read(item: Mapping[str, Any], digest: bytes) -> Tariff:
         registers.append(Register("any-time", MatrixSchedule(("any",), one_period, one_period), None))
         peak_register = len(registers) - 1
     # Hours' use is counted from the billing demand, ratchet included (ssc pull requests 580 and 637).
-    hours_use = ratchet if peak_register is not None else None
-    energy = UsageCharge(
-        "ENERGY", "Energy", "energy", (tuple(ladders),), peak_register=peak_register, ratchet=hours_use
+    counted = (
+        DemandCharge("HOURS-USE", "Hours' use", "energy", peak_register, (), ratchet)
+        if peak_register is not None
+        else None
     )
+    energy = UsageCharge("ENERGY", "Energy", "energy", (tuple(ladders),), peak_register=peak_register, demand=counted)
     charges: list[Charge] = [energy, *demand, *_fixed(root)]
     metering, sell = _metering(root, sells)
     if metering in ("net_billing", "buy_all_sell_all") and sell is not None:

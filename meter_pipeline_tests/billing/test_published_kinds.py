@@ -1,0 +1,159 @@
+"""Kinds of charges that US utilities publish, each billed by hand: steps of a customer charge, contracted and rounded
+demand, credits for a high power factor, discounts by class, called peaks, factors that change inside a month.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from meter_pipeline.billing.bill_explanation import BillUse, explain_bill
+from meter_pipeline.billing.tariffs import TariffRefusedError, parse_tariff
+from meter_pipeline_tests.billing.support import raw
+from meter_pipeline_tests.billing.test_price_and_run import amounts, electricity, energy, months
+
+DEMAND = {"kind": "demand", "code": "D", "name": "D", "rate": "10"}
+TOU = {
+    "periods": ["off", "peak"],
+    "default": "off",
+    "rules": [{"period": "peak", "dates": ["2026-07-08", "2026-07-20"], "from": "16:00", "to": "21:00"}],
+}
+
+
+def hourly(values: list[str], start: str = "2026-01-01", reactive: str | None = None) -> list[str]:
+    first = datetime.fromisoformat(start)
+    rows = ["interval_start,kwh" + (",kvarh" if reactive is not None else "")]
+    for hour, value in enumerate(values):
+        stamp = (first + timedelta(hours=hour)).isoformat()
+        rows.append(f"{stamp},{value}" + (f",{reactive}" if reactive is not None else ""))
+    return rows
+
+
+def daily(value: str, start: str = "2026-01-01", days: int = 31) -> list[str]:
+    first = datetime.fromisoformat(start)
+    return ["interval_start,kwh", *(f"{(first + timedelta(days=d)).isoformat()},{value}" for d in range(days))]
+
+
+@pytest.mark.parametrize(("kwh", "owed"), [("5", "20.50"), ("20", "72.00"), ("40", "144.00")])
+def test_a_customer_charge_by_steps_of_use(kwh: str, owed: str) -> None:
+    """5.00 up to 200 kWh a month, 10.00 up to 700, 20.00 above, as cooperatives publish it; 0.10 a kWh."""
+    steps = [{"upto": 200, "amount": "5"}, {"upto": 700, "amount": "10"}, {"amount": "20"}]
+    fixed = {"kind": "fixed", "code": "CC", "name": "Customer charge", "steps": steps}
+    assert months(electricity(fixed, energy("0.10")), daily(kwh), "total") == amounts(owed)
+
+
+def test_a_customer_charge_by_steps_of_demand() -> None:
+    steps = [{"upto": 50, "amount": "5"}, {"amount": "75"}]
+    fixed = {"kind": "fixed", "code": "CC", "name": "Customer charge", "demand": "D", "steps": steps}
+    rows = hourly(["49.9"] * 744), hourly(["20"] * 700 + ["50.1"] * 44)
+    assert [months(electricity(DEMAND, fixed), load, "fixed") for load in rows] == [amounts("5"), amounts("75")]
+
+
+def test_demand_is_billed_in_whole_kilowatts() -> None:
+    for mode, owed in (("half_up", "260"), ("down", "250"), ("up", "260")):
+        document = electricity(DEMAND | {"whole": {"step": 1, "mode": mode}})
+        assert months(document, hourly(["25.5"] * 744), "demand_flat") == amounts(owed)
+    tenths = electricity(DEMAND | {"whole": {"step": "0.1"}})
+    assert months(tenths, hourly(["25.54"] * 744), "demand_flat") == amounts("255")
+
+
+def test_demand_is_at_least_a_share_of_what_was_contracted() -> None:
+    document = electricity(DEMAND | {"contract": {"percent": 75}})
+    for kw, owed in (("20", "750"), ("90", "900")):
+        found = months(document, hourly([kw] * 744), "demand_flat", attributes={"contract_kw": "100"})
+        assert found == amounts(owed)
+    with pytest.raises(TariffRefusedError, match="contract_kw"):
+        months(document, hourly(["20"] * 744), "demand_flat")
+
+
+def test_hours_use_counts_every_ratchet_and_the_contract() -> None:
+    """10 kW measured, 60 % of 100 kW contracted: the first 200 hours' use are 12,000 kWh, more than was used."""
+    tiers = [{"upto": 200, "of": "per_kw", "rate": "0.10"}, {"rate": "0.02"}]
+    blocks = {"kind": "usage", "code": "E", "name": "E", "tiers": tiers}
+    rows = hourly(["10"] * 744)
+    contracted = electricity(blocks, DEMAND | {"rate": "0", "contract": {"percent": 60}})
+    assert months(contracted, rows, "energy", attributes={"contract_kw": "100"}) == amounts("744")
+    assert months(electricity(blocks, DEMAND | {"rate": "0"}), rows, "energy") == amounts("308.80")
+    ratchets = [{"percent": 50, "months": 1}, {"percent": 10, "months": 11, "floor": 60}]
+    assert months(electricity(blocks, DEMAND | {"rate": "0", "ratchet": ratchets}), rows, "energy") == amounts("744")
+
+
+def test_a_high_power_factor_earns_a_credit_where_the_tariff_says_so() -> None:
+    """One percent for each hundredth above and below 0.85, as California's large tariffs have it."""
+    rule = {"target": "0.85", "rule": "points", "percent": 1}
+    for credit, reactive, owed in ((True, "0", "85"), (False, "0", "100"), (True, "10", "114.29")):
+        rider = {"kind": "rider", "code": "PF", "name": "PF", "of": ["D"], "power_factor": rule | {"credit": credit}}
+        assert months(electricity(DEMAND, rider), hourly(["10"] * 744, reactive=reactive), "total") == amounts(owed)
+
+
+def test_a_discount_by_class_and_one_with_a_cap() -> None:
+    by = {"attribute": "customer_class", "values": {"low-income": "-35", "*": 0}}
+    discount = {"kind": "rider", "code": "CARE", "name": "CARE", "of": ["E"]}
+    document = electricity(energy("0.30"), discount | {"by": by})
+    for name, owed in (("low-income", "120.90"), ("residential", "186.00")):
+        assert months(document, daily("20"), "total", attributes={"customer_class": name}) == amounts(owed)
+    capped = electricity(energy("0.30"), discount | {"percent": "-35", "cap": "20"})
+    assert months(capped, daily("20"), "total") == amounts("166.00")
+
+
+def test_a_charge_for_each_kilowatt_of_solar() -> None:
+    fixed = {"kind": "fixed", "code": "GRID", "name": "Grid access", "amount": "5.41", "times": "solar_kw"}
+    assert months(electricity(fixed), daily("1"), "fixed", attributes={"solar_kw": "6.4"}) == amounts("34.62")
+
+
+def test_peaks_that_were_called() -> None:
+    """Five hours at 1.00 on a called day, all others at 0.10."""
+    priced = {"kind": "usage", "code": "E", "name": "E", "rates": {"off": "0.10", "peak": "1.00"}}
+    document = electricity(priced, time_of_use=TOU)
+    assert months(document, hourly(["1"] * 48, "2026-07-08"), "energy") == amounts("9.30")
+    with pytest.raises(TariffRefusedError, match="made of dates alone"):
+        parse_tariff(raw(electricity(DEMAND | {"period": "peak"}, time_of_use=TOU)))
+    mixed = {"period": "peak", "dates": ["2026-07-08"], "days": "weekdays"}
+    with pytest.raises(TariffRefusedError, match="names the days by itself"):
+        parse_tariff(raw(electricity(DEMAND, time_of_use=TOU | {"rules": [mixed]})))
+
+
+def test_a_factor_that_changes_inside_a_month_is_charged_by_the_day_of_service() -> None:
+    """310 kWh at 0.05; 100 of them at 0.01, 210 at 0.02: price cuts the month as a bill is cut."""
+    rates = [{"from": "2025-12-01", "rate": "0.01"}, {"from": "2026-01-11", "rate": "0.02"}]
+    fuel = {"kind": "rider", "code": "FU", "name": "Fuel", "dated": {"by": "service_date", "rates": rates}}
+    assert months(electricity(energy("0.05"), fuel), daily("10"), "total") == amounts("20.70")
+    by_bill = fuel | {"dated": {"by": "bill_date", "rates": rates}}
+    assert months(electricity(energy("0.05"), by_bill), daily("10"), "total") == amounts("21.70")
+
+
+def test_caps_hold_over_a_bill_that_a_factor_cuts() -> None:
+    """A tax of 8 % on the first 10.00, and a discount of at most 3.00, are not owed once for each part."""
+    rates = [{"from": "2025-12-01", "rate": "0.01"}, {"from": "2026-01-11", "rate": "0.02"}]
+    fuel = {"kind": "rider", "code": "FU", "name": "Fuel", "dated": {"by": "service_date", "rates": rates}}
+    tax = {"kind": "tax", "code": "T", "name": "T", "percent": 8, "of": ["E"], "base_cap": "10"}
+    discount = {"kind": "rider", "code": "C", "name": "C", "percent": -35, "of": ["E"], "cap": "3"}
+    document = electricity(energy("0.05"), fuel, tax, discount)
+    assert months(document, daily("10"), "total") == amounts("18.50")
+
+
+@pytest.mark.parametrize(
+    ("charge", "says"),
+    [
+        ({"kind": "fixed", "code": "F", "name": "F", "amount": 1, "steps": [{"upto": 1, "amount": 1}, {"amount": 2}]}, "beside"),
+        ({"kind": "fixed", "code": "F", "name": "F", "steps": [{"upto": 1, "amount": 1}, {"upto": 2, "amount": 2}]}, "last"),
+        ({"kind": "fixed", "code": "F", "name": "F", "steps": [{"upto": 2, "amount": 1}, {"upto": 1, "amount": 2}, {"amount": 3}]}, "above"),
+        ({"kind": "fixed", "code": "F", "name": "F", "amount": 1, "demand": "D"}, "demand"),
+        ({**DEMAND, "code": "X", "per": "day", "whole": {"step": 1}}, "not of each day"),
+        ({**DEMAND, "code": "X", "whole": {"step": 0}}, "step"),
+        ({"kind": "tax", "code": "T", "name": "T", "percent": 1, "by": {"attribute": "rate_code", "values": {"A": 1}}}, "exactly one"),
+    ],
+)  # fmt: skip
+def test_what_contradicts_itself_is_refused_by_name(charge: dict[str, Any], says: str) -> None:
+    with pytest.raises(TariffRefusedError, match=says):
+        parse_tariff(raw(electricity(DEMAND, energy("0.1"), charge)))
+
+
+def test_steps_are_explained() -> None:
+    steps = [{"upto": 200, "amount": "5"}, {"amount": "10"}]
+    document = electricity({"kind": "fixed", "code": "CC", "name": "CC", "steps": steps}, energy("0.10"))
+    step = explain_bill(parse_tariff(raw(document)), BillUse(date(2026, 1, 1), energy={"all": Decimal(310)}))[0]
+    assert (step.amount, step.how) == (Decimal(10), "5 or 10 a month, by use (up to 200, above)")
