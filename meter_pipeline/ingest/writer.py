@@ -28,7 +28,7 @@ from meter_pipeline.postgres.pools import AsyncConnectionPool, PoolTimeout
 from meter_pipeline.postgres.watchdog import cut as cut_socket
 
 #: A write that takes longer is cut at the socket. statement_timeout (30 s) ends a slow statement on a live server;
-# this one also ends the wait : for a frozen server, which keeps no timeouts.
+# this one also ends the wait for a frozen server, which keeps no timeouts.
 WRITE_DEADLINE_S: Final = 40.0
 BREAKER: Final = "raw-store"
 #: A batch whose connection came later than this after its pause poll asks again: pool and breaker may keep it for a

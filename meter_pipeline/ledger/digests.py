@@ -9,7 +9,7 @@ import polars as pl
 import polars_hash as plh
 
 #: From here on the column goes through polars-hash: 2.1 us a row of 1,400 bytes instead of 3.2, and Python's lock
-# stays free for the threads that : read and judge meanwhile. Below, what Polars asks for a call (0.3 ms) is more than
+# stays free for the threads that read and judge meanwhile. Below, what Polars asks for a call (0.3 ms) is more than
 # the loop.
 _MANY: Final = 256
 

@@ -24,7 +24,7 @@ HASH_SIZE: Final = 32
 # million hashlib calls one.
 MANY: Final = 200_000
 #: The same where the process has loaded numba already, as a billing day's has, and the loop lies compiled on disk. On
-# a fresh machine compiling : takes ten seconds, which the first batch of reads spent inside a writer while it held the
+# a fresh machine compiling takes ten seconds, which the first batch of reads spent inside a writer while it held the
 # GIL: a day of 10,000 meters took 14 s instead of 4.
 MANY_LOADED: Final = 128
 #: MTH of the empty tree (RFC 6962 section 2.1).

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 #: What array_send writes before the elements of an array of one dimension: dimensions, whether nulls follow, element
-# type, length, first index. An : empty array has no dimension, and no length or index therefore.
+# type, length, first index. An empty array has no dimension, and no length or index therefore.
 _HEAD: Final = 20
 _EMPTY: Final = 12
 _NUMPY: Final[dict[Any, Any]] = {

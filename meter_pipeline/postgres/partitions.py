@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Connection = psycopg.Connection[Any]
 
 #: Tables with a partition a billing day that leave the database when their retention is over. vee.daily_usage has
-# daily partitions too and stays: : baselines look back a year, statements two, and it is a hundredth of the bytes.
+# daily partitions too and stays: baselines look back a year, statements two, and it is a hundredth of the bytes.
 ARCHIVED: Final = (
     "raw.interval_day",
     "raw.interval_payload",

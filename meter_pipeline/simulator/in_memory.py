@@ -28,7 +28,7 @@ _CHUNK: Final = 12_500
 _QUALITY: Final = {"TEST": pack("A", reason=90), "OVERFLOW": pack("A", reason=95)}
 
 #: One row per meter, channel and billing day. ``value`` is the day's quantity and ``min_hour`` the least of any hour
-# of it, both in micro base units : and null where no read came; ``reads`` and ``expected_reads`` count intervals (of an
+# of it, both in micro base units and null where no read came; ``reads`` and ``expected_reads`` count intervals (of an
 # hour for water and gas).
 DAILY_USAGE: Final[dict[str, Any]] = {
     "meter_id": pl.String,

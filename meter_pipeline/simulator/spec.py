@@ -140,7 +140,7 @@ def service_point_id(commodity: str, index: int) -> str:
 
 
 #: The committed demo: a week around the end of daylight saving time, the 25 h day of 2026-11-01 in it. CYCLE-1 ends
-# with October, so that its : accounts, taken over on the first day, get their first statements within the week.
+# with October, so that its accounts, taken over on the first day, get their first statements within the week.
 DEMO: Final = Spec(
     meters=200,
     days=7,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from meter_pipeline.simulator.randomness import draws, normal_table
 
 #: The disturbance of a day is 4.0 C times a sum over the last 24 days' shocks, weighted 0.72^k: an AR(1) process cut
-# where it no longer : matters, so that a day needs no history.
+# where it no longer matters, so that a day needs no history.
 _MEMORY = 24
 _PERSISTENCE = 0.72
 _SHOCK_TENTHS = 40

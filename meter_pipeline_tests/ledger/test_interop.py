@@ -22,7 +22,7 @@ from meter_pipeline.postgres.database import Database
 GO_SOURCES = Path("/usr/share/gocode")
 
 #: Opens the note with the verifier key, reads our tiles through tlog's own TileHashReader (which authenticates every
-# tile against the signed : root), and has tlog prove and check inclusion of a leaf, and consistency with an older
+# tile against the signed root), and has tlog prove and check inclusion of a leaf, and consistency with an older
 # checkpoint.
 PROGRAM = r"""
 package main

@@ -70,7 +70,7 @@ from meter_pipeline_tests.simulation.statements import totals
 FOLDERS: Final = FileFolders(Path("archive"), Path("staging"))
 SMALL: Final = Limits(batch_least=1, batch_start=2, batch_most=3, writers_start=2, writers_most=3)
 #: A batch may begin this long after a pause is visible, because it asked before: the answer to a poll may take 2 s
-# (control.probe), a connection : half a second more (writer.POLL_STALE_S), and the way to the server its few
+# (control.probe), a connection half a second more (writer.POLL_STALE_S), and the way to the server its few
 # milliseconds.
 DRAIN_S: Final = probe.POLL_DEADLINE_S + writer.POLL_STALE_S + 0.1
 

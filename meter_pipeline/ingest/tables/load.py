@@ -318,7 +318,7 @@ def kept_rows(database: Database, kind: Kind, day: date, keys: pl.DataFrame) -> 
 
 
 #: Up to so many keys are named in the query and come back by cursor (an Arrow connection alone costs 50 ms); beyond,
-# the whole day is read : through Arrow and joined here, which is quicker than so many index look-ups.
+# the whole day is read through Arrow and joined here, which is quicker than so many index look-ups.
 _NAMED_KEYS: Final = 2000
 
 
