@@ -44,6 +44,7 @@ PUBLISHED = {
     "adjustments-1.json": "b97efc64f6d7d2c17bc4b5c8c249d01d2ed1a7b16c9b6f1b1bd4e7c643d9a05a",
     "determinants-1.json": "09364302b4aa2c423b574c3839b286855db2efac61f0a837801425d0b3933893",
     "journal-1.json": "48d18b64798788916855bcac67074ea0419baafb8d342eb75063061c7f85628f",
+    "read_requests-1.json": "57cdbd56419fb66172c42f1ce09800ae06e5afb469169469903776adcea84c33",
     "reads-1.json": "43a16bd14ff390cc6b25c0138e4f461e64d129232a4c328a25c78287e97017c4",
     "statements-1.json": "5b49ff2f80ad1f9ff48f6d9cfa1718ebe460ec8cd603b4a3f526a36244ac94e8",
 }

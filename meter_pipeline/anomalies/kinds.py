@@ -127,6 +127,19 @@ KINDS: Final[dict[str, Kind]] = {
         "the service's data broke a detector: the day is not judged, the rest of the city is",
         "one record stops one person",
     ),
+    "estimate_limit": Kind(
+        "estimates",
+        "warn",
+        "more estimated bills in a row than the utility's limit allows: the bill waits for a read or a person",
+        "reference/estimate_limits.csv; docs/finance.md",
+        hold=True,
+    ),
+    "zone_losses": Kind(
+        "supply",
+        "warn",
+        "a zone's losses left the band of its own history; the evidence names the meters whose correction would close the difference",
+        "AWWA M36 on component analysis; docs/finance.md",
+    ),
     "validation": Kind(
         "validation",
         "severe",

@@ -50,6 +50,7 @@ def show_case(connection: driver.Connection, case_id: str) -> dict[str, Any]:
     kind = KINDS[found[0]["kind"]]
     of_validation = found[0]["family"] == VALIDATION
     flags = (findings_table.case_findings if of_validation else exception_cases.case_flags)(connection, case_id)
+    flags = flags or exception_cases.evidence_of(connection, case_id, found[0]["severity"])
     return found[0] | {"about": kind.about, "source": kind.source, "flags": flags}
 
 

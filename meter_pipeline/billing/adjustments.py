@@ -16,6 +16,7 @@ from meter_pipeline.billing.reprice import Repriced, reprice
 from meter_pipeline.billing.statement_frames import LINE_SCHEMA, SEGMENT_SCHEMA
 from meter_pipeline.billing.tables import adjustments, days
 from meter_pipeline.billing.tables import statements as store
+from meter_pipeline.billing.usage_change import UsageChange
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import decisions
@@ -30,6 +31,8 @@ from meter_pipeline.set_aside import apart
 #: Statements of one service that follow each other and are corrected in one go: ten years of months.
 MOST_ROUNDS: Final = 120
 REASONS: Final = ("late_actual", "correction", "tariff", "reference")
+#: Reason of an adjustment that forgives part of what the days come to, for a leak: corrections leave it as it is.
+LEAK: Final = "leak"
 _KEY: Final = ["service_point_id", "tariff_id", "tariff_version", "segment_start", "segment_end", "line_key"]
 
 
@@ -159,6 +162,57 @@ def propose(database: Database, calendar: BillingCalendar, statement_id: str) ->
     return found[statement_id]
 
 
+def at_usage(database: Database, calendar: BillingCalendar, statement_id: str, change: UsageChange) -> Proposal:
+    """The lines that turn a statement into what it would say of another usage. Raises AdjustmentError for an unknown
+    statement, one that cannot be priced, and one that has to be corrected first."""
+    due = propose(database, calendar, statement_id)
+    if due.blocked:
+        raise AdjustmentError(f"{statement_id} cannot be priced again: {due.blocked}")
+    if due.lines.height:
+        raise AdjustmentError(
+            f"{statement_id} is not what its days come to: decide its correction first (meter-pipeline billing adjustments)"
+        )
+    with reading(database) as session:
+        row = adjustments.statements(session, [statement_id]).row(0, named=True)
+        again = reprice(
+            session,
+            calendar,
+            [row["account_id"]],
+            row["cycle_id"],
+            row["period_start"],
+            row["period_end"],
+            change,
+        )
+        said = adjustments.effective_lines(session, [statement_id]).drop("statement_id")
+    return Proposal(statement_id, difference(said, again.priced.lines.drop("account_id", "at")), due.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Rows of a table that are written with an adjustment and never again."""
+
+    table: str
+    key: tuple[str, ...]
+    row: dict[str, Any]
+
+
+def request_on_top(
+    connection: Connection,
+    calendar: BillingCalendar,
+    proposal: Proposal,
+    *,
+    evidence: str,
+    requested_by: str,
+    beside: Beside,
+    clock: Clock = SYSTEM_CLOCK,
+) -> str:
+    """Ask for lines on top of what a statement's days come to (reason ``leak``), with a row of their own, in the
+    caller's transaction. The threshold holds as for corrections. Raises Refused for a name that may not ask."""
+    person = decisions.entitled(connection, requested_by, decisions.WORK)
+    adjustments.lock(connection, proposal.statement_id)
+    return _write(connection, calendar, proposal, _Asked(LEAK, evidence, person), [], clock, beside)
+
+
 def request(
     database: Database,
     calendar: BillingCalendar,
@@ -277,6 +331,21 @@ def _ask(
             }
             ledger.append(connection, "adjustment_refused", ended, clock=clock, actor=asked.by)
         return None
+    return _write(connection, calendar, proposal, asked, standing, clock)
+
+
+def _write(
+    connection: Connection,
+    calendar: BillingCalendar,
+    proposal: Proposal,
+    asked: _Asked,
+    standing: Sequence[tuple[str, str]],
+    clock: Clock,
+    beside: Beside | None = None,
+) -> str:
+    """Write a proposal with its ledger entry, in the place of the adjustments that stood; post it where no second
+    person is needed."""
+    now, statement_id, lines = clock.now(), proposal.statement_id, _rows(proposal)
     month = days.open_month(connection, calendar.day_of(now))
     net, gross = adjustments.amount(proposal.net), adjustments.amount(proposal.gross)
     left = adjustments.left_without_approval(connection, statement_id)
@@ -296,7 +365,12 @@ def _ask(
         "period_end_due": adjustments.amount(proposal.period_end),
     }
     adjustment_id = adjustments.insert(connection, row, lines)
-    adjustments.keep_segments(connection, adjustment_id, month, proposal.segments.to_dicts())
+    written = dict(adjustments.WRITTEN_ONCE)
+    if beside is None:
+        adjustments.keep_segments(connection, adjustment_id, month, proposal.segments.to_dicts())
+    else:
+        adjustments.insert_beside(connection, beside.table, {"adjustment_id": adjustment_id} | beside.row)
+        written[beside.table] = (("adjustment_id", *beside.row), beside.key)
     adjustments.supersede(connection, [name for name, _ in standing], adjustment_id, now)
     body: dict[str, Any] = {
         "adjustment_id": adjustment_id,
@@ -309,7 +383,7 @@ def _ask(
     body["rows"] = _as_they_are(connection, adjustment_id, *(name for name, _ in standing))
     body["content"] = [
         stored_content(connection, table, columns, key, ("adjustment_id", adjustment_id))
-        for table, (columns, key) in adjustments.WRITTEN_ONCE.items()
+        for table, (columns, key) in written.items()
     ]
     if standing:
         body["supersedes"] = [name for name, _ in standing]

@@ -118,7 +118,7 @@ def _service(
         "quantity": _quantity(segment["quantity"]),
         "per_day": _per_day(segment["quantity"], segment["days"]),
         "reads": [read for read in reads if read["previous"] or read["present"]],
-        "made_from": _made_from(segment, days, mine("reads"), reads),
+        "made_from": _made_from(segment, days, mine("reads"), reads) + _in_a_row(mine("in_a_row")),
         "comparison": _comparison(segment, mine("earlier"), mine("past")),
         "daily": [
             {"day": d["billing_day"], "quantity": _quantity(d["quantity"]), "estimated": d["estimated"]}
@@ -253,6 +253,13 @@ def _made_from(
             f"{estimated} of {days.height} days are estimated: no read lies at the beginning or the end of the period."
         )
     return f"{estimated} of {days.height} days hold estimates."
+
+
+def _in_a_row(rows: pl.DataFrame) -> str:
+    """How many estimated bills there were in a row, where the utility's limit says so."""
+    if not rows.height:
+        return ""
+    return f" Estimated bills in a row: {rows['in_a_row'][0]}."
 
 
 def _comparison(

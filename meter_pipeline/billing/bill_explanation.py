@@ -20,7 +20,7 @@ from meter_pipeline.billing.carried import nothing_carried
 from meter_pipeline.billing.daily_blocks import fill_blocks
 from meter_pipeline.billing.positions import micro_of
 from meter_pipeline.billing.pricing import period_months
-from meter_pipeline.billing.service_agreements import SERVICE_SCHEMA
+from meter_pipeline.billing.service_agreements import SERVICE_SCHEMA, attribute_columns
 from meter_pipeline.billing.statements import price_segments
 from meter_pipeline.billing.tariffs.fields import TariffRefusedError
 from meter_pipeline.billing.tariffs.model import (
@@ -104,7 +104,7 @@ def _row(tariff: Tariff, use: BillUse) -> pl.DataFrame:
         "period_end": use.past,
         "stretch_start": use.start,
         "commodity": tariff.commodity,
-        **{name: use.attributes.get(name) for name in SERVICE_SCHEMA.names()[9:]},
+        **attribute_columns(use.attributes),
     }
     frame = pl.DataFrame([services], schema=SERVICE_SCHEMA)
     budget = max(int(micro_of(frame["budget_per_day"])[0]), 0)

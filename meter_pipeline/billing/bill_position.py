@@ -96,11 +96,16 @@ def _dated_index(variants: ByAttribute, position: PeriodPosition) -> Whole:
     return index
 
 
-def count_of(position: PeriodPosition, name: str) -> Whole:
-    """(n,): a count of each service, in millionths. Raises MissingAttributeError for services without it."""
+def count_of(position: PeriodPosition, name: str, without: Decimal | None = None) -> Whole:
+    """(n,): a count of each service, in millionths. One that has none declared counts ``without``; where that is None,
+    raises MissingAttributeError for such services."""
     given = position.attributes.get(name)
     if given is None:
-        raise MissingAttributeError(name, np.arange(position.size))
+        if without is None and position.size:
+            raise MissingAttributeError(name, np.arange(position.size))
+        given = np.full(position.size, "", dtype=object)
+    if without is not None:
+        given = np.where(given == "", str(without), given)
     known = {text: _millionths(text) for text in set(given.tolist())}
     counts = np.array([known[text] for text in given.tolist()], np.int64)
     if (counts < 0).any():

@@ -11,6 +11,7 @@ import polars as pl
 
 from meter_pipeline.billing import reconcile
 from meter_pipeline.billing.bill_holds import Period, billed_by_legacy, waiting
+from meter_pipeline.billing.estimate_limits.apply import apply_limits
 from meter_pipeline.billing.period_prices import price_period
 from meter_pipeline.billing.reconcile import STATEMENT_CHECKS, STREAK_DAYS
 from meter_pipeline.billing.reference import load_reference
@@ -50,6 +51,7 @@ class StatementOutcome:
     currency: str = ""
     exceptions: dict[str, int] = field(default_factory=dict)
     estimate_streaks: int = 0
+    beyond_limits: int = 0
     reconciliation: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=reconcile.SCHEMA))
     ledger_entry: int | None = None
 
@@ -130,6 +132,7 @@ class _Run:
         if period_start is None:
             raise ValueError(f"cycle {cycle_id} has no period that ends on {period_end}")
         outcome = StatementOutcome(cycle_id, period_start, period_end)
+        outcome.beyond_limits = apply_limits(self.database, cycle_id, period_start, period_end, clock=self.clock)
         with reading(self.database) as session, self.database.connect("billing statements") as connection:
             days.hold_reference(connection)
             days.lock(connection)

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from meter_pipeline.billing.opening_balances import opening_segments
 from meter_pipeline.billing.positions import Aligned, lists
 from meter_pipeline.billing.service_agreements import Reference
 from meter_pipeline.billing.statements import Priced, price_segments
@@ -72,6 +73,9 @@ def read_carry(
     latest = begins["begins"].max()
     before = latest if isinstance(latest, date) else start
     found = store.earlier_segments(database, points, before, months_before(start, max(months, 1)))
+    opened = opening_segments(database, reference, points, before, _EARLIER)
+    if opened.height:
+        found = pl.concat([found.select(_EARLIER.names()).cast(_EARLIER), opened])
     earlier = found.join(begins, on=_SERVICE).filter(pl.col("segment_end") <= pl.col("begins"))
     layouts: dict[tuple[str, int], Layout] = {}
     for tariff_id, version in earlier.select("tariff_id", "tariff_version").unique().iter_rows():

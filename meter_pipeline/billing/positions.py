@@ -14,7 +14,7 @@ import polars as pl
 
 from meter_pipeline.billing.bill_position import QUANTITY_SCALE, PeriodPosition
 from meter_pipeline.billing.fixed_point import Whole, quotient
-from meter_pipeline.billing.service_agreements import COUNTS
+from meter_pipeline.billing.service_agreements import COUNTS, NAMED, PAIRS
 from meter_pipeline.billing.tariffs.model import Layout, Tariff
 
 INTS: Final = pl.List(pl.Int64)
@@ -161,4 +161,12 @@ def position(tariff: Tariff, frame: dict[str, Any], rows: npt.NDArray[np.int64] 
 def attribute_arrays(services: pl.DataFrame) -> dict[str, npt.NDArray[Any]]:
     """The attributes by which charges differ or are multiplied, one array of text each."""
     names = ("customer_class", "meter_size", "jurisdiction", "rate_code", *COUNTS, "tax_exempt")
-    return {name: text_array(services[name]) for name in names}
+    found = {name: text_array(services[name]) for name in names}
+    if "declared" not in services.columns or services["declared"].null_count() == services.height:
+        return found
+    texts = text_array(services["declared"])
+    # A city has few different texts: each is taken apart once.
+    apart = {text: dict(pair.split(NAMED, 1) for pair in text.split(PAIRS)) if text else {} for text in set(texts)}
+    for name in sorted({name for values in apart.values() for name in values}):
+        found[name] = np.array([apart[text].get(name, "") for text in texts], dtype=object)
+    return found

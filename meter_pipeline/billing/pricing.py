@@ -285,11 +285,8 @@ class Pricer:
         number, places = scaled(upto)
         if charge.times is not None:
             once = replace(charge, times=None)
-            return quotient(
-                product(self._limit(upto, basis, once, days, at), count_of(self.position, charge.times)[rows]),
-                10**6,
-                "down",
-            )
+            counts = count_of(self.position, charge.times, charge.without)[rows]
+            return quotient(product(self._limit(upto, basis, once, days, at), counts), 10**6, "down")
         if basis == "budget":
             if position.budget is None or (position.budget[rows] < 0).any():
                 every = np.arange(position.size) if position.budget is None else np.flatnonzero(position.budget < 0)
@@ -359,7 +356,7 @@ class Pricer:
         return amount, quantity
 
     def _fixed(self, charge: FixedCharge) -> Whole:
-        counts = None if charge.times is None else count_of(self.position, charge.times)
+        counts = None if charge.times is None else count_of(self.position, charge.times, charge.without)
         prorated = self.tariff.proration.fixed
         if charge.steps:
             return self._stepped(charge, counts)

@@ -28,7 +28,7 @@ from meter_pipeline.billing.determinants import day_determinants
 from meter_pipeline.billing.load import LOAD_SCALE, Load, LoadDay
 from meter_pipeline.billing.positions import micro_of
 from meter_pipeline.billing.reactive import REACTIVE_UNIT
-from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, SERVICE_SCHEMA, DayServices
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, SERVICE_SCHEMA, DayServices, attribute_columns
 from meter_pipeline.billing.statement_frames import Precision
 from meter_pipeline.billing.statements import Priced, price_segments
 from meter_pipeline.billing.tariffs.fields import TariffRefusedError
@@ -81,7 +81,7 @@ class _Account:
             "period_end": past,
             "stretch_start": start,
             "commodity": self.tariff.commodity,
-            **{name: self.attributes.get(name) for name in SERVICE_SCHEMA.names()[9:]},
+            **attribute_columns(self.attributes),
         }
         return pl.DataFrame([row], schema=SERVICE_SCHEMA)
 

@@ -18,6 +18,7 @@ from meter_pipeline.billing.service_agreements import services_of_day
 from meter_pipeline.billing.statements import Priced
 from meter_pipeline.billing.tables import adjustments, days
 from meter_pipeline.billing.tariffs import Tariff
+from meter_pipeline.billing.usage_change import UsageChange
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
 
@@ -43,8 +44,10 @@ def reprice(
     cycle_id: str,
     period_start: date,
     period_end: date,
+    change: UsageChange | None = None,
 ) -> Repriced:
-    """Some accounts' period priced from the usage known now, revisions of sealed days included.
+    """Some accounts' period priced from the usage known now, revisions of sealed days included;
+    ``change``: with another usage of one of their services.
 
     Tariff versions keep the documents that bills were made with. A segment with a day that is not charged, or a stretch
     of days that no tariff version covers, blocks its account.
@@ -63,6 +66,8 @@ def reprice(
             DETERMINANT_SCHEMA
         )
         held = _with_revisions(held, later.filter(pl.col("billing_day") == day))
+        if change is not None:
+            held = change.determinants(held)
         bound = services_of_day(reference, day)
         accrued = accrue(groups_of(bound, held, day, calendar), position, calendar).charges
         charges[day] = accrued
@@ -76,6 +81,8 @@ def reprice(
     blocked = blocked.group_by("account_id", maintain_order=True).agg(pl.col("detail").str.join(", "))
     kept = wanted.join(blocked, on="account_id", how="anti")
     found = gather(database, reference, kept, cycle_id, period_start, lambda at: pl.concat([charges[d] for d in at]))
+    if change is not None:
+        found = replace(found, tariffs={key: change.tariff(tariff) for key, tariff in found.tariffs.items()})
     accounts = found.rows["account_id"].unique().sort().to_list()
     priced = found.price(accounts, period_end) if accounts else Priced.empty()
     # Days after a change of the billing cycle are charged in the other cycle's period.

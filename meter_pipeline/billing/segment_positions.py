@@ -73,6 +73,7 @@ def gather(
                 pl.lit(day).alias("billing_day"),
                 "customer_class",
                 *ATTRIBUTES,
+                "declared",
             )
         )
     rows = rows.join(pl.concat(attributes), on=["service_point_id", "billing_day"], how="left")

@@ -63,6 +63,7 @@ SERVICE_SCHEMA: Final = pl.Schema(
         "solar_kw": pl.String,
         "contract_kw": pl.String,
         "tax_exempt": pl.String,
+        "declared": pl.String,
     }
 )
 #: Usage that is billed at another service point: of ``member`` at ``target``, with the sign with which it counts there.
@@ -79,6 +80,10 @@ ATTRIBUTES: Final = (
     *COUNTS,
     "tax_exempt",
 )
+#: Between attributes, and between a name and its value, in the column ``declared``: what the utility declares beyond
+#: ATTRIBUTES.
+PAIRS, NAMED = "\x1e", "\x1f"
+_LINKS: Final = ("totals_into", "deducts_from")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +230,28 @@ def _alone(services: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     return kept, exceptions(named, "overlap", pl.format("{}: {}", "account_id", "claims"))
 
 
+def attribute_columns(values: Mapping[str, str]) -> dict[str, str | None]:
+    """Attributes of one service as the columns of SERVICE_SCHEMA have them."""
+    known = ("customer_class", *ATTRIBUTES)
+    others = sorted((name, value) for name, value in values.items() if name not in known)
+    declared = PAIRS.join(f"{name}{NAMED}{value}" for name, value in others) or None
+    return {name: values.get(name) for name in known} | {"declared": declared}
+
+
+def _declared(attributes: pl.DataFrame) -> pl.DataFrame:
+    """What the utility declares of services beyond ATTRIBUTES: service_point_id, declared. A service with two values of
+    one attribute has two rows."""
+    held = attributes.filter(~pl.col("attribute").is_in([*ATTRIBUTES, *_LINKS])).sort("service_point_id", "attribute")
+    pairs = held.select(
+        "service_point_id",
+        "attribute",
+        pl.concat_str("attribute", "value", separator=NAMED).alias("pair"),
+    )
+    one = pairs.group_by("service_point_id", maintain_order=True).agg(pl.col("pair").str.join(PAIRS).alias("declared"))
+    twice = pairs.filter(pl.struct("service_point_id", "attribute").is_duplicated())["service_point_id"].unique()
+    return pl.concat([one, one.filter(pl.col("service_point_id").is_in(twice.to_list()))])
+
+
 def services_of_day(reference: Reference, day: date) -> DayServices:
     """The services billed on a day. Every agreement in force is either a service or an exception."""
     agreements = in_force(reference.agreements, day)
@@ -259,6 +286,12 @@ def services_of_day(reference: Reference, day: date) -> DayServices:
             continue
         values = attributes.filter(pl.col("attribute") == name).select("service_point_id", pl.col("value").alias(name))
         services = services.join(values, on="service_point_id", how="left")
+    named = _declared(attributes)
+    services = (
+        services.join(named, on="service_point_id", how="left")
+        if named.height
+        else services.with_columns(pl.lit(None, pl.String).alias("declared"))
+    )
     services, overlapping = _alone(services)
     faults.append(overlapping)
     services = (

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from meter_pipeline.cli.leak import adjust_leak
 from meter_pipeline.cli.output import OUT, decimal_text, emit, problem, table
 from meter_pipeline.money import money_text
 from meter_pipeline.postgres.database import Database, open_database
@@ -49,7 +50,10 @@ def reproduce(
     try:
         found = rebuild(database, settings.calendar(), statement)
     except ReproduceError as error:
-        problem(str(error), "meter-pipeline billing statements lists them")
+        problem(
+            str(error),
+            "its name is ACCOUNT.CYCLE.PERIOD_START.0, such as A-1.C1.20260701.0; meter-pipeline desk lists them",
+        )
     document = {
         "statement_id": statement,
         "identical": found.identical,
@@ -218,6 +222,8 @@ def reconciliation(day: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"])
         "FROM billing.reconciliation WHERE billing_day = $1 ORDER BY cause <> 'open', joint, subject",
         [day.date()],
     )
+    if not frame.height:
+        problem(f"{day:%Y-%m-%d} is not billed: nothing was compared", f"meter-pipeline run --day {day:%Y-%m-%d}")
     emit(
         {"billing_day": day.date(), "joints": frame.to_dicts()},
         as_json,
@@ -268,7 +274,9 @@ def law(
         for line in d["bills_waiting"]:
             OUT.print(f"waiting: {line}")
 
-    emit(document, as_json, show)
+    emit(document | {"ok": result.ok and result.days > 0}, as_json, show)
+    if not result.days:
+        problem("none of these days is billed", f"meter-pipeline run --day {result.first}")
     if not result.ok:
         raise typer.Exit(1)
 
@@ -303,6 +311,9 @@ def adjust(
     except AdjustmentError as error:
         problem(str(error))
     emit({"adjustment_id": name}, as_json, lambda d: OUT.print(d["adjustment_id"] or "nothing changed"))
+
+
+app.command("adjust-leak")(adjust_leak)
 
 
 @app.command()

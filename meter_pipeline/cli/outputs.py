@@ -87,6 +87,19 @@ def determinants(
     _send(settings, database, "determinants", f"{cycle}-{period_end:%Y-%m-%d}", found, (template, out, by, as_json))
 
 
+@app.command("read-requests")
+def read_requests(
+    cycle: Cycle, period_end: PeriodEnd, by: By, template: Named = None, out: Out = None, as_json: Json = False
+) -> None:
+    """Meters whose read is asked for: their estimated bills passed a limit (reference/estimate_limits.csv).
+
+    Example: meter-pipeline outputs read-requests C1 2026-08-01 --template route_file
+    """
+    settings, database = _open()
+    found = rooms.read_requests(database, cycle, period_end.date(), settings.utility().zone)
+    _send(settings, database, "read_requests", f"{cycle}-{period_end:%Y-%m-%d}", found, (template, out, by, as_json))
+
+
 @app.command()
 def statements(
     cycle: Cycle, period_end: PeriodEnd, by: By, template: Named = None, out: Out = None, as_json: Json = False
@@ -165,7 +178,9 @@ def list_(as_json: Json = False) -> None:
 
 @app.command()
 def contract(
-    output: Annotated[str, typer.Argument(help="reads, determinants, statements, adjustments or journal.")],
+    output: Annotated[
+        str, typer.Argument(help="reads, read_requests, determinants, statements, adjustments or journal.")
+    ],
 ) -> None:
     """The contract of an output: JSON Schema of one record.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from meter_pipeline.cli.output import OUT, emit
+from meter_pipeline.cli.output import OUT, emit, problem
 from meter_pipeline.deployment import prepare
 from meter_pipeline.settings import load_settings
 
@@ -38,8 +38,12 @@ def report(
         assert month is not None  # noqa: S101 - one of the two is given
         path, document = write_month(database, settings, date(month.year, month.month, 1))
 
+    billed = document["law"].days > 0
+
     def render(_: Any) -> None:
         OUT.print(f"{path}", highlight=False, soft_wrap=True)
+        if not billed:
+            return
         waiting = (
             f"{document['open_joints']} reconciliation check(s) open, {len(document['cases'])} exception(s) to work."
         )
@@ -48,4 +52,7 @@ def report(
     spoken = {
         name: part.document() for name in ("law", "unbilled", "balance") if (part := document.get(name)) is not None
     }
-    emit({"path": path, **document, **spoken}, json, render)
+    emit({"path": path, **document, **spoken, "billed": billed}, json, render)
+    if not billed:
+        what = f"{day:%Y-%m-%d} is not billed" if day is not None else f"no day of {document['of']} is billed"
+        problem(f"{what}: the report shows what landed, and no figure of a bill", "meter-pipeline run --day DAY")

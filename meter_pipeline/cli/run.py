@@ -131,7 +131,10 @@ def _only_closed_days(first: date, last: date) -> None:
     if first.isoformat() < closed[0]:
         problem(f"{first} is before the first billing day, {closed[0]}", "first_billing_day in utility.toml sets it")
     if last.isoformat() > closed[-1]:
-        problem(f"{last} has not closed yet; the last closed billing day is {closed[-1]}", f"give --to {closed[-1]}")
+        problem(
+            f"{last} has not closed yet; the last closed billing day is {closed[-1]}",
+            f"meter-pipeline run --day {closed[-1]}",
+        )
 
 
 def _materialise(job: Any, instance: Any, quiet: dict[str, Any], start: date, end: date) -> dict[str, Any]:

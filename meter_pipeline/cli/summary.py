@@ -38,6 +38,10 @@ def show(found: dict[str, Any]) -> None:
         "waits to be written are of all days",
         highlight=False,
     )
+    if not any(row["accounts"] for row in found["days"]):
+        OUT.print(
+            f"None of these days is billed. Bill one: meter-pipeline run --day {found['first']}\n", highlight=False
+        )
     reads = ["head_end", "files", "received", "accepted", "duplicate", "superseded", "rejected", "waiting"]
     rows = [[row[name] for name in reads] for row in found["reads"]]
     if rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -64,8 +65,8 @@ def _attributes(given: list[str] | None) -> dict[str, str]:
     found = {}
     for pair in given or ():
         name, equals, value = pair.partition("=")
-        if not equals or name not in NAMED:
-            _usage(f"--attribute {pair!r} is not NAME=VALUE with one of {', '.join(NAMED)}")
+        if not equals or not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+            _usage(f"--attribute {pair!r} is not NAME=VALUE: {', '.join(NAMED)}, or a name of attribute_names.csv")
         found[name] = value
     return found
 

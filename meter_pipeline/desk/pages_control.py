@@ -13,7 +13,17 @@ from meter_pipeline.billing import close
 from meter_pipeline.control import pause as emergency
 from meter_pipeline.control.tables import flags
 from meter_pipeline.desk import tables
-from meter_pipeline.desk.web import FINANCE, DeskRequest, FormError, NotFoundError, instant, link, parse_cursor, place
+from meter_pipeline.desk.web import (
+    FINANCE,
+    DeskRequest,
+    FormError,
+    NotFoundError,
+    instant,
+    link,
+    parse_cursor,
+    path_part,
+    place,
+)
 from meter_pipeline.feeds.head_ends import read_head_ends
 from meter_pipeline.page_formats import formats_of
 
@@ -178,7 +188,8 @@ def decide_adjustment(ask: DeskRequest) -> Response:
         ask.desk.database, name, approve=decision == "approve", person=ask.visitor.person, clock=ask.desk.clock
     )
     return ask.back(
-        f"/adjustments/{name}", "Approved and posted." if decision == "approve" else "Refused; the bill stays as it is."
+        f"/adjustments/{path_part(name)}",
+        "Approved and posted." if decision == "approve" else "Refused; the bill stays as it is.",
     )
 
 

@@ -14,6 +14,8 @@ from meter_pipeline.anomalies.kinds import KINDS
 from meter_pipeline.desk import tables
 from meter_pipeline.desk.pictures import usage_svg
 from meter_pipeline.desk.web import WORKERS, DeskRequest, FormError, NotFoundError, bad_place, link, parse_cursor, place
+from meter_pipeline.leak_adjustments import request as leaks
+from meter_pipeline.leak_adjustments.rules import LeakRefusedError
 from meter_pipeline.page_formats import formats_of
 from meter_pipeline.postgres.driver import Connection
 
@@ -99,7 +101,36 @@ def show(ask: DeskRequest) -> Response:
         days=shown[-14:],
         unit=unit,
         undecided=case["state"] in ("open", "assigned"),
+        leak=_leak(ask, case),
     )
+
+
+def _leak(ask: DeskRequest, case: dict[str, Any]) -> dict[str, Any] | None:
+    """What adjusting the bills of a confirmed leak comes to, or why it is refused; None for any other case."""
+    if case["state"] != "confirmed" or case["family"] not in leaks.LEAKS:
+        return None
+    try:
+        found = leaks.preview(ask.desk.reader, ask.desk.settings.calendar(), case["case_id"])
+    except LeakRefusedError as refusal:
+        return {"bills": [], "why": str(refusal), "evidence": "", "adjusted": False}
+    evidence = next((b.rule.evidence for b in found.adjusted if b.rule is not None), "")
+    bills = [bill.document() for bill in found.bills]
+    return {"bills": bills, "why": "", "evidence": evidence, "adjusted": bool(found.adjusted)}
+
+
+def adjust_leak(ask: DeskRequest) -> Response:
+    """The adjustments of a confirmed leak's bills."""
+    case_id = ask.path["case_id"]
+    ask.may("adjust-leak", case_id[:200], WORKERS)
+    _, names = leaks.apply(
+        ask.desk.database,
+        ask.desk.settings.calendar(),
+        case_id,
+        shown=ask.field("shown"),
+        requested_by=ask.visitor.person,
+        clock=ask.desk.clock,
+    )
+    return ask.back(link("/adjustments", status="any"), f"Asked for: {', '.join(names)}.")
 
 
 def picture(ask: DeskRequest) -> Response:
@@ -165,5 +196,6 @@ PAGES = [
     ("/exceptions", listing, ("GET",)),
     ("/exceptions/decide", act, ("POST",)),
     ("/exceptions/{case_id}", show, ("GET",)),
+    ("/exceptions/{case_id}/leak", adjust_leak, ("POST",)),
     ("/exceptions/{case_id}/usage.svg", picture, ("GET",)),
 ]

@@ -32,6 +32,7 @@ from meter_pipeline.control.people import Denial, Refused
 from meter_pipeline.control.tables import flags
 from meter_pipeline.desk.access import Access, AccessError, Visitor
 from meter_pipeline.ingest.dead_letters import DeadLetterError
+from meter_pipeline.leak_adjustments.rules import LeakRefusedError
 from meter_pipeline.page_formats import PageFormats, formats
 from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import CONNECT_TIMEOUT_S, Database
@@ -222,7 +223,7 @@ def _answer(desk: Desk, request: Request, form: list[tuple[str, str]] | None, ha
         ask = DeskRequest(
             desk,
             visitor,
-            request.path_params,
+            {name: _from_path(value) for name, value in request.path_params.items()},
             dict(request.query_params),
             form,
             url,
@@ -243,7 +244,7 @@ def _answer(desk: Desk, request: Request, form: list[tuple[str, str]] | None, ha
         return problem(desk, visitor, 404, str(error))
     except FormError as error:
         return problem(desk, visitor, 422, str(error))
-    except (Refused, QueueError, DeadLetterError, AdjustmentError, CloseError) as error:
+    except (Refused, QueueError, DeadLetterError, AdjustmentError, CloseError, LeakRefusedError) as error:
         return problem(
             desk, visitor, 403 if isinstance(error, Refused) and error.code == "not_authorised" else 409, str(error)
         )
@@ -405,8 +406,14 @@ def readable(value: Any, shown: PageFormats) -> str:
 
 
 def path_part(value: Any) -> str:
-    """A value as one part of a path."""
-    return quote(str(value), safe="")
+    """A value as one part of a path. Servers turn %2F into a slash before the parts are told apart: it is written
+    ~2F."""
+    return quote(str(value).replace("~", "~7E").replace("/", "~2F"), safe="")
+
+
+def _from_path(value: Any) -> Any:
+    """What ``path_part`` was given."""
+    return value.replace("~2F", "/").replace("~7E", "~") if isinstance(value, str) else value
 
 
 def link(base: str, **changes: Any) -> str:

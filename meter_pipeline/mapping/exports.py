@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from meter_pipeline.mapping.declaration import MappingError, Source
-from meter_pipeline.reference.folder import Fault
+from meter_pipeline.reference.faults import Fault
 
 #: largest export, in bytes: a listing of some million lines
 MOST_BYTES: Final = 2 << 30

@@ -12,7 +12,9 @@ from zoneinfo import ZoneInfo
 from meter_pipeline.ids import canonical_id
 from meter_pipeline.mapping.declaration import Cell, Join, Mapping, MappingError, Part
 from meter_pipeline.mapping.exports import Export, Row, passes, read_export
-from meter_pipeline.reference.folder import MOST_FAULTS, Fault, ReferenceRefused, read_folder
+from meter_pipeline.reference.faults import Fault, ReferenceRefused
+from meter_pipeline.reference.folder import ID as PLAIN_ID
+from meter_pipeline.reference.folder import MOST_FAULTS, read_folder
 from meter_pipeline.schemas.reference import TABLES
 
 #: ids that were changed on the way, for matching our outputs with the customer system
@@ -177,9 +179,10 @@ def _row(part: Part, mapping: Mapping, row: Row, values: dict[str, str], zone: s
         try:
             original = cell.join.join(values.get(column, "") for column in cell.column)
             text = _made(cell, original, kind.removesuffix("?"), mapping, zone)
-            if kind.startswith("id") and text:
+            if kind.startswith(("id", "long_id")) and text:
                 root = table.references.get(name, f"{part.table}.{name}")
-                _note_id((root, part.source, ", ".join(cell.column)), original, text, cell, made)
+                plain = kind.startswith("id")
+                _note_id((root, part.source, ", ".join(cell.column)), original, text, cell, made, plain=plain)
             out.append(text)
         except _CellError as error:
             whole = False
@@ -230,12 +233,14 @@ def _stamp(text: str, cell: Cell, kind: str, zone: str) -> str:
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _note_id(root: tuple[str, str, str], original: str, text: str, cell: Cell, made: Made) -> None:
-    """Remember how an id is written here. ``root``: what it names, and the export and columns it is read from. Raises
-    _CellError for one that cannot be one, or that another of the same columns became."""
+def _note_id(root: tuple[str, str, str], original: str, text: str, cell: Cell, made: Made, *, plain: bool) -> None:
+    """Remember how an id is written here. ``plain``: without dots, slashes, underscores and blanks. ``root``: what it
+    names, and the export and columns it is read from. Raises _CellError for one that cannot be one, or that another of
+    the same columns became."""
     ours = canonical_id(text)
-    if ours is None:
-        raise _CellError(f"{text[:64]!r} is no id (A to Z, 0 to 9 and -, at most 64): declare replace")
+    if ours is None or (plain and not PLAIN_ID.fullmatch(ours)):
+        inside = "" if plain else "; dots, slashes, _ and blanks inside"
+        raise _CellError(f"{text[:64]!r} is no id (A to Z, 0 to 9 and -, at most 64{inside}): declare replace")
     if cell.constant is not None or cell.codes or cell.map:
         return
     before = made.found.setdefault((*root, ours), original)

@@ -106,6 +106,25 @@ OUTPUTS: Final[dict[str, Output]] = {
             },
         ),
         Output(
+            "read_requests",
+            1,
+            "Meters whose read the utility must get: a limit on estimated bills asks for it.",
+            ("meter_id", "period_last"),
+            {
+                "meter_id": Field("text", "meter that stands there on the period's last day"),
+                **_SERVICE,
+                "route": Field("text", "route of the service point", nullable=True),
+                "cycle_id": Field("text", "billing cycle"),
+                "period_last": Field("date", "last day of the billing period without a read"),
+                "cause": Field(
+                    "text", "no_read, or rejected: what came failed validation", one_of=("no_read", "rejected")
+                ),
+                "in_a_row": Field("integer", "estimated bills in a row"),
+                "most_bills": Field("integer", "how many the limit allows"),
+                **_SEQUENCE,
+            },
+        ),
+        Output(
             "determinants",
             1,
             "Billing determinants of each service of a cycle's period, as its statement stands on them.",

@@ -122,6 +122,11 @@ def determinants(database: Database, cycle_id: str, period_end: date) -> list[Re
     return made
 
 
+def read_requests(database: Database, cycle_id: str, period_end: date, zone: str) -> list[Record]:
+    """Meters of a cycle's period whose read is asked for: their estimated bills passed a limit."""
+    return tables.read_requests(database, cycle_id, period_end, zone).to_dicts()
+
+
 def statements(database: Database, cycle_id: str, period_end: date) -> list[Record]:
     """Lines of a cycle's statements."""
     return [_priced(row) for row in tables.statement_lines(database, cycle_id, period_end).to_dicts()]

@@ -75,6 +75,18 @@ SELECT month, line_no, entry_date, entry, account_code, debit::text AS debit, cr
 FROM billing.journal_line WHERE month = $1 ORDER BY line_no
 """
 
+_READ_REQUESTS = """
+SELECT coalesce(i.meter_id, '') AS meter_id, e.account_id, e.service_point_id, p.route, e.cycle_id, e.period_end - 1 AS period_last, e.cause, e.in_a_row,
+    e.most_bills
+FROM billing.estimated_bill AS e
+LEFT JOIN LATERAL (SELECT x.meter_id FROM ref.installations AS x WHERE x.service_point_id = e.service_point_id
+    AND x.installed_at < e.period_end::timestamp AT TIME ZONE $3 AND (x.removed_at IS NULL OR x.removed_at >= e.period_end::timestamp AT TIME ZONE $3)) AS i
+    ON true
+LEFT JOIN LATERAL (SELECT x.route FROM ref.service_points AS x WHERE x.service_point_id = e.service_point_id AND x.valid_from < e.period_end
+    AND (x.valid_to IS NULL OR x.valid_to >= e.period_end) LIMIT 1) AS p ON true
+WHERE e.cycle_id = $1 AND e.period_end = $2 AND e.action IN ('read_request', 'hold') ORDER BY 1, 3
+"""
+
 _ROUTE = """
 SELECT DISTINCT i.meter_id FROM ref.installations AS i
 JOIN ref.service_points AS p ON p.service_point_id = i.service_point_id AND p.valid_from <= $3 AND (p.valid_to IS NULL OR p.valid_to > $3)
@@ -108,6 +120,11 @@ def statement_lines(database: Database, cycle_id: str, period_end: date) -> pl.D
 def adjustment_lines(database: Database, month: date) -> pl.DataFrame:
     """Lines of the adjustments posted in a month."""
     return database.read(_ADJUSTMENTS, [month])
+
+
+def read_requests(database: Database, cycle_id: str, period_end: date, zone: str) -> pl.DataFrame:
+    """Meters of a cycle's period that a limit on estimated bills asks a read of."""
+    return database.read(_READ_REQUESTS, [cycle_id, period_end, zone])
 
 
 def journal_lines(database: Database, month: date) -> pl.DataFrame:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from meter_pipeline.lazy import attach
 
 if TYPE_CHECKING:
-    from meter_pipeline.reference.folder import Fault, ReferenceRefused, read_folder
+    from meter_pipeline.reference.faults import Fault, ReferenceRefused
+    from meter_pipeline.reference.folder import read_folder
     from meter_pipeline.reference.importing import import_folder
 
 __all__ = ["Fault", "ReferenceRefused", "import_folder", "read_folder"]
@@ -16,11 +17,8 @@ __all__ = ["Fault", "ReferenceRefused", "import_folder", "read_folder"]
 __getattr__ = attach(
     __name__,
     {
-        "folder": (
-            "Fault",
-            "ReferenceRefused",
-            "read_folder",
-        ),
+        "faults": ("Fault", "ReferenceRefused"),
+        "folder": ("read_folder",),
         "importing": ("import_folder",),
     },
 )

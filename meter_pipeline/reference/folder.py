@@ -7,7 +7,6 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,11 @@ from meter_pipeline.billing.tariffs import (
     says_rider,
     shares_riders,
 )
+from meter_pipeline.ids import canonical_id
+from meter_pipeline.leak_adjustments import rules as leak_rules
+from meter_pipeline.reference.attributes import check_attributes
+from meter_pipeline.reference.balances import check_balances
+from meter_pipeline.reference.faults import Fault, ReferenceRefused
 from meter_pipeline.schemas.reference import STRETCHES, TABLES, Table
 from meter_pipeline.units import UnitError, base_unit, parse_decimal
 
@@ -32,31 +36,6 @@ MAY_LACK = frozenset({("channels.csv", "modulus")})
 
 Rows = dict[str, list[tuple[Any, ...]]]
 Documents = dict[tuple[str, int], bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing wrong: which file, which line (1 is the header), which column, why."""
-
-    file: str
-    line: int
-    column: str
-    why: str
-
-    def __str__(self) -> str:
-        return (
-            f"{self.file}:{self.line}: {self.column}: {self.why}"
-            if self.column
-            else f"{self.file}:{self.line}: {self.why}"
-        )
-
-
-class ReferenceRefused(ValueError):
-    """An import that was refused; ``faults`` names every reason."""
-
-    def __init__(self, faults: list[Fault]) -> None:
-        super().__init__(f"{len(faults)} faults; first: {faults[0]}")
-        self.faults = faults
 
 
 def read_folder(folder: Path) -> tuple[Rows, Documents]:
@@ -82,6 +61,7 @@ def read_folder(folder: Path) -> tuple[Rows, Documents]:
     documents = _read_documents(folder, rows, faults)
     if not faults:
         _check_together(rows, lines, faults)
+        check_balances(rows, lines, documents, faults)
     if faults:
         raise ReferenceRefused(faults)
     return rows, documents
@@ -152,6 +132,13 @@ def _cell(text: str, kind: str) -> Any:
             if not ID.fullmatch(upper) or not text.isascii():
                 raise ValueError(f"{text[:40]!r} is not an id (A to Z, 0 to 9 and -, at most 64)")
             return upper
+        case "long_id":
+            found = canonical_id(text)
+            if found is None:
+                raise ValueError(
+                    f"{text[:64]!r} is not an id (A to Z, 0 to 9 and -, at most 64; dots, slashes, _ and blanks inside)"
+                )
+            return text.upper()
         case "date":
             return date.fromisoformat(text)
         case "instant":
@@ -250,6 +237,8 @@ def _check_together(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fau
         if name in STRETCHES:
             _check_stretches(name, rows[name], lines[name], faults)
     _check_zones(rows, lines, faults)
+    _check_rules(rows, lines, faults)
+    check_attributes(rows, lines, faults)
     for row, line in zip(rows.get("channels", []), lines.get("channels", []), strict=True):
         channel = dict(zip(TABLES["channels"].columns, row, strict=True))
         try:
@@ -262,6 +251,20 @@ def _check_together(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fau
             faults.append(
                 Fault("channels.csv", line, "interval_minutes", "an interval channel needs 1 to 1440 minutes")
             )
+
+
+def _check_rules(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]) -> None:
+    """Rules that could not be applied are refused before a bill asks for them."""
+    for row, line in zip(rows.get("estimate_limits", []), lines.get("estimate_limits", []), strict=True):
+        most = dict(zip(TABLES["estimate_limits"].columns, row, strict=True))["most_bills"]
+        if most < 0:
+            faults.append(Fault("estimate_limits.csv", line, "most_bills", f"{most} is below 0"))
+    name = leak_rules.TABLE
+    for row, line in zip(rows.get(name, []), lines.get(name, []), strict=True):
+        try:
+            leak_rules.rule_of(dict(zip(TABLES[name].columns, row, strict=True)))
+        except leak_rules.LeakRefusedError as error:
+            faults.append(Fault(f"{name}.csv", line, "", str(error)))
 
 
 def _check_zones(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]) -> None:
@@ -292,6 +295,7 @@ def _check_stretches(name: str, rows: Iterable[tuple[Any, ...]], lines: list[int
             faults.append(Fault(f"{name}.csv", line, "", f"ends {row[ends]}, on or before its start {row[starts]}"))
         same = before is not None and all(before[k] == row[k] for k in group)
         if same and before is not None and (before[ends] is None or before[ends] > row[starts]):
-            why = f"overlaps the stretch that starts {before[starts]} (line {last})"
+            named = " ".join(str(row[k]) for k in group)
+            why = f"overlaps the stretch that starts {before[starts]} (line {last}) of {named}"
             faults.append(Fault(f"{name}.csv", line, "", why))
         before, last = row, line

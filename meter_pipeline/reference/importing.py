@@ -11,7 +11,8 @@ from typing import Any
 from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import history, tables
-from meter_pipeline.reference.folder import Documents, Fault, ReferenceRefused, Rows, read_folder
+from meter_pipeline.reference.faults import Fault, ReferenceRefused
+from meter_pipeline.reference.folder import Documents, Rows, read_folder
 from meter_pipeline.schemas.reference import STRETCHES, TABLES
 
 

@@ -135,6 +135,7 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
         "valid_from": _BOTH_DATES,
         "valid_to": _BOTH_DATES,
     },
+    "attribute_names": dict.fromkeys(("attribute", "kind", "about"), _NOTHING),
     "service_attributes": {
         "service_point_id": _BILL,
         "attribute": _BILL,
@@ -156,6 +157,32 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
             "drop_low",
             "least_periods",
             "default_per_day",
+            "valid_from",
+            "valid_to",
+        ),
+        _NOTHING,
+    ),
+    "opening_balances": dict.fromkeys(
+        ("service_point_id", "account_id", "tariff_id", "kind", "name", "period_end", "quantity"), _BILL
+    ),
+    # Which bills wait, not what they say.
+    "estimate_limits": dict.fromkeys(
+        ("customer_class", "commodity", "cause", "most_bills", "action", "count_on_bill", "valid_from", "valid_to"),
+        Reach((BILL,), Days.NONE),
+    ),
+    # A rule reaches a bill when a person asks for a leak's adjustment.
+    "leak_adjustment_rules": dict.fromkeys(
+        (
+            "customer_class",
+            "seasons",
+            "normal_periods",
+            "least_periods",
+            "share_percent",
+            "sewer_codes",
+            "sewer_share_percent",
+            "months_between",
+            "most_bills",
+            "evidence",
             "valid_from",
             "valid_to",
         ),

@@ -58,6 +58,8 @@ def month_document(database: Database, settings: Settings, month: date, clock: C
         "checklist": closing.checklist(database, month),
         "period": sealed,
         "adjustments": tables.adjustments(database, month),
+        "leaks": tables.leak_adjustments(database, month),
+        "estimated": tables.estimated_bills(database, month, last),
         "unbilled": unbilled.read(database, month),
         "balance": balance.read(database, month),
         "days": [d for d in overview.billing_days(database, month, last) if d["payloads"] or d["accounts"]],

@@ -130,3 +130,23 @@ def period(connection: Connection, month: date) -> dict[str, Any] | None:
         (month,),
     ).fetchone()
     return None if row is None else dict(zip(names, row, strict=True))
+
+
+def leak_adjustments(database: Database, month: date) -> list[dict[str, Any]]:
+    """Adjustments for leaks that are posted in a month or wait for a decision, and what they stand on."""
+    return database.rows(
+        "SELECT adjustment_id, service_point_id, unit, used::text AS used, normal::text AS normal, forgiven::text AS forgiven, "
+        "sewer_forgiven::text AS sewer_forgiven, net::text AS net, status FROM analyst.leak_adjustments "
+        "WHERE posting_month = $1 AND status IN ('requested', 'approved', 'posted') ORDER BY 1 LIMIT 200",
+        [month],
+    )
+
+
+def estimated_bills(database: Database, first: date, last: date) -> list[dict[str, Any]]:
+    """Services without a read in periods that end in some days: how many in a row, why, what the limit does, how
+    many."""
+    return database.rows(
+        "SELECT in_a_row, cause, action, count(*) AS bills FROM analyst.estimated_bills WHERE period_end > $1 AND period_end <= $2 "
+        "GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+        [first, date.fromordinal(last.toordinal() + 1)],
+    )

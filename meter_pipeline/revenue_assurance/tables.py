@@ -289,8 +289,9 @@ def corrections_waiting(connection: Connection, statements: list[str]) -> list[d
             "SELECT a.statement_id, a.adjustment_id, a.status, a.restated, g.service_point_id, "
             f"coalesce(sum({_sum('g.energy')}), 0)::bigint AS energy FROM billing.adjustment AS a "
             "LEFT JOIN billing.adjustment_segment AS g USING (adjustment_id) WHERE a.statement_id = ANY(%s) AND a.status IN "
-            "('requested', 'approved', 'refused') AND NOT EXISTS (SELECT FROM billing.adjustment AS p WHERE p.statement_id = a.statement_id "
-            "AND p.status = 'posted' AND p.posted_at > a.requested_at) GROUP BY 1, 2, 3, 4, 5 ORDER BY a.statement_id, max(a.requested_at) DESC, 2 DESC",
+            "('requested', 'approved', 'refused') AND a.reason <> 'leak' AND NOT EXISTS (SELECT FROM billing.adjustment AS p "
+            "WHERE p.statement_id = a.statement_id AND p.reason <> 'leak' AND p.status = 'posted' "
+            "AND p.posted_at > a.requested_at) GROUP BY 1, 2, 3, 4, 5 ORDER BY a.statement_id, max(a.requested_at) DESC, 2 DESC",
             (statements,),
         ).fetchall()
 
@@ -327,7 +328,11 @@ revised AS (
 adjusted AS (
     SELECT a.*, CASE WHEN r.statement_id IS NULL AND a.sealed_days_due IS NOT NULL THEN 0 ELSE a.sealed_days_due END + a.period_end_due AS due,
         max(a.posted_at) FILTER (WHERE a.status = 'posted') OVER (PARTITION BY a.statement_id) AS last_posted
-    FROM billing.adjustment AS a JOIN chosen USING (statement_id) LEFT JOIN revised AS r USING (statement_id) WHERE a.status <> 'superseded'
+    FROM billing.adjustment AS a JOIN chosen USING (statement_id) LEFT JOIN revised AS r USING (statement_id) WHERE a.status <> 'superseded' AND a.reason <> 'leak'
+),
+forgiven AS (
+    SELECT a.statement_id, bool_or(a.net <> (SELECT coalesce(sum(l.amount), 0) FROM billing.adjustment_line AS l WHERE l.adjustment_id = a.adjustment_id))
+        AS off_its_lines FROM billing.adjustment AS a JOIN chosen USING (statement_id) WHERE a.status <> 'superseded' AND a.reason = 'leak' GROUP BY 1
 ),
 corrected AS (
     SELECT a.statement_id, coalesce(sum(a.net) FILTER (WHERE a.status = 'posted'), 0) AS posted,
@@ -353,10 +358,12 @@ stands AS (
     SELECT c.statement_id, c.account_id, c.cycle_id, c.period_start, c.period_end, c.currency, c.total, coalesce(l.amount, 0) AS lines,
         coalesce(d.amount, 0) AS charged, coalesce(m.amount, 0) AS moved, m.statement_id IS NOT NULL AS noted, coalesce(k.posted, 0) AS posted,
         c.period_end_due + c.credit_carried + c.ratchet_due + c.year_end_due + CASE WHEN r.statement_id IS NULL THEN 0 ELSE coalesce(c.sealed_days_due, 0) END AS at_end,
-        k.posted_due, k.asked, k.asked_due, k.refused, k.refused_due, coalesce(k.off_its_lines, false) AS off_its_lines, coalesce(k.room, 0) AS room,
+        k.posted_due, k.asked, k.asked_due, k.refused, k.refused_due, coalesce(k.off_its_lines, false) OR coalesce(f.off_its_lines, false) AS off_its_lines,
+        coalesce(k.room, 0) AS room,
         coalesce(k.unkept, false) AND r.statement_id IS NOT NULL AS revised
     FROM chosen AS c LEFT JOIN lines AS l USING (statement_id) LEFT JOIN corrected AS k USING (statement_id) LEFT JOIN moved AS m USING (statement_id)
     LEFT JOIN revised AS r USING (statement_id)
+    LEFT JOIN forgiven AS f USING (statement_id)
     LEFT JOIN days AS d ON d.account_id = c.account_id AND d.cycle_id = c.cycle_id AND d.period_start = c.period_start
 )
 SELECT * FROM stands

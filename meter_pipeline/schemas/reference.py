@@ -1,7 +1,8 @@
 """Reference data: one CSV per table, one table of schema ``ref`` each, effective-dated.
 
 ``valid_from`` is included, ``valid_to`` is not and empty means open. Dates are billing days; instants are UTC with a Z.
-Column kinds: id (ASCII [A-Z0-9-]{1,64} after upper-casing), text, date, instant, decimal, integer, boolean, and
+Column kinds: id (ASCII [A-Z0-9-]{1,64} after upper-casing), long_id (the same, with dots, slashes, underscores and
+blanks inside), text, date, instant, decimal, integer, boolean, and
 choice:a|b|c. A kind ending in ? may be empty.
 """
 
@@ -24,6 +25,22 @@ class Table:
 
 
 COMMODITY: Final = "choice:electricity|water|gas"
+#: Attributes of services that every tariff knows; reference/attribute_names.csv declares others.
+ATTRIBUTES: Final = (
+    "meter_size",
+    "jurisdiction",
+    "rate_code",
+    "budget_per_day",
+    "winter_average_per_day",
+    "dwelling_units",
+    "stormwater_units",
+    "lamps",
+    "solar_kw",
+    "contract_kw",
+    "tax_exempt",
+    "totals_into",
+    "deducts_from",
+)
 
 TABLES: Final[dict[str, Table]] = {
     "weather_stations": Table(
@@ -52,9 +69,9 @@ TABLES: Final[dict[str, Table]] = {
     ),
     "service_points": Table(
         {
-            "service_point_id": "id",
+            "service_point_id": "long_id",
             "commodity": COMMODITY,
-            "premise_id": "id",
+            "premise_id": "long_id",
             "route": "id",
             "customer_class": "choice:residential|commercial|industrial|municipal",
             "latitude": "decimal?",
@@ -69,14 +86,14 @@ TABLES: Final[dict[str, Table]] = {
         "Where a service is delivered and metered. Status may change over time: one row per stretch.",
     ),
     "meters": Table(
-        {"meter_id": "id", "commodity": COMMODITY, "head_end": "id", "model": "text?", "collector_id": "id?"},
+        {"meter_id": "long_id", "commodity": COMMODITY, "head_end": "id", "model": "text?", "collector_id": "id?"},
         ("meter_id",),
         {},
         "A device. Its channels and installations are apart.",
     ),
     "channels": Table(
         {
-            "meter_id": "id",
+            "meter_id": "long_id",
             "channel": "id",
             "kind": "choice:interval|register",
             "unit": "text",
@@ -109,8 +126,8 @@ TABLES: Final[dict[str, Table]] = {
     ),
     "installations": Table(
         {
-            "service_point_id": "id",
-            "meter_id": "id",
+            "service_point_id": "long_id",
+            "meter_id": "long_id",
             "installed_at": "instant",
             "removed_at": "instant?",
             "install_read": "decimal?",
@@ -141,7 +158,7 @@ TABLES: Final[dict[str, Table]] = {
     ),
     "accounts": Table(
         {
-            "account_id": "id",
+            "account_id": "long_id",
             "customer_class": "choice:residential|commercial|industrial|municipal",
             "opened": "date",
             "closed": "date?",
@@ -152,8 +169,8 @@ TABLES: Final[dict[str, Table]] = {
     ),
     "agreements": Table(
         {
-            "account_id": "id",
-            "service_point_id": "id",
+            "account_id": "long_id",
+            "service_point_id": "long_id",
             "tariff_id": "id",
             "cycle_id": "id",
             "valid_from": "date",
@@ -163,11 +180,17 @@ TABLES: Final[dict[str, Table]] = {
         {"account_id": "accounts.account_id"},
         "Which account pays for which service point, on which tariff and cycle, from which billing day.",
     ),
+    "attribute_names": Table(
+        {"attribute": "text", "kind": "choice:count|text", "about": "text"},
+        ("attribute",),
+        {},
+        "Attributes of services that the utility declares: counts of what is charged by the unit (equivalent residential units, carts, street lights by "
+        "type), and texts that charges differ by.",
+    ),
     "service_attributes": Table(
         {
-            "service_point_id": "id",
-            "attribute": "choice:meter_size|jurisdiction|rate_code|budget_per_day|winter_average_per_day|dwelling_units|stormwater_units|lamps|"
-            "solar_kw|contract_kw|tax_exempt|totals_into|deducts_from",
+            "service_point_id": "long_id",
+            "attribute": "text",
             "value": "text",
             "valid_from": "date",
             "valid_to": "date?",
@@ -206,6 +229,55 @@ TABLES: Final[dict[str, Table]] = {
         {},
         "How a service's winter average is worked out, by customer class; * is every class without a rule of its own.",
     ),
+    "opening_balances": Table(
+        {
+            "service_point_id": "long_id",
+            "account_id": "long_id",
+            "tariff_id": "id",
+            "kind": "choice:units|money|peak",
+            "name": "text",
+            "period_end": "date",
+            "quantity": "decimal",
+        },
+        ("service_point_id", "account_id", "tariff_id", "kind", "name", "period_end"),
+        {"account_id": "accounts.account_id"},
+        "What bills of the old system hand on to the first bills here: credits for exports, in units or money, and the peaks that ratchets look back on.",
+    ),
+    "estimate_limits": Table(
+        {
+            "customer_class": "choice:residential|commercial|industrial|municipal|*",
+            "commodity": "choice:electricity|water|gas|*",
+            "cause": "choice:no_read|rejected|*",
+            "most_bills": "integer",
+            "action": "choice:hold|read_request",
+            "count_on_bill": "boolean",
+            "valid_from": "date",
+            "valid_to": "date?",
+        },
+        ("customer_class", "commodity", "cause", "valid_from"),
+        {},
+        "How many estimated bills may follow each other, and what happens to the next. The rule of the period's last day holds; * is every other class, "
+        "commodity or cause.",
+    ),
+    "leak_adjustment_rules": Table(
+        {
+            "customer_class": "choice:residential|commercial|industrial|municipal|*",
+            "seasons": "text?",
+            "normal_periods": "integer",
+            "least_periods": "integer",
+            "share_percent": "decimal",
+            "sewer_codes": "text?",
+            "sewer_share_percent": "decimal?",
+            "months_between": "integer",
+            "most_bills": "integer",
+            "evidence": "text?",
+            "valid_from": "date",
+            "valid_to": "date?",
+        },
+        ("customer_class", "valid_from"),
+        {},
+        "What of a confirmed leak is forgiven, by customer class; * is every class without a rule of its own. The rule of the bill's last day holds.",
+    ),
     "zones": Table(
         {
             "zone_id": "id",
@@ -221,7 +293,7 @@ TABLES: Final[dict[str, Table]] = {
         "Zones of the network whose supply is metered, in a tree: a zone holds the customers of the zones below it.",
     ),
     "zone_members": Table(
-        {"service_point_id": "id", "zone_id": "id", "valid_from": "date", "valid_to": "date?"},
+        {"service_point_id": "long_id", "zone_id": "id", "valid_from": "date", "valid_to": "date?"},
         ("service_point_id", "valid_from"),
         {},
         "Which zone a customer's service point draws from; one at a time, the smallest that it is known of.",
@@ -229,7 +301,7 @@ TABLES: Final[dict[str, Table]] = {
     "zone_supplies": Table(
         {
             "zone_id": "id",
-            "service_point_id": "id",
+            "service_point_id": "long_id",
             "direction": "choice:in|out",
             "valid_from": "date",
             "valid_to": "date?",
@@ -275,6 +347,10 @@ STRETCHES: Final[dict[str, DatedRows]] = {
         ("service_point_id", "attribute"), "valid_from", "valid_to", ("service_point_id", "attribute")
     ),
     "winter_average_rules": DatedRows(("customer_class",), "valid_from", "valid_to", ("customer_class",)),
+    "estimate_limits": DatedRows(
+        ("customer_class", "commodity", "cause"), "valid_from", "valid_to", ("customer_class", "commodity", "cause")
+    ),
+    "leak_adjustment_rules": DatedRows(("customer_class",), "valid_from", "valid_to", ("customer_class",)),
     "zones": DatedRows(("zone_id",), "valid_from", "valid_to", ("zone_id",)),
     "zone_members": DatedRows(("service_point_id",), "valid_from", "valid_to", ("service_point_id", "zone_id")),
     "zone_supplies": DatedRows(

@@ -12,8 +12,11 @@ from typing import Any, Final
 import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.supply_balance import tables
+from meter_pipeline.supply_balance.candidates import candidates
+from meter_pipeline.supply_balance.cases import put_cases
 from meter_pipeline.supply_balance.zones import ZonesRefusedError, below, in_force
 from meter_pipeline.units import base_unit
 
@@ -211,17 +214,19 @@ def _micro(value: Decimal) -> int:
     return int(value.quantize(Decimal(1), ROUND_HALF_EVEN))
 
 
-def refresh(database: Database, calendar: BillingCalendar, month: date) -> Balance:
-    """Balance a month's days and keep them. Raises ZonesRefusedError, and ValueError where ``month`` is no
-    first day.
-    """
+def refresh(database: Database, calendar: BillingCalendar, month: date, *, clock: Clock = SYSTEM_CLOCK) -> Balance:
+    """Balance a month's days and keep them; open a case for each zone whose losses left its band, and close one whose
+    losses are back. Raises ZonesRefusedError, and ValueError where ``month`` is no first day."""
     if month.day != 1:
         raise ValueError(f"{month} is not the first day of a month")
     past = (month + timedelta(days=31)).replace(day=1)
     frame = balance_days(database, calendar, month, past)
     with database.connect("supply balance") as connection:
         tables.replace(connection, month, past, frame)
-    return read(database, month)
+    found = read(database, month)
+    with database.connect("supply balance") as connection:
+        put_cases(connection, found, clock=clock)
+    return found
 
 
 def read(database: Database, month: date) -> Balance:
@@ -234,7 +239,7 @@ def read(database: Database, month: date) -> Balance:
 def outside_band(database: Database, month: date, frame: pl.DataFrame) -> list[dict[str, Any]]:
     """Zones whose losses of the month, in percent of what was delivered, lie further from the median of their own days
     before than three times the median distance (and a point of a percent); with the excess a day and the customers
-    whose fall in usage is nearest to it: a stopped meter, a bypass, a wrong ratio."""
+    whose fall in usage is nearest to it: a stopped meter, a bypass, a wrong ratio (candidates.py)."""
     zones = frame.filter(pl.col("difference").is_not_null())["zone_id"].unique().sort().to_list()
     if not zones:
         return []
@@ -255,7 +260,7 @@ def outside_band(database: Database, month: date, frame: pl.DataFrame) -> list[d
         now = _share(int(mine["difference"].sum()), delivered)
         if abs(now - middle) > room:
             excess = Decimal(delivered) * (now - middle) / 100 / mine.height
-            candidates = _candidates(database, month, zone, mine, excess)
+            nearest = _candidates(database, month, zone, mine, excess)
             found.append(
                 {
                     "zone_id": zone,
@@ -264,7 +269,7 @@ def outside_band(database: Database, month: date, frame: pl.DataFrame) -> list[d
                     "room_percent": room,
                     "excess_per_day": Decimal(_micro(excess)).scaleb(-6),
                     "unit": mine["unit"][0],
-                    "candidates": candidates,
+                    "candidates": nearest,
                 }
             )
     return found
@@ -283,7 +288,7 @@ def _median(values: list[Decimal]) -> Decimal:
 def _candidates(
     database: Database, month: date, zone: str, mine: pl.DataFrame, excess: Decimal
 ) -> list[dict[str, Any]]:
-    """Customers whose usage a day fell by what is nearest to the excess loss, the nearest first."""
+    """Customers whose correction is nearest to the excess loss a day, the nearest first."""
     past = (month + timedelta(days=31)).replace(day=1)
     reference = tables.reference(database, month, past)
     day = mine["billing_day"].max()
@@ -292,11 +297,20 @@ def _candidates(
     points = [
         r["service_point_id"] for r in in_force(reference["zone_members"], day) if r["zone_id"] in tree.get(zone, set())
     ]
-    was = {
-        (p, u): m for p, u, m in tables.means(database, points, month - timedelta(days=MOST_HISTORY), month).iter_rows()
-    }
-    now = {(p, u): m for p, u, m in tables.means(database, points, month, past).iter_rows()}
     unit = mine["unit"][0]
-    falls = [(p, _converted(m, u, unit) - _converted(now.get((p, u), 0), u, unit)) for (p, u), m in was.items()]
-    near = sorted((f for f in falls if f[1] * excess > 0), key=lambda f: (abs(f[1] - excess), f[0]))
-    return [{"service_point_id": p, "fell_by_per_day": Decimal(_micro(fall)).scaleb(-6)} for p, fall in near[:5]]
+    was, now = (
+        _by_point(tables.means(database, points, first, until), unit)
+        for first, until in ((month - timedelta(days=MOST_HISTORY), month), (month, past))
+    )
+    return [
+        {k: v if isinstance(v, str) else Decimal(_micro(v)).scaleb(-6) for k, v in row.items()}
+        for row in candidates(was, now, excess)
+    ]
+
+
+def _by_point(means: pl.DataFrame, unit: str) -> dict[str, Decimal]:
+    """Use a day by service point, in millionths of a unit."""
+    found: dict[str, Decimal] = {}
+    for point, of, mean in means.iter_rows():
+        found[point] = found.get(point, Decimal(0)) + _converted(mean, of, unit)
+    return found

@@ -45,7 +45,8 @@ from meter_pipeline.ingest import landing
 from meter_pipeline.ingest.known_channels import Declared
 from meter_pipeline.ledger.notes import NoteError, parse_checkpoint, parse_note, parse_vkey
 from meter_pipeline.migration.legacy_import import LegacyRefused, read_csv
-from meter_pipeline.reference.folder import ReferenceRefused, read_folder
+from meter_pipeline.reference.faults import ReferenceRefused
+from meter_pipeline.reference.folder import read_folder
 from meter_pipeline.schemas.reads import ParsedFeed
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.units import MAX_DIAL_MICRO, MAX_MICRO

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from meter_pipeline.anomalies import list_cases, show_case
 from meter_pipeline.postgres import privileges
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.reference.folder import ReferenceRefused, read_folder
+from meter_pipeline.reference.faults import ReferenceRefused
+from meter_pipeline.reference.folder import read_folder
 from meter_pipeline.supply_balance.balance import Balance, refresh
+from meter_pipeline.supply_balance.candidates import candidates
 from meter_pipeline.supply_balance.report import report
 from meter_pipeline.supply_balance.zones import ZonesRefusedError
 from meter_pipeline_tests.billing.support import CHICAGO, JULY, add_service, days, put_daily
@@ -137,8 +140,55 @@ def test_losses_outside_their_band_point_to_the_meter_that_stopped(network: Data
         use(network, day, SP_001=0)
     (found,) = [o for o in month(network).outside if o["zone_id"] == "DMA-1"]
     assert found["excess_per_day"].quantize(Decimal(1)) == 400
-    assert found["candidates"][0] == {"service_point_id": "SP-001", "fell_by_per_day": Decimal("400.000000")}
+    assert found["candidates"][0] == {
+        "service_point_id": "SP-001",
+        "kind": "stopped",
+        "was": Decimal(400),
+        "now": Decimal(0),
+        "closes": Decimal(400),
+        "leaves": Decimal(0),
+    }
+    with network.connect() as connection:
+        case = show_case(connection, "supply-DMA-1-202607")
+    assert (case["kind"], case["state"], case["hold"]) == ("zone_losses", "open", False)
+    (flag,) = case["flags"]
+    assert flag["evidence"]["candidates"][0]["service_point_id"] == "SP-001"
+    assert flag["observed"] > flag["expected"]
     assert not [o for o in month(network).outside if o["zone_id"] == "PZ-1"]
+
+
+@pytest.mark.parametrize(
+    ("planted", "point", "kind"),
+    [
+        # of 400: none, a third, a tenth by a ratio that was entered wrong
+        ({"SP_001": 0}, "SP-001", "stopped"),
+        ({"SP_001": 270}, "SP-001", "bypass"),
+        ({"SP_001": 40}, "SP-001", "ratio"),
+        ({"SP_003": 25, "SP_902": 300}, "SP-003", "ratio"),
+    ],
+)
+def test_the_planted_meter_comes_first(network: Database, planted: dict[str, int], point: str, kind: str) -> None:
+    for day in days(JUNE, 20):
+        use(network, day)
+    month(network, JUNE)
+    for day in days(JULY, 3):
+        use(network, day, **planted)
+    for outside in month(network).outside:
+        assert (outside["candidates"][0]["service_point_id"], outside["candidates"][0]["kind"]) == (point, kind)
+    with network.connect() as connection:
+        assert list_cases(connection, {"kind": "zone_losses", "state": "open"})
+    for day in days(JULY, 3):
+        use(network, day)
+    assert month(network).outside == []
+    with network.connect() as connection:
+        assert list_cases(connection, {"kind": "zone_losses", "state": "open"}) == [], "the meter was mended"
+
+
+def test_a_meter_without_earlier_use_is_tried_with_common_ratios() -> None:
+    found = candidates({"SP-1": Decimal(50)}, {"SP-1": Decimal(48), "SP-2": Decimal(40)}, Decimal(361))
+    assert (found[0]["service_point_id"], found[0]["kind"], found[0]["closes"]) == ("SP-2", "ratio", 360)
+    over = candidates({"SP-1": Decimal(50)}, {"SP-1": Decimal(500)}, Decimal(-449))
+    assert (over[0]["kind"], over[0]["closes"], over[0]["leaves"]) == ("ratio", -450, -1)
 
 
 def test_a_loop_of_zones_is_refused_by_name(network: Database, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from meter_pipeline.postgres.database import Read
 
@@ -73,7 +74,8 @@ def open_before(connection: psycopg.Connection[Any], day: date) -> list[dict[str
     """Undecided cases that were last flagged before a day."""
     rows = connection.execute(
         sql.SQL(
-            "SELECT {} FROM anomaly.exception_case WHERE state IN ('open', 'assigned') AND last_day < %s AND family <> 'validation'"
+            "SELECT {} FROM anomaly.exception_case WHERE state IN ('open', 'assigned') AND last_day < %s "
+            "AND family NOT IN ('validation', 'estimates', 'supply')"
         ).format(sql.SQL(", ").join(map(sql.Identifier, CASE))),
         (day,),
     ).fetchall()
@@ -144,6 +146,38 @@ def case_flags(connection: psycopg.Connection[Any], case_id: str) -> list[dict[s
         (case_id,),
     ).fetchall()
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def put_evidence(connection: psycopg.Connection[Any], row: Mapping[str, Any]) -> None:
+    """Keep what a case rests on that no flag opened, in the place of what stood for its day."""
+    connection.execute(
+        "INSERT INTO anomaly.case_evidence (case_id, billing_day, kind, unit, expected, observed, evidence) VALUES (%(case_id)s, %(billing_day)s, "
+        "%(kind)s, %(unit)s, %(expected)s, %(observed)s, %(evidence)s) ON CONFLICT (case_id, billing_day) DO UPDATE SET expected = excluded.expected, "
+        "observed = excluded.observed, unit = excluded.unit, evidence = excluded.evidence",
+        {**row, "evidence": Jsonb(row["evidence"])},
+    )
+
+
+def evidence_of(connection: psycopg.Connection[Any], case_id: str, severity: str) -> list[dict[str, Any]]:
+    """The evidence of a case that no flag opened, oldest first, in the shape of flags."""
+    rows = connection.execute(
+        "SELECT billing_day, kind, expected, observed, unit, evidence FROM anomaly.case_evidence WHERE case_id = %s ORDER BY billing_day",
+        (case_id,),
+    ).fetchall()
+    return [
+        {
+            "billing_day": day,
+            "kind": kind,
+            "severity": severity,
+            "confidence": 1.0,
+            "expected": expected,
+            "observed": observed,
+            "unit": unit,
+            "evidence": evidence,
+            "baseline_version": None,
+        }
+        for day, kind, expected, observed, unit, evidence in rows
+    ]
 
 
 def decisions(read: Read) -> dict[str, tuple[int, int]]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import polars as pl
 import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from meter_pipeline.postgres.database import Database, scalar
 
@@ -68,7 +70,7 @@ def statements(database: Database, statement_ids: Sequence[str]) -> pl.DataFrame
 def effective_lines(database: Database, statement_ids: Sequence[str]) -> pl.DataFrame:
     """What statements say in the books: their lines with every posted adjustment, in millionths, per line key and
     segment. An adjustment that waits for a decision does not count: whether it is refused or approved, what is in the
-    books stays right."""
+    books stays right. Nor does one for a leak, which forgives part of what the days come to."""
     return database.read(
         "SELECT statement_id, service_point_id, tariff_id, tariff_version, segment_start, segment_end, line_key, max(name) AS name, "
         "max(component) AS component, max(unit) AS unit, (sum(quantity) * 1000000)::bigint AS quantity, (sum(amount) * 1000000)::bigint AS amount, "
@@ -77,7 +79,8 @@ def effective_lines(database: Database, statement_ids: Sequence[str]) -> pl.Data
         "amount, line_no AS original FROM billing.statement_line WHERE statement_id = ANY(string_to_array($1, ',')) UNION ALL "
         "SELECT a.statement_id, l.service_point_id, l.tariff_id, l.tariff_version, l.segment_start, l.segment_end, l.line_key, l.name, l.component, "
         "l.unit, CASE WHEN l.action = 'cancel' THEN -l.quantity ELSE l.quantity END, l.amount, NULL FROM billing.adjustment_line AS l "
-        "JOIN billing.adjustment AS a USING (adjustment_id) WHERE a.statement_id = ANY(string_to_array($1, ',')) AND a.status = 'posted') AS all_lines "
+        "JOIN billing.adjustment AS a USING (adjustment_id) WHERE a.statement_id = ANY(string_to_array($1, ',')) AND a.status = 'posted' "
+        "AND a.reason <> 'leak') AS all_lines "
         "GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 5, 7",
         [",".join(statement_ids)],
     )
@@ -289,17 +292,18 @@ def lock(connection: Connection, statement_id: str) -> None:
 
 
 def undecided(connection: Connection, statement_id: str) -> list[tuple[str, str]]:
-    """Adjustments of a statement that wait for a decision: (adjustment_id, requested_by)."""
+    """Corrections of a statement that wait for a decision: (adjustment_id, requested_by)."""
     return connection.execute(
-        "SELECT adjustment_id, requested_by FROM billing.adjustment WHERE statement_id = %s AND status = 'requested' ORDER BY requested_at, 1",
+        "SELECT adjustment_id, requested_by FROM billing.adjustment WHERE statement_id = %s AND status = 'requested' "
+        "AND reason <> 'leak' ORDER BY requested_at, 1",
         (statement_id,),
     ).fetchall()
 
 
 def last_refused(connection: Connection, statement_id: str) -> str | None:
-    """The adjustment of a statement that was refused last, where nothing was posted since."""
+    """The correction of a statement that was refused last, where nothing was posted since."""
     row = connection.execute(
-        "SELECT adjustment_id, status FROM billing.adjustment WHERE statement_id = %s AND status IN ('refused', 'posted') "
+        "SELECT adjustment_id, status FROM billing.adjustment WHERE statement_id = %s AND status IN ('refused', 'posted') AND reason <> 'leak' "
         "ORDER BY coalesce(decided_at, posted_at) DESC, adjustment_id DESC LIMIT 1",
         (statement_id,),
     ).fetchone()
@@ -402,6 +406,16 @@ def keep_segments(connection: Connection, adjustment_id: str, month: date, segme
             "%(tariff_version)s, %(segment_start)s, %(segment_end)s, %(days)s, %(unit)s, %(energy)s, %(peaks)s, %(carry_out)s, %(credit_out)s)",
             [{**row, "adjustment_id": adjustment_id, "month": month} for row in segments],
         )
+
+
+def insert_beside(connection: Connection, table: str, row: dict[str, Any]) -> None:
+    """Write a row of a table that belongs to an adjustment."""
+    statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+        sql.Identifier(*table.split(".")),
+        sql.SQL(", ").join(map(sql.Identifier, row)),
+        sql.SQL(", ").join(map(sql.Placeholder, row)),
+    )
+    connection.execute(statement, {k: Jsonb(v) if isinstance(v, dict | list) else v for k, v in row.items()})
 
 
 def decide(connection: Connection, adjustment_id: str, status: str, person: str, at: datetime) -> dict[str, Any] | None:

@@ -88,12 +88,17 @@ FROM billing.statement AS s JOIN billing.statement_segment AS g USING (statement
 WHERE s.statement_id = ANY(string_to_array($1, ',')) ORDER BY 1, 2, 3
 """
 
+_IN_A_ROW = """
+SELECT s.statement_id, e.service_point_id, e.in_a_row FROM billing.statement AS s JOIN billing.estimated_bill AS e USING (account_id, cycle_id, period_start)
+WHERE e.shown AND s.statement_id = ANY(string_to_array($1, ',')) ORDER BY 1, 2
+"""
+
 
 def bill_rows(database: Database, statement_ids: Sequence[str], zone: str) -> dict[str, pl.DataFrame]:
-    """Everything some bills show, by name: heads, lines, segments, days, reads, earlier, past, points. Quantities of
-    segments, days and earlier bills in millionths of the tariff's unit; of ``past`` and of reads in millionths of the
-    base unit. ``reads``: per meter of a service in the period, the last read at or before its first instant and the
-    last one in it, instants UTC."""
+    """Everything some bills show, by name: heads, lines, segments, days, reads, earlier, past, in_a_row, points.
+    Quantities of segments, days and earlier bills in millionths of the tariff's unit; of ``past`` and of reads in
+    millionths of the base unit. ``reads``: per meter of a service in the period, the last read at or before its first
+    instant and the last one in it, instants UTC."""
     ids = ",".join(statement_ids)
     found = {
         "heads": database.read(_HEADS, [ids]),
@@ -103,6 +108,7 @@ def bill_rows(database: Database, statement_ids: Sequence[str], zone: str) -> di
         "reads": database.read(_READS, [ids, zone]),
         "earlier": database.read(_EARLIER, [ids]),
         "past": database.read(_PAST_USAGE, [ids]),
+        "in_a_row": database.read(_IN_A_ROW, [ids]),
     }
     points = ",".join(found["segments"]["service_point_id"].unique().sort().to_list())
     return found | {"points": database.read(_POINTS, [points])}

@@ -303,6 +303,7 @@ SELECT s.statement_id, s.account_id, (s.total * 1000000)::bigint AS total, (s.pe
     s.currency, encode(s.lines_sha256, 'hex') AS lines_sha256, s.ledger_entry, s.ledger_leaf
 FROM billing.statement AS s WHERE s.cycle_id = %(cycle)s AND s.period_start = %(start)s ORDER BY 1
 """
+#: An adjustment for a leak forgives part of what the days come to and is no correction.
 #: What stands beside the statements of a period that were corrected or have to be: the net of posted adjustments, of
 #: the one that waits and of the last one that was refused since, with what the statement that each makes owes beyond
 #: its days' charges; and by how much late changes moved the charges. ``room``: adjustments asked for before those
@@ -312,7 +313,7 @@ _CORRECTIONS = """
 WITH chosen AS (SELECT statement_id FROM billing.statement WHERE cycle_id = %(cycle)s AND period_start = %(start)s),
 made AS (
     SELECT a.*, ((a.sealed_days_due + a.period_end_due) * 1000000)::bigint AS due, (a.net * 1000000)::bigint AS micro
-    FROM billing.adjustment AS a JOIN chosen USING (statement_id)
+    FROM billing.adjustment AS a JOIN chosen USING (statement_id) WHERE a.reason <> 'leak'
 ),
 posted AS (
     SELECT statement_id, sum(micro)::bigint AS posted, max(posted_at) AS posted_at,

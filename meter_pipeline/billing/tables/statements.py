@@ -192,12 +192,13 @@ def earlier_segments(database: Database, points: Sequence[str], before: date, si
 
 def year_so_far(database: Database, cycle_id: str, tariff_id: str, since: date, before: date) -> pl.DataFrame:
     """Per service point and account of a tariff: money (millionths) and days of the statements of periods that began
-    after a day and before another, posted adjustments included."""
+    after a day and before another, posted corrections included."""
     return database.read(
         "WITH bills AS (SELECT statement_id, account_id FROM billing.statement WHERE cycle_id = $1 AND period_start > $3 AND period_start < $4), "
         "money AS (SELECT b.account_id, l.service_point_id, l.amount FROM bills AS b JOIN billing.statement_line AS l USING (statement_id) "
         "WHERE l.tariff_id = $2 UNION ALL SELECT b.account_id, l.service_point_id, l.amount FROM bills AS b JOIN billing.adjustment AS a "
-        "ON a.statement_id = b.statement_id AND a.status = 'posted' JOIN billing.adjustment_line AS l USING (adjustment_id) WHERE l.tariff_id = $2), "
+        "ON a.statement_id = b.statement_id AND a.status = 'posted' AND a.reason <> 'leak' "
+        "JOIN billing.adjustment_line AS l USING (adjustment_id) WHERE l.tariff_id = $2), "
         "served AS (SELECT b.account_id, g.service_point_id, sum(g.segment_end - g.segment_start)::bigint AS year_days FROM bills AS b "
         "JOIN billing.statement_segment AS g USING (statement_id) WHERE g.tariff_id = $2 GROUP BY 1, 2) "
         "SELECT s.service_point_id, s.account_id, $2::text AS tariff_id, (sum(coalesce(m.amount, 0)) * 1000000)::bigint AS year_lines, "

@@ -102,7 +102,8 @@ class UsageCharge:
     the rate of the tier that the whole reaches. ``basis``: usage; export (all of it); surplus (exports that net
     metering set against nothing); winter_average (the average whatever the use: ``month_days``
     days of it a month); winter_average_cap (the lesser of usage and the average). ``factor`` scales the quantity first
-    (sewer return factor). ``times`` names a count of the service by which tier limits are multiplied (dwelling_units).
+    (sewer return factor). ``times`` names a count of the service by which tier limits are multiplied (dwelling_units);
+    ``without`` is that of a service that has none declared, None: it must be declared.
     Tiers per_kw count the billing demand of ``demand``, or without one the peak of ``peak_register``.
     ``month_days`` under winter_average_cap: the cap is so many days of it a month, not a day's for each day.
     ``blocks``: the registers of blocks that begin again each day, by period and tier. Under basis reactive the charge
@@ -122,6 +123,7 @@ class UsageCharge:
     demand: DemandCharge | None = None
     month_days: Decimal | None = None
     times: str | None = None
+    without: Decimal | None = None
     blocks: tuple[tuple[int, ...], ...] | None = None
     kvarh: int | None = None
     above: Decimal = Decimal(0)
@@ -136,7 +138,7 @@ class UsageCharge:
 @dataclass(frozen=True, slots=True)
 class FixedCharge:
     """Owed for being served: ``per`` month, day or year; one amount per variant, ``times`` a count of the service
-    (lamps). ``steps``: the amounts are by usage instead, up to each of these quantities, the last beyond them; with
+    (lamps), which is ``without`` where none is declared (None: it must be). ``steps``: the amounts are by usage instead, up to each of these quantities, the last beyond them; with
     ``demand``, the place of a demand charge, by its billing demand.
     """
 
@@ -150,6 +152,7 @@ class FixedCharge:
     times: str | None = None
     steps: tuple[Decimal, ...] = ()
     demand: int | None = None
+    without: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,9 +421,9 @@ class Tariff:
     @property
     def attributes(self) -> frozenset[str]:
         """Attributes of a service that some charge cannot do without."""
-        needed = {
-            v.attribute for v in self._variants() if v.attribute and not v.dated and "*" not in v.keys
-        } | self._counts()
+        counted = [c for c in self.charges if isinstance(c, (UsageCharge, FixedCharge)) and c.times is not None]
+        needed = {v.attribute for v in self._variants() if v.attribute and not v.dated and "*" not in v.keys}
+        needed |= {str(c.times) for c in counted if c.without is None}
         if any(isinstance(c, UsageCharge) and c.basis.startswith("winter_average") for c in self.charges):
             needed.add("winter_average_per_day")
         return frozenset(needed | ({"budget_per_day"} if self._counts_budget() else set()))

@@ -31,8 +31,12 @@ from meter_pipeline.billing.tariffs.model import (
 from meter_pipeline.billing.tariffs.schedules import RuleSchedule
 
 _CODE: Final = re.compile(r"[A-Z0-9][A-Z0-9-]{0,31}", re.ASCII)
-#: Counts of a service by which amounts or tier limits are multiplied.
-COUNTS: Final = ("dwelling_units", "stormwater_units", "lamps", "solar_kw", "contract_kw")
+#: Names of attributes: those that every utility has, and what a utility declares (reference/attribute_names.csv)
+_ATTRIBUTE: Final = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
+#: Attributes that are no counts, and those by which no price differs
+_TEXTS: Final = frozenset({"customer_class", "meter_size", "jurisdiction", "rate_code", "tax_exempt"})
+_AMOUNTS: Final = frozenset({"budget_per_day", "winter_average_per_day"})
+_LINKS: Final = frozenset({"totals_into", "deducts_from"})
 ALLOCATIONS: Final = ("pro_rata", "by_period", "reached")
 BASES: Final = (
     "usage", "export", "surplus", "winter_average", "winter_average_cap", "winter_average_volume", "reactive",
@@ -111,13 +115,32 @@ def _ladders(field: Field, periods: tuple[str, ...]) -> tuple[Ladder, ...]:
     return tuple(_ladder(field["periods"][p]) for p in periods)
 
 
+def _attribute(field: Field, but: frozenset[str], what: str) -> str:
+    text = field.text()
+    if not _ATTRIBUTE.fullmatch(text):
+        raise field.refuse(f"{text[:40]!r} is no name of an attribute: small letters, digits and _")
+    if text in but:
+        raise field.refuse(f"{text} {what}")
+    return text
+
+
+def _times(field: Field) -> tuple[str | None, Decimal | None]:
+    """The count by which a charge is multiplied, and what holds for a service that has none."""
+    if "times" not in field:
+        if "without" in field:
+            raise field["without"].refuse("stands beside times")
+        return None, None
+    name = _attribute(field["times"], _TEXTS | _AMOUNTS | _LINKS, "is no count")
+    return name, field["without"].decimal(Decimal(0)) if "without" in field else None
+
+
 def _variants(field: Field) -> tuple[ByAttribute, list[Field]]:
     """The variants of a charge under ``by``, or the charge itself as the only one."""
     if "by" not in field:
         return ByAttribute(None), [field]
     by = field["by"]
     by.only("attribute", "values")
-    attribute = by["attribute"].choice("meter_size", "customer_class", "jurisdiction", "rate_code")
+    attribute = _attribute(by["attribute"], _AMOUNTS | _LINKS | {"tax_exempt"}, "is nothing that prices differ by")
     values = dict(by["values"].items())
     if not values:
         raise by["values"].refuse("must name at least one value")
@@ -218,6 +241,7 @@ def _plain_usage(field: Field, periods: tuple[str, ...], component: str) -> Usag
         "month_days",
         "demand",
         "times",
+        "without",
         "dated",
         "restart",
         "above_percent",
@@ -233,6 +257,7 @@ def _plain_usage(field: Field, periods: tuple[str, ...], component: str) -> Usag
             member.only("rate", "tiers", "rates", "periods")
     if "month_days" in field and not str(field.get("basis").value).startswith("winter_average"):
         raise field["month_days"].refuse("is for basis winter_average and winter_average_cap")
+    times, without = _times(field)
     return UsageCharge(
         _code(field),
         field["name"].text(),
@@ -244,7 +269,8 @@ def _plain_usage(field: Field, periods: tuple[str, ...], component: str) -> Usag
         field.get("factor", Decimal(1)).decimal(Decimal(0)),
         rounding=_own_rounding(field),
         month_days=field["month_days"].decimal(Decimal(1)) if "month_days" in field else None,
-        times=field["times"].choice(*COUNTS) if "times" in field else None,
+        times=times,
+        without=without,
     )
 
 
@@ -411,7 +437,10 @@ def _by_percent(field: Field) -> bool:
 
 def _fixed(field: Field, known: list[str]) -> FixedCharge:
     """An amount for being served; ``steps``: by usage, or by the billing demand of the charge named in ``demand``."""
-    field.only("kind", "code", "name", "amount", "steps", "demand", "per", "by", "rounding", "component", "times")
+    field.only(
+        *("kind", "code", "name", "amount", "steps", "demand", "per", "by", "rounding", "component", "times", "without")
+    )
+    times, without = _times(field)
     limits: list[Decimal] = []
     if "steps" in field:
         for key in ("amount", "by"):
@@ -439,9 +468,10 @@ def _fixed(field: Field, known: list[str]) -> FixedCharge:
         field.get("per", "month").choice("month", "day", "year"),
         field.get("component", "fixed").choice(*COMPONENTS),
         _own_rounding(field),
-        field["times"].choice(*COUNTS) if "times" in field else None,
+        times,
         tuple(limits),
         known.index(field["demand"].choice(*known)) if "demand" in field else None,
+        without,
     )
 
 

@@ -39,7 +39,7 @@ class Contract:
         return tuple(name for name, column in self.columns.items() if not column.type.endswith("[]"))
 
 
-ID: Final = r"^[A-Z0-9-]{1,64}$"
+ID: Final = r"^[A-Z0-9-](?:[A-Z0-9 ._/-]{0,62}[A-Z0-9-])?$"
 
 DAY: Final = Column("date", "billing day: local civil day of the utility")
 METER: Final = Column("text", "meter", pattern=ID)
