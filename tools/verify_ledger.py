@@ -393,7 +393,7 @@ DETAILS = {"statements": ("billing.statement_line", "billing.statement")}
 BESIDE = {
     "validated": ("vee.daily_usage", "vee.register_day"),
     "statements": ("billing.statement_segment",),
-    "adjustments": ("billing.adjustment", "billing.adjustment_segment"),
+    "adjustments": ("billing.adjustment", "billing.adjustment_segment", "billing.leak_adjustment"),
 }
 # those of them of which an entry says every row of its day: a day with rows needs an entry
 WHOLE_DAYS = {"validated": ("vee.daily_usage", "vee.register_day")}

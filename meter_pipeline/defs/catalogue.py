@@ -27,6 +27,7 @@ from meter_pipeline.defs.month import assets as month
 from meter_pipeline.defs.pause import jobs as pause_jobs
 from meter_pipeline.defs.pause import sensors as pause_sensors
 from meter_pipeline.defs.reference import assets as reference
+from meter_pipeline.defs.reference.exports import customer_exports, exports_job
 from meter_pipeline.defs.reference.jobs import reference_job
 from meter_pipeline.defs.retention import jobs as retention_jobs
 from meter_pipeline.defs.validation import assets as validation
@@ -85,6 +86,7 @@ def definitions(resources: Mapping[str, Any], engine: str | None = None) -> dg.D
             land_feeds,
             pull_head_ends,
             reference_job,
+            exports_job,
             refit_job,
             jobs.billing_day_job(engine),
             *dead_letter_jobs.JOBS,
@@ -104,6 +106,7 @@ def definitions(resources: Mapping[str, Any], engine: str | None = None) -> dg.D
         ],
         sensors=[
             sensors.feed_arrival,
+            customer_exports,
             sensors.touched_days_sensor(engine),
             *pause_sensors.SENSORS,
             *alerts.SENSORS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
@@ -210,14 +211,17 @@ def _row(case: dict[str, Any], bill: BillOfLeak, shown: str) -> dict[str, Any]:
         "sewer_forgiven": bill.forgiven.sewer,
         "rule_class": bill.rule.customer_class,
         "rule_from": bill.rule.valid_from,
-        "periods": bill.forgiven.periods,
-        "case_evidence": {
-            "kind": case["kind"],
-            "first_day": str(case["first_day"]),
-            "last_day": str(case["last_day"]),
-            "confirmed_by": case["decided_by"],
-            "reason": case["reason"] or "",
-            "flags": flags,
-        },
+        "periods": json.dumps(bill.forgiven.periods, sort_keys=True),
+        "case_evidence": json.dumps(
+            {
+                "kind": case["kind"],
+                "first_day": str(case["first_day"]),
+                "last_day": str(case["last_day"]),
+                "confirmed_by": case["decided_by"],
+                "reason": case["reason"] or "",
+                "flags": flags,
+            },
+            sort_keys=True,
+        ),
         "shown": shown.strip(),
     }

@@ -48,8 +48,8 @@ CREATE TABLE billing.leak_adjustment (
     sewer_forgiven bigint NOT NULL CHECK (sewer_forgiven >= 0),
     rule_class text NOT NULL,
     rule_from date NOT NULL,
-    periods jsonb NOT NULL,
-    case_evidence jsonb NOT NULL,
+    periods text NOT NULL,
+    case_evidence text NOT NULL,
     shown text NOT NULL,
     CHECK (forgiven <= used - normal AND sewer_forgiven <= used - normal)
 );
@@ -67,15 +67,16 @@ COMMENT ON COLUMN billing.leak_adjustment.forgiven IS 'Usage above normal that i
 COMMENT ON COLUMN billing.leak_adjustment.sewer_forgiven IS 'Usage above normal that sewer charges do not count.';
 COMMENT ON COLUMN billing.leak_adjustment.rule_class IS 'Customer class of the rule; * for all.';
 COMMENT ON COLUMN billing.leak_adjustment.rule_from IS 'First day of the rule.';
-COMMENT ON COLUMN billing.leak_adjustment.periods IS 'Earlier bills with their days and quantities, and why one was left out.';
-COMMENT ON COLUMN billing.leak_adjustment.case_evidence IS 'Days of the case with the figures that flagged them, who confirmed it and why.';
+COMMENT ON COLUMN billing.leak_adjustment.periods IS 'Earlier bills with their days and quantities, and why one was left out: JSON.';
+COMMENT ON COLUMN billing.leak_adjustment.case_evidence IS 'Days of the case with the figures that flagged them, who confirmed it and why: JSON.';
 COMMENT ON COLUMN billing.leak_adjustment.shown IS 'What the customer showed.';
 COMMENT ON COLUMN billing.adjustment.reason IS 'late_actual, correction, tariff, reference, or leak (forgiven above what the days come to).';
 
 CREATE VIEW analyst.leak_adjustments AS
 SELECT l.adjustment_id, l.case_id, a.account_id, l.service_point_id, l.period_start, l.period_end, l.unit, l.used::numeric / 1000000 AS used,
     l.normal::numeric / 1000000 AS normal, l.forgiven::numeric / 1000000 AS forgiven, l.sewer_forgiven::numeric / 1000000 AS sewer_forgiven, a.net, a.status,
-    a.requested_by, a.decided_by, a.posting_month, l.rule_class, l.rule_from, l.periods, l.case_evidence, l.shown
+    a.requested_by, a.decided_by, a.posting_month, l.rule_class, l.rule_from, l.periods::jsonb AS periods,
+    l.case_evidence::jsonb AS case_evidence, l.shown
 FROM billing.leak_adjustment AS l JOIN billing.adjustment AS a USING (adjustment_id);
 COMMENT ON VIEW analyst.leak_adjustments IS 'Adjustments for leaks: what was normal, what is forgiven, by which rule, on what evidence.';
 COMMENT ON COLUMN analyst.leak_adjustments.adjustment_id IS 'Adjustment.';

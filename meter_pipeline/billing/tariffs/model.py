@@ -138,9 +138,9 @@ class UsageCharge:
 @dataclass(frozen=True, slots=True)
 class FixedCharge:
     """Owed for being served: ``per`` month, day or year; one amount per variant, ``times`` a count of the service
-    (lamps), which is ``without`` where none is declared (None: it must be). ``steps``: the amounts are by usage instead, up to each of these quantities, the last beyond them; with
-    ``demand``, the place of a demand charge, by its billing demand.
-    """
+    (lamps), which is ``without`` where none is declared (None: it must be). ``steps``: the amounts are by usage
+    instead, up to each of these quantities, the last beyond them; with ``demand``, the place of a demand charge, by its
+    billing demand."""
 
     code: str
     name: str

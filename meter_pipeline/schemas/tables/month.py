@@ -224,9 +224,9 @@ CONTRACTS: tuple[Contract, ...] = (
             "sewer_forgiven": Column("bigint", "usage above normal that sewer charges do not count", at_least=0),
             "rule_class": Column("text", "customer class of the rule; * for all"),
             "rule_from": Column("date", "first day of the rule"),
-            "periods": Column("jsonb", "earlier bills with their days and quantities, and why one was left out"),
+            "periods": Column("text", "earlier bills with their days and quantities, and why one was left out: JSON"),
             "case_evidence": Column(
-                "jsonb", "days of the case with the figures that flagged them, who confirmed it and why"
+                "text", "days of the case with the figures that flagged them, who confirmed it and why: JSON"
             ),
             "shown": Column("text", "what the customer showed"),
         },
