@@ -43,7 +43,8 @@ TIME_FORMATS: Final = (
     None, "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y/%m/%d %H:%M:%S",
     "%Y/%m/%d %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%y %H:%M", "%d-%m-%Y %H:%M:%S", "%d-%m-%Y %H:%M", "%m/%d/%Y %I:%M:%S %p",
     "%m/%d/%Y %I:%M %p", "%d-%b-%Y %H:%M", "%d-%b-%y %I.%M.%S.%f %p", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%Y/%m/%d", "%Y%m%d",
-    "%d-%b-%Y", "%b %d %Y",
+    "%d-%b-%Y", "%b %d %Y", "%d-%b-%Y %I:%M:%S %p", "%d-%b-%Y %H:%M:%S", "%d %b %Y", "%d %b %Y %H:%M", "%m/%d/%y %H:%M", "%m/%d/%y %I:%M %p",
+    "%a %b %d %Y %H:%M:%S", "%b %d, %Y %I:%M %p", "%m/%d/%y",
 )  # fmt: skip
 #: rank of a column whose name says nothing of a field
 UNNAMED: Final = 99
@@ -243,6 +244,8 @@ def is_number(column: Column, table: Table, empty_too: bool = False) -> bool:
         return empty_too and bool(column.texts)
 
     def fits(text: str) -> bool:
+        if text.endswith("-"):
+            text = text[:-1]
         if table.thousands:
             text = text.replace(table.thousands, "")
         return bool(_NUMBER.fullmatch(text.replace(table.decimal, ".") if table.decimal != "." else text))
@@ -255,7 +258,7 @@ def is_name(column: Column) -> bool:
     given = [text for text in column.texts if text]
     if not given or stamp_format(given[:50])[0] or all(map(is_unit, column.words[:20])):
         return False
-    good = sum(canonical_id(re.sub(r"[ _./:]", "-", text)) is not None for text in given)
+    good = sum(canonical_id(re.sub(r"[ _./:'=\"]", "-", text)) is not None for text in given)
     return good >= _MOST * len(given)
 
 

@@ -8,6 +8,7 @@ is ever loaded on a guess.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -28,9 +29,10 @@ from meter_pipeline.feeds.guessed_columns import (
     stamp_fits,
     stamp_format,
 )
-from meter_pipeline.feeds.head_ends import DayColumns, HeadEnd, Periods, ValueColumn
-from meter_pipeline.feeds.json_records import expand
+from meter_pipeline.feeds.head_ends import DayColumns, Elsewhere, HeadEnd, IdRules, Periods, ValueColumn
+from meter_pipeline.feeds.json_records import expand, path_of
 from meter_pipeline.feeds.rejects import FeedRefused, shown
+from meter_pipeline.ids import canonical_id
 from meter_pipeline.units import UnitError, base_unit
 
 _BEACON: Final = {"Meter_ID", "Read_Time", "Read", "Flow_Time", "Flow"}
@@ -43,6 +45,14 @@ _QUALITIES: Final = {
 _FEWEST_DAY_COLUMNS: Final = 23
 #: records of a document that are looked at
 _SAMPLE: Final = 500
+#: a line above rows that names their meter
+_HEADING: Final = r'(?i)^"?(?:meter|device|serial|nmi|esiid|mpan|pod)[a-z #.]*"?[:;,\t] *"?([A-Z0-9-]{3,})'
+#: formats of numeric stamps, and the numbers of the years 2000 to 2100 in them
+_NUMERIC_STAMPS: Final = (
+    ("epoch_ms", 946_684_800_000, 4_102_444_800_000),
+    ("epoch", 946_684_800, 4_102_444_800),
+    ("excel", 36_526, 73_051),
+)
 #: rises that make a dial of a series: so many where it stands this many times above its advance, or so many anyway
 _FEWEST_STEPS, _DIAL_OVER_ADVANCE, _MANY_STEPS = 10, 100, 100
 _EXPORT: Final = ("export", "received", "feedin", "generation", "einspeisung", "returned", "teruglevering", "reverse")
@@ -110,7 +120,7 @@ def json_document(document: Any, zone: str | None = None) -> Guess:
     longest = max(lists, key=lambda path: (lists[path], len(path)))
     wanted = [path for path, above in leaves.items() if longest[: len(above)] == above]
     records = expand(document, list(enumerate(wanted)))
-    names = [".".join(path) for path in wanted]
+    names = [path_of(path) for path in wanted]
     columns = [
         Column(name, ["" if value is None else str(value) for value in records.columns.get(at, [])[:_SAMPLE]])
         for at, name in enumerate(names)
@@ -148,9 +158,9 @@ def _flat(row: dict[str, Any], above: str = "") -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in row.items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{above}{key}.")
+            found |= _flat(value, f"{above}{path_of((key,))}.")
         elif not isinstance(value, list | bool) and value is not None:
-            found[f"{above}{key}"] = str(value)
+            found[f"{above}{path_of((key,))}"] = str(value)
     return found
 
 
@@ -171,20 +181,86 @@ def _mapped(guess: Guess, table: Table, zone: str | None) -> Guess:
             made["unit"] = ""
             guess.notes["unit"] = "not in the file: kWh, gal, m3, CCF, therm, ..."
     meter = _meter(free, columns)
-    if meter is None and table.header and "channel" not in columns:
-        made["constants"] = {"meter_id": "METER-1"}
-        guess.notes["constants.meter_id"] = "no column looks like a meter: give its id here, or name its column"
-    values = [] if day is not None else _values(guess, free, columns, made)
+    if meter is not None:
+        _ids(guess, meter)
+    matrix = day is None and meter is None and _meter_columns(guess, table, free, columns, made)
+    if meter is None and not matrix and table.header and "channel" not in columns:
+        _meter_beside(guess, table, made)
+    values = [] if day is not None or matrix else _values(guess, free, columns, made)
     missing = [] if "time" in columns else ["time"]
-    missing += [] if "meter_id" in columns or "meter_id" in made.get("constants", {}) else ["meter_id"]
-    missing += [] if values or day is not None or "value" in columns else ["value"]
+    has_meter = "meter_id" in columns or "meter_id" in made.get("constants", {}) or "elsewhere" in made
+    missing += [] if has_meter or matrix else ["meter_id"]
+    missing += [] if values or day is not None or matrix or "value" in columns else ["value"]
     if missing:
         what = "column" if guess.head_end.format == "delimited" else "key"
         raise FeedRefused("unknown_format", f"no {what} looks like {', '.join(missing)}: declare a head-end")
     made["columns"] = columns
     guess.head_end = replace(guess.head_end, **made)
     _kind(guess, table)
+    _unread(guess, table)
     return guess
+
+
+def _unread(guess: Guess, table: Table) -> None:
+    """Name the columns with something in them that the declaration leaves out: one may be a factor, or what is
+    billed."""
+    made = guess.head_end
+    if any(each.column == "*" for each in made.values):
+        return
+    read = {name for given in made.columns.values() for name in ((given,) if isinstance(given, str) else given)}
+    read |= {each.column for each in made.values}
+    names = [column.name for column in table.columns]
+    if made.day_columns is not None and made.day_columns.first in names:
+        first = names.index(made.day_columns.first)
+        read |= set(names[first : first + made.day_columns.count * made.day_columns.step])
+    left = [column.name for column in table.columns if column.name not in read and column.words]
+    if left:
+        guess.notes["columns"] = f"columns that are not read: {', '.join(map(shown, left[:12]))}"
+
+
+def _meter_columns(
+    guess: Guess, table: Table, free: list[Column], columns: dict[str, str | tuple[str, ...]], made: dict[str, Any]
+) -> bool:
+    """Whether each column of numbers is a meter, by its name: a table of a time and meters."""
+    numbers = [column for column in free if column.numbers]
+    plain_names = all(
+        canonical_id(column.name) is not None
+        and any(letter.isdigit() for letter in column.name)
+        and column_unit(column.name) is None
+        and all(named(column.name, field_name) is None for field_name in ("value", "unit", "channel", "period"))
+        for column in numbers
+    )
+    if len(numbers) < 2 or not plain_names or not table.header or {"unit", "channel"} & columns.keys():
+        return False
+    made["values"] = (ValueColumn("*", "E1", meter_id="*"),)
+    made["unit"] = ""
+    guess.notes["unit"] = "not in the file: kWh, gal, m3, CCF, therm, ..."
+    guess.notes["values"] = "each column is taken for a meter: name those that are in [[values]] where some are not"
+    return True
+
+
+def _meter_beside(guess: Guess, table: Table, made: dict[str, Any]) -> None:
+    """A meter that no column names: in lines above the rows, or unknown."""
+    if guess.head_end.format == "delimited" and any(re.search(_HEADING, line) for line in table.lines[:_SAMPLE]):
+        made["elsewhere"] = {"meter_id": Elsewhere(heading=_HEADING)}
+        guess.notes["elsewhere"] = "the meter is looked for in the lines above its rows"
+        return
+    made["constants"] = {"meter_id": "METER-1"}
+    guess.notes["constants.meter_id"] = (
+        "no column looks like a meter: give its id here, name its column, or say in [elsewhere] where it stands"
+    )
+
+
+def _numeric_stamp(column: Column) -> str | None:
+    """Unix time or a spreadsheet's serial days, by the size of the numbers of a column that is called a time."""
+    try:
+        numbers = [float(text) for text in column.texts if text]
+    except ValueError:
+        return None
+    for time_format, least, most in _NUMERIC_STAMPS:
+        if numbers and all(least <= number < most for number in numbers):
+            return time_format
+    return None
 
 
 def _time(
@@ -196,6 +272,13 @@ def _time(
         each for each in stamps if each[1] and not (is_number(each[0], table) and named(each[0].name, "time") is None)
     ]
     if not stamps:
+        for column in free:
+            numeric = _numeric_stamp(column) if named(column.name, "time") is not None else None
+            if numeric is not None:
+                free.remove(column)
+                columns["time"] = column.name
+                guess.notes["stamp"] = "not in the file: ask whether a stamp names an interval's start or its end"
+                return {"time_format": numeric} | _zone(guess, numeric != "excel", zone)
         return _range(guess, free, columns, zone)
     stamps.sort(key=lambda each: (named(each[0].name, "time") is None, named(each[0].name, "time") or 0))
     column, _, time_format, offset = stamps[0]
@@ -344,7 +427,7 @@ def _channels(guess: Guess, column: Column) -> None:
         words[word] = f"{'B' if export else 'E'}{number}"
         if export:
             flows[words[word]] = "export"
-    if any(_says_flow(word) for word in column.words):
+    if any(_says_flow(word) or canonical_id(word) is None for word in column.words):
         guess.head_end = replace(guess.head_end, channel_map=words, flows=flows)
         guess.notes["channel_map"] = "guessed from the words: check which way each flows"
 
@@ -374,6 +457,17 @@ def _meter(free: list[Column], columns: dict[str, str | tuple[str, ...]]) -> Col
     return found
 
 
+def _ids(guess: Guess, meter: Column) -> None:
+    """What must be taken out of a meter's texts, or replaced, to make identifiers of them."""
+    signs = sorted({letter for text in meter.texts for letter in text if not (letter.isalnum() or letter == "-")})
+    if signs:
+        replaced = {sign: "-" for sign in signs if sign in "_./:"}
+        guess.head_end = replace(
+            guess.head_end, ids=IdRules("".join(s for s in signs if s not in replaced), replace=replaced)
+        )
+        guess.notes["ids"] = "signs that an identifier cannot have: check that no two meters become one"
+
+
 def _day_columns(
     table: Table, free: list[Column], columns: dict[str, str | tuple[str, ...]], made: dict[str, Any]
 ) -> DayColumns | None:
@@ -381,7 +475,8 @@ def _day_columns(
     best: list[Column] = []
     run: list[Column] = []
     for column in table.columns:
-        if column in free and is_number(column, table, empty_too=True):
+        is_meter = named(column.name, "meter_id") is not None
+        if column in free and not is_meter and is_number(column, table, empty_too=True):
             run.append(column)
             best = run if len(run) > len(best) else best
         else:

@@ -27,6 +27,7 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.ids import MAX_ID_LENGTH, canonical_id
 from meter_pipeline.reference.folder import Rows
+from meter_pipeline.reference.learnt_dials import learnt_moduli
 from meter_pipeline.schemas.reads import ParsedFeed
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.units import COMMODITY_OF_UNIT, from_micro
@@ -133,6 +134,7 @@ def admit(
         return EnrolledRows()
     _refuse_mixed(stretches)
     known = known_channels or {}
+    learnt = learnt_moduli(parsed.registers, parsed.file_units)
     admitted = EnrolledRows()
     tables: dict[str, list[dict[str, Any]]] = {
         name: [] for name in ("service_points", "meters", "channels", "installations", "accounts", "agreements")
@@ -147,7 +149,9 @@ def admit(
         if not new:
             continue
         first, first_read = _first(group)
-        tables["channels"].extend(_channel_rows(parsed, meter, new, group, known.get(meter, {}), admitted.notes))
+        rows = list(_channel_rows(parsed, meter, new, group, known.get(meter, {}), admitted.notes))
+        tables["channels"].extend(rows)
+        admitted.notes.extend(_learn(rows, learnt))
         if meter not in known_meters:
             _meter_rows(tables, meter, group, how, calendar, first, first_read)
         if any(row["strays"] for row in new):
@@ -223,6 +227,16 @@ def _channel_rows(
             "billed": billed,
             "valid_from": group["first_day"].min(),
         }
+
+
+def _learn(rows: list[dict[str, Any]], learnt: Mapping[tuple[str, str], Decimal]) -> Iterable[str]:
+    """Put down where registers start again at 0 that the declaration says nothing of; yields a line on each."""
+    for row in rows:
+        modulus = learnt.get((row["meter_id"], row["channel"]))
+        if modulus is not None and row["dials"] is None and row["modulus"] is None:
+            row["modulus"] = modulus
+            said = f"meter {row['meter_id']}: channel {row['channel']} went from its highest dial to 0 in this file"
+            yield f"{said}: it starts again after {modulus:f} {row['unit']}"
 
 
 def _finer(

@@ -18,7 +18,8 @@ import pytest
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd, read_head_end
-from meter_pipeline.feeds.registry import parse
+from meter_pipeline.feeds.registry import guess, parse
+from meter_pipeline.feeds.rejects import FeedRefused
 from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.end_to_end.utility import SmallUtility
 
@@ -67,3 +68,32 @@ def test_every_meter_is_billed_for_what_it_used(database: Database, tmp_path: Pa
         for key, quantity in declared(shape)[2]["usage"].items():
             meter, flow = key.split("/")
             assert found.get((f"SP-{meter}", flow)) == Decimal(quantity), (shape, key)
+
+
+def test_a_guess_is_right_or_says_what_it_leaves_open() -> None:
+    """What a written guess reads of each file is all of it, or lines are rejected, or a comment names what is missing:
+    the meter, the unit, other columns, other sheets. Nothing is left out without a word."""
+    right, told = [], []
+    for shape in SHAPES:
+        path, _, expected = declared(shape)
+        try:
+            found = guess(path, ZONE)
+        except FeedRefused:
+            told.append(shape)
+            continue
+        parsed = parse(path, found.head_end, BillingCalendar(ZONE))
+        totals: dict[str, Decimal] = {}
+        for frame in (parsed.intervals, parsed.registers):
+            for meter, value in frame.select("meter_id", "value").iter_rows():
+                totals[meter] = totals.get(meter, Decimal(0)) + Decimal(value or 0).scaleb(-6)
+        wanted: dict[str, Decimal] = {}
+        for channel, (_, total) in expected["channels"].items():
+            meter = channel.split("/")[0]
+            wanted[meter] = wanted.get(meter, Decimal(0)) + Decimal(total)
+        if totals == wanted or (not wanted and totals):
+            right.append(shape)
+            continue
+        open_questions = {"columns", "constants.meter_id", "unit", "options.sheet", "unit_map"} & found.notes.keys()
+        assert parsed.rejects.height or open_questions, shape
+        told.append(shape)
+    assert len(right) >= 30, told
