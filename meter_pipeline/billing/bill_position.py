@@ -36,11 +36,12 @@ class PeriodPosition:
     ``energy`` (n, periods) and ``export`` in 1/``scale`` of the tariff's unit, never negative; ``peaks`` (n, registers)
     in 1/``scale`` kW; ``days`` (n,) served so far of ``period_days``, the first of them day ``first_day`` (0: the
     period's own first); ``season_days`` (n, seasons) those of them in each season of the schedule (None: it has one);
-    ``surplus`` (n, periods) exports that nothing was set against; ``register_days`` (n, registers) those of them in a
-    register's season; ``history`` the highest peak of a ratchet's look-back; ``months`` (n,) the calendar month that
-    ratchets read; ``budget`` (n,) the cumulative budget and ``winter_average`` (n,) the average a day, both in
-    1/``scale``, -1 where there is none; ``service_day`` and ``bill_day`` (n,) the day and the period's end by which
-    dated rates are chosen, as proleptic ordinals; ``attributes`` name -> (n,) array of text.
+    ``surplus`` (n, periods) exports that nothing was set against, ``imports`` what was taken before any was;
+    ``register_days`` (n, registers) those of them in a register's season; ``history`` the highest peak of a ratchet's
+    look-back; ``months`` (n,) the calendar month that ratchets read; ``budget`` (n,) the cumulative budget and
+    ``winter_average`` (n,) the average a day, both in 1/``scale``, -1 where there is none; ``service_day`` and
+    ``bill_day`` (n,) the day and the period's end by which dated rates are chosen, as proleptic ordinals;
+    ``attributes`` name -> (n,) array of text.
     """
 
     energy: Whole
@@ -50,6 +51,7 @@ class PeriodPosition:
     season_days: Whole | None = None
     export: Whole | None = None
     surplus: Whole | None = None
+    imports: Whole | None = None
     peaks: Whole | None = None
     register_days: Whole | None = None
     history: Whole | None = None

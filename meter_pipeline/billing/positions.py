@@ -141,6 +141,7 @@ def position(tariff: Tariff, frame: dict[str, Any], rows: npt.NDArray[np.int64] 
         energy=energy,
         export=take("export"),
         surplus=surplus,
+        imports=take("energy"),
         days=take("days"),
         period_days=take("period_days"),
         first_day=take("first_day"),

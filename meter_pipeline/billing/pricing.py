@@ -211,6 +211,8 @@ class Pricer:
         if charge.basis in ("export", "surplus"):
             held = position.export if charge.basis == "export" else position.surplus
             energy = held if held is not None else np.zeros_like(position.energy)
+        if charge.basis == "imports" and position.imports is not None:
+            energy = np.maximum(position.imports, 0)
         if charge.factor != 1:
             number, places = scaled(charge.factor)
             energy = quotient(product(energy, number), 10**places)

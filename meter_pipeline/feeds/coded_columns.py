@@ -292,9 +292,9 @@ class Units(Vocabulary):
         good = (decimals >= 0) & (np.abs(mantissa) <= limit[where])
         safe = np.where(good, mantissa, 0)
         value = safe * multiply[where]
-        if not (divide[unit] != 1).any():
-            return value, good, None
         below = divide[where]
+        if (below == 1).all():
+            return value, good, None
         quotient = value // below
         rest = value - quotient * below
         if self.rounding is None:

@@ -48,6 +48,7 @@ from meter_pipeline.quality import FLAGS
 from meter_pipeline.schemas.reads import INTERVAL_READS, UTC_US, ParsedFeed
 
 AEST: Final = "+10:00"
+_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 DAY_MINUTES: Final = 1440
 _METHOD: Final = re.compile(r"[ASFENV](?:[0-9]{2})?", re.ASCII)
 
@@ -203,7 +204,7 @@ class NemReader:
 
     def _fields(self, raw: bytes, line: int, offset: int) -> list[str] | None:
         try:
-            if any(c < 32 or c == 127 for c in raw):
+            if _CONTROL.search(raw):
                 self.rejects.add(line, offset, raw, [Reason("control_character", shown(raw))], reads=0)
                 return None
             return split(raw)

@@ -209,6 +209,8 @@ def cost(
         found = Fraction(0) if exempt else base * number(charge["percent"]) / 100
         most = number(charge["cap"]) if "cap" in charge else abs(found)
         return max(min(found, most), -most)
+    if charge.get("basis") == "imports":
+        return sum(month.taken.values(), Fraction(0)) * number(charge["rate"])
     if charge["kind"] == "rider" and "by" in charge:
         return base * number(charge["by"]["values"][ATTRIBUTES[charge["by"]["attribute"]]]) / 100
     if "dated" in charge:

@@ -177,6 +177,8 @@ def tariff(rng: random.Random) -> dict[str, Any]:
         charges = measured(rng, charges)
     if metering != "net_metering" and rng.random() < 0.3:
         charges.append(fuel(rng))
+    if rng.random() < 0.2:
+        charges.append({"kind": "rider", "code": "NB", "name": "NB", "rate": money(rng, 0.05), "basis": "imports"})
     if rng.random() < 0.3:
         charges.append(discount(rng, [c["code"] for c in charges]))
     if rng.random() < 0.3:

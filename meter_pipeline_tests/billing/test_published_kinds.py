@@ -125,6 +125,14 @@ def test_a_factor_that_changes_inside_a_month_is_charged_by_the_day_of_service()
     assert months(electricity(energy("0.05"), by_bill), daily("10"), "total") == amounts("21.70")
 
 
+def test_a_non_bypassable_charge_is_on_all_that_is_taken() -> None:
+    """310 kWh taken and 186 sent: 124 at 0.10, and 310 at 0.03."""
+    rider = {"kind": "rider", "code": "NBC", "name": "NBC", "rate": "0.03", "basis": "imports"}
+    document = electricity(energy("0.10"), rider, metering="net_metering", sell={"rate": "0"})
+    rows = ["interval_start,kwh,export_kwh", *(f"2026-01-{day:02},10,6" for day in range(1, 32))]
+    assert months(document, rows, "total") == amounts("21.70")
+
+
 def test_caps_hold_over_a_bill_that_a_factor_cuts() -> None:
     """A tax of 8 % on the first 10.00, and a discount of at most 3.00, are not owed once for each part."""
     rates = [{"from": "2025-12-01", "rate": "0.01"}, {"from": "2026-01-11", "rate": "0.02"}]

@@ -99,15 +99,15 @@ class UsageCharge:
 
     ``allocation``: pro_rata fills tiers by the whole period's usage and gives each time-of-use period its share of
     every tier (ssc cmod_utilityrate5.cpp L1855-1885); by_period gives each its own ladder; reached charges all usage at
-    the rate of the tier that the whole reaches. ``basis``: usage; export (all of it); surplus (exports that net
-    metering set against nothing); winter_average (the average whatever the use: ``month_days``
-    days of it a month); winter_average_cap (the lesser of usage and the average). ``factor`` scales the quantity first
-    (sewer return factor). ``times`` names a count of the service by which tier limits are multiplied (dwelling_units);
-    ``without`` is that of a service that has none declared, None: it must be declared.
-    Tiers per_kw count the billing demand of ``demand``, or without one the peak of ``peak_register``.
-    ``month_days`` under winter_average_cap: the cap is so many days of it a month, not a day's for each day.
-    ``blocks``: the registers of blocks that begin again each day, by period and tier. Under basis reactive the charge
-    counts kVArh of ``kvarh``, what is above ``above`` percent of the kWh.
+    the rate of the tier that the whole reaches. ``basis``: usage; imports (before exports are set against it); export
+    (all of it); surplus (exports that net metering set against nothing); winter_average (the average whatever the use:
+    ``month_days`` days of it a month); winter_average_cap (the lesser of usage and the average). ``factor`` scales the
+    quantity first (sewer return factor). ``times`` names a count of the service by which tier limits are multiplied
+    (dwelling_units); ``without`` is that of a service that has none declared, None: it must be declared. Tiers per_kw
+    count the billing demand of ``demand``, or without one the peak of ``peak_register``. ``month_days`` under
+    winter_average_cap: the cap is so many days of it a month, not a day's for each day. ``blocks``: the registers of
+    blocks that begin again each day, by period and tier. Under basis reactive the charge counts kVArh of ``kvarh``,
+    what is above ``above`` percent of the kWh.
     """
 
     code: str
