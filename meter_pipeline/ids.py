@@ -25,6 +25,6 @@ def canonical_id(text: str) -> str | None:
 
     Blanks around it, signs of a formula, NUL, look-alikes and a trailing newline all make it None.
     """
-    if _UUID.fullmatch(text):
+    if len(text) == 36 and _UUID.fullmatch(text):
         return text.replace("-", "").upper()
     return text.upper() if _ID.fullmatch(text) else None

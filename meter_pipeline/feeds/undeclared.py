@@ -459,12 +459,12 @@ def _meter(free: list[Column], columns: dict[str, str | tuple[str, ...]]) -> Col
 
 def _ids(guess: Guess, meter: Column) -> None:
     """What must be taken out of a meter's texts, or replaced, to make identifiers of them."""
-    signs = sorted({letter for text in meter.texts for letter in text if not (letter.isalnum() or letter == "-")})
+    refused = "".join(text for text in meter.texts if canonical_id(text) is None)
+    signs = sorted({letter for letter in refused if not (letter.isalnum() or letter in "-._/ ")})
     if signs:
-        replaced = {sign: "-" for sign in signs if sign in "_./:"}
-        guess.head_end = replace(
-            guess.head_end, ids=IdRules("".join(s for s in signs if s not in replaced), replace=replaced)
-        )
+        replaced = {sign: "-" for sign in signs if sign == ":"}
+        taken_out = "".join(sign for sign in signs if sign not in replaced)
+        guess.head_end = replace(guess.head_end, ids=IdRules(taken_out, replace=replaced))
         guess.notes["ids"] = "signs that an identifier cannot have: check that no two meters become one"
 
 

@@ -75,7 +75,7 @@ LINES = {
     b'MTR-1,"2026-03-02T00:15:00Z,1,1,A': ["bad_quoting"],
     b"MTR-1\xff,2026-03-02T00:15:00Z,1,1,A": ["wrong_encoding", "bad_id"],
     b"MTR-1\xed\xa0\x80,2026-03-02T00:15:00Z,1,1,A": ["wrong_encoding", "bad_id"],
-    b"bad id,never,NaN,x,?": ["bad_id", "bad_time", "bad_quality", "bad_integer", "not_finite"],
+    b"bad*id,never,NaN,x,?": ["bad_id", "bad_time", "bad_quality", "bad_integer", "not_finite"],
 }
 
 
