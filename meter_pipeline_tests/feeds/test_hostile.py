@@ -429,7 +429,7 @@ RECORD = b"MEPMD01,19970819,U,U-1,U,,202603030800,MTR-1,OK,E,KWH,1.0,00000015,2,
 RECORDS = {
     RECORD.replace(b",2,2026", b",3,2026"): "value_count",
     RECORD.replace(b"1.5", b"1e999"): "not_finite",
-    RECORD.replace(b"MTR-1", b"MTR 1"): "bad_id",
+    RECORD.replace(b"MTR-1", b"MTR*1"): "bad_id",
     RECORD.replace(b"KWH", b"FURLONG"): "bad_unit",
     RECORD.replace(b",1.0,", b",40,"): "bad_record",
     RECORD.replace(b",R0,1.5", b",Q,1.5"): "bad_quality",
