@@ -378,6 +378,75 @@ REFERENCE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "known_from",
         ),
     ),
+    "attribute_names": (
+        ("attribute",),
+        (
+            "attribute",
+            "kind",
+            "about",
+            "known_from",
+        ),
+    ),
+    "estimate_limits": (
+        (
+            "customer_class",
+            "commodity",
+            "cause",
+            "valid_from",
+        ),
+        (
+            "customer_class",
+            "commodity",
+            "cause",
+            "most_bills",
+            "action",
+            "count_on_bill",
+            "valid_from",
+            "valid_to",
+            "known_from",
+        ),
+    ),
+    "leak_adjustment_rules": (
+        (
+            "customer_class",
+            "valid_from",
+        ),
+        (
+            "customer_class",
+            "seasons",
+            "normal_periods",
+            "least_periods",
+            "share_percent",
+            "sewer_codes",
+            "sewer_share_percent",
+            "months_between",
+            "most_bills",
+            "evidence",
+            "valid_from",
+            "valid_to",
+            "known_from",
+        ),
+    ),
+    "opening_balances": (
+        (
+            "service_point_id",
+            "account_id",
+            "tariff_id",
+            "kind",
+            "name",
+            "period_end",
+        ),
+        (
+            "service_point_id",
+            "account_id",
+            "tariff_id",
+            "kind",
+            "name",
+            "period_end",
+            "quantity",
+            "known_from",
+        ),
+    ),
 }
 BEFORE_HISTORY = "2000-01-01T00:00:00"  # record time of rows from before history was kept
 # tables of rows that later ones took the place of: source -> table -> encodings; their leaves are among those retired
