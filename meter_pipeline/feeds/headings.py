@@ -218,12 +218,13 @@ class _Writer:
         before = b"".join(value + self.delimiter for value in self.values.values())
         text = b"\n" + lines
         whole = text.endswith(b"\n")
+        empty, again = b"\n\n" in text or b"\n\r\n" in text, bool(self.header) and self.header in text
         text = text.removesuffix(b"\n").replace(b"\n", b"\n" + before) + b"\n"
         for end in (b"\r\n", b"\n"):
             blank = b"\n" + before + end
-            while blank in text:
+            while empty and blank in text:
                 text = text.replace(blank, b"\n" + end)
-            if self.header:
+            if again:
                 text = text.replace(b"\n" + before + self.header + end, b"\n" + MARK + self.header + end)
         for words in self.passed:
             start = words.removesuffix("*").encode("utf-8")

@@ -41,7 +41,9 @@ class Records:
     def append(self, other: Records) -> None:
         """Add records below these; a column that one of the two lacks is empty there."""
         for at in self.columns.keys() | other.columns.keys():
-            column = self.columns.setdefault(at, [None] * self.count)
+            column = self.columns.get(at)
+            if column is None:
+                column = self.columns[at] = [None] * self.count
             column += other.columns.get(at) or [None] * other.count
         self.count += other.count
 
