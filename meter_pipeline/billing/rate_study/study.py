@@ -252,9 +252,11 @@ class _Chain:
     sums: _Sums
     handed_on: pl.DataFrame = field(default_factory=no_segments)
     year: list[pl.DataFrame] = field(default_factory=list)
+    read: dict[tuple[Any, ...], pl.DataFrame] = field(default_factory=dict)
 
     def period(self, cycle_id: str, start: date, end: date) -> None:
         """Price one period's bills both ways and add up."""
+        self.read.clear()
         of_tariff = pl.col("tariff_id") == self.change.replaces
         runs = stretches(self.reference, cycle_id, start, end).filter(of_tariff)
         issued = tables.issued(self.database, cycle_id, start)
@@ -276,10 +278,18 @@ class _Chain:
         """Bills under the tariffs in force."""
 
         def stored(days: list[date]) -> pl.DataFrame:
-            rows = tables.positions(self.database, days, cycle_id, self.change.replaces, self.within)
-            return with_revisions(self.database, rows, start, self.within)
+            return self._positions(days, cycle_id, start)
 
         return self._price(gather(self.database, reference, wanted, cycle_id, start, stored), end)
+
+    def _positions(self, days: list[date], cycle_id: str, start: date) -> pl.DataFrame:
+        """Stored positions of some days of the period. The bills as billed and as proposed are priced from the same
+        rows, which are read once."""
+        key = (cycle_id, start, *days)
+        if key not in self.read:
+            rows = tables.positions(self.database, days, cycle_id, self.change.replaces, self.within)
+            self.read[key] = with_revisions(self.database, rows, start, self.within)
+        return self.read[key]
 
     def _inputs(
         self, reference: Reference, wanted: pl.DataFrame, cycle_id: str, start: date, end: date
@@ -291,8 +301,7 @@ class _Chain:
             if self.again:
                 mine = replace(reference, agreements=reference.agreements.filter(pl.col("cycle_id") == cycle_id))
                 return from_intervals(self.database, self.calendar, mine, (start, end), days, self.within)
-            rows = tables.positions(self.database, days, cycle_id, self.change.replaces, self.within)
-            known = with_revisions(self.database, rows, start, self.within)
+            known = self._positions(days, cycle_id, start)
             held = budgets.filter(
                 (pl.col("valid_from") < end) & (pl.col("valid_to").is_null() | (pl.col("valid_to") > start))
             )
