@@ -8,7 +8,7 @@ from meter_pipeline.defs.lib.resources import Municipality
 
 
 @dg.op(out=dg.Out(dg.Nothing), pool=policy.POOL)
-def import_customer_exports(context: dg.OpExecutionContext, municipality: Municipality) -> None:
+def exports_imported(context: dg.OpExecutionContext, municipality: Municipality) -> None:
     """Import exports/ by mapping/. A change of issued money is left as a preview for two people, and the run fails with
     its digest, so that an alert says so."""
     from meter_pipeline.corrections.exports import import_exports, listing
@@ -49,7 +49,7 @@ def import_customer_exports(context: dg.OpExecutionContext, municipality: Munici
     description="Imports the customer system's exports by mapping/, with the guards of corrections.",
 )
 def exports_job() -> None:
-    import_customer_exports()
+    exports_imported()
 
 
 @dg.sensor(
