@@ -247,6 +247,9 @@ def with_every_column(path: Path, head_end: HeadEnd, limits: Limits) -> HeadEnd:
     except (csv.Error, UnicodeDecodeError) as error:
         raise FeedRefused("bad_header", shown(str(error)), header) from error
     meters = [name for name in columns if name and name not in named]
+    twice = next((name for name in meters if meters.count(name) > 1), None)
+    if twice is not None:
+        raise FeedRefused("bad_header", f"column {shown(twice)} occurs twice in the header", header)
     if not meters:
         raise FeedRefused("bad_header", "no column is left for the meters", header)
     values = tuple(ValueColumn(name, star.channel, star.unit, star.flow, meter_id=name) for name in meters)

@@ -171,6 +171,7 @@ Note = ["no"]
         tmp_path, declared(tmp_path, text), b"Time,M1,Note,M2\n2026-11-10 00:00,1,,2\n2026-11-10 01:00,9,no,9\n"
     )
     assert feed.intervals.select("meter_id", "value").sort("meter_id").rows() == [("M1", 1_000_000), ("M2", 2_000_000)]
+    assert codes(read(tmp_path, declared(tmp_path, text), b"Time,M1,M1\n2026-11-10 00:00,1,2\n")) == ["bad_header"]
     with pytest.raises(HeadEndError, match="stands alone"):
         declared(tmp_path, text.replace('meter_id = "*"', 'meter_id = "M1"'))
 
