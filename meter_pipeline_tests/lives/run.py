@@ -34,7 +34,7 @@ from meter_pipeline_tests.support import copy_database
 
 #: Account events of a small history; with an issue and a seal it has five
 SMALL = 3
-LONG, LONG_STEPS = 25, 12
+LONG, LONG_STEPS = 50, 12
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def main() -> int:
     reader.add_argument("--small", type=int, default=100, help="cities of small histories, at most")
     reader.add_argument("--skip", type=int, default=0, help="leave out so many cities of small histories first")
     reader.add_argument("--every", type=int, default=4, help="play every so manieth small history; 1 plays all 95,480")
-    reader.add_argument("--long", type=int, default=20, help="cities of long random histories")
+    reader.add_argument("--long", type=int, default=10, help="cities of long random histories")
     reader.add_argument("--first-seed", type=int, default=0)
     reader.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     reader.add_argument("--json", type=Path)
