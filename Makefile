@@ -15,7 +15,7 @@ help:
 	@echo "make docs   the docs as a site in build/site, links checked, without a network"
 	@echo "make bench  the headline figures beside their peers, as JSON"
 	@echo "make faults   every kind of fault many times on a real server (half an hour to an hour), and the table of docs/reliability.md"
-	@echo "make lives    24,000 histories of accounts and 500 long random ones against a model of what each owes (20 minutes on 2 cores)"
+	@echo "make lives    28,000 histories of accounts and 500 long random ones against a model of what each owes (20 minutes on 2 cores)"
 	@echo "make simulate 100,000 simulated histories; make fuzz: two hours over the parsers (needs pip install atheris)"
 	@echo "make sbom   CycloneDX bill of materials of requirements.lock; make audit asks the vulnerability database (network)"
 	@echo "make lock   refresh requirements.lock from pyproject.toml"

@@ -110,7 +110,8 @@ def usage_rows(
     ``wanted``: service_point_id, unit, flow, quantity; ``held``: determinants with source_unit, source_quantity and
     source_export, and with those of the day's other unit; ``excused``: service_point_id and the reason why its usage is
     not there, which explains usage that is not there at all and no other difference; ``revised``: determinants kept
-    beside a sealed day, which explain the difference where they are what was validated.
+    beside a sealed day, which explain the difference where they are what was validated. Where they say that nobody is
+    charged for the day any more, the reason for it does.
     """
     net = wanted.filter(pl.col("flow") == "net")["service_point_id"].unique()
     bills = _netted(_by_flow(held, "held"), net, "held")
@@ -118,6 +119,7 @@ def usage_rows(
         bills, on=["service_point_id", "unit", "flow"], how="full", coalesce=True
     )
     later = held.clear() if revised is None else revised
+    gone = later.filter(pl.col("source_unit") == "")["service_point_id"]
     both = both.join(
         _netted(_by_flow(later, "later"), net, "later"), on=["service_point_id", "unit", "flow"], how="left"
     ).with_columns(pl.col("quantity").fill_null(0).alias("expected"), pl.col("held").fill_null(0).alias("actual"))
@@ -126,7 +128,7 @@ def usage_rows(
         .then(pl.lit("none"))
         .when(pl.col("expected") == pl.col("later"))
         .then(pl.lit("late_actual_in_sealed_period"))
-        .when(pl.col("actual") == 0)
+        .when((pl.col("actual") == 0) | pl.col("service_point_id").is_in(gone.implode()))
         .then(pl.col("reason").fill_null("open"))
         .otherwise(pl.lit("open"))
         .alias("cause")

@@ -393,7 +393,7 @@ def _correction(row: dict[str, Any], before: int, asked: Iterable[dict[str, Any]
         status, energy, restated = by_name.get(a["adjustment_id"], (a["status"], 0, a["restated"]))
         by_name[a["adjustment_id"]] = (status, energy + mine, restated)
     for name, (status, energy, restated) in by_name.items():
-        if restated and energy == before:
+        if restated and energy in (before, row["now"]):
             return f"{name} was refused" if status == "refused" else f"{name} waits for a decision"
     return None
 
@@ -426,9 +426,11 @@ def _money(connection: Connection, first: date, past: date, result: LawResult) -
 
 
 def _explains(row: dict[str, Any], left: Decimal, which: str) -> bool:
-    """Whether an adjustment that waits or was refused makes the bill what its days come to."""
+    """Whether an adjustment that waits or was refused makes the bill what its days come to now, or came to before they
+    moved last."""
     due = row["at_end"] if row[f"{which}_due"] is None else row[f"{which}_due"]
-    return bool(abs(left + row[which] - due) <= row["room"])
+    off = left + row[which] - due
+    return bool(min(abs(off), abs(off - row["moved"])) <= row["room"])
 
 
 def cents(amount: Decimal) -> str:

@@ -49,10 +49,12 @@ EVENTS: Final = (
 BASES: Final = ("interval", "register", "net", "demand", "checked")
 #: Events that only some bases know, beside those of EVENTS that they bear
 _MOVE = "move_corrected"  # the move was a day later than said, or back
+_LEFT = "left"  # the account left before the second day, and nobody follows
 MORE_EVENTS: Final = {
-    "interval": (_MOVE,),
+    "interval": (_MOVE, _LEFT),
     "register": (
         _MOVE,
+        _LEFT,
         "misread",  # the closing read comes again, impossibly high
         "register_edit",  # a person puts a read in the place of the closing read
         "register_edit_withdrawn",  # and takes it back
@@ -187,6 +189,7 @@ class Life:
         self.read_on_site: Decimal | None = None
         self.misread = False
         self.moved_on: int | None = None
+        self.gone = False
         self.horizon = SECOND
         self.exchanges = 0
         self._add_meter("register" if base == "register" else "interval", unit, 0, first=True)
@@ -402,6 +405,8 @@ class Life:
         self._tell_agreements(told)
 
     def _move(self, told: Told) -> None:
+        if self.gone:
+            return
         account = f"B-{self.number:05}"
         self._tell_account(told, account)
         self.moved_on = 1
@@ -409,7 +414,7 @@ class Life:
 
     def _move_corrected(self, told: Told) -> None:
         """The second day is the other account's after all, or it is not."""
-        if self.moved_on is None:
+        if self.moved_on is None or self.gone:
             return
         self.moved_on = 3 - self.moved_on
         account = f"{'A' if self.moved_on == 2 else 'B'}-{self.number:05}"
@@ -422,6 +427,13 @@ class Life:
         self.agreements = joined(days)
         gone = sorted(before - {a.first for a in self.agreements})
         told.removed += [("agreements", (self.point, day_of(first).isoformat())) for first in gone]
+        self._tell_agreements(told)
+
+    def _left(self, told: Told) -> None:
+        self.gone = True
+        later = [a.first for a in self.agreements if a.first >= 1]
+        told.removed += [("agreements", (self.point, day_of(first).isoformat())) for first in later]
+        self.agreements = [replace(a, past=1) for a in self.agreements if a.first < 1]
         self._tell_agreements(told)
 
     def _agreement_on(self, day: int) -> Agreement:

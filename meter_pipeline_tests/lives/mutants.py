@@ -13,7 +13,7 @@ import pytest
 from meter_pipeline.anomalies.validation import tables as findings
 from meter_pipeline.billing import day as billing_day
 from meter_pipeline.billing import day_shards, determinants, reprice
-from meter_pipeline.billing.tables import adjustments, statements, usage
+from meter_pipeline.billing.tables import adjustments, days, statements, usage
 from meter_pipeline.ingest import merge_versions
 from meter_pipeline.vee.registers import true_up
 from meter_pipeline.vee.tables import edits, validated
@@ -112,6 +112,11 @@ def _patch_narrow_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adjustments, "_STATEMENTS_OF_DAY", covering)
 
 
+def _kept_customer(original: Any, connection: Any, day: Any, rows: Any, *args: Any) -> Any:
+    """A sealed day of a customer who had left stays charged."""
+    return original(connection, day, [row for row in rows if row[1] != "null"], *args)
+
+
 def _half_a_correction(original: Any, effective: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
     """A correction bills the new lines and takes the old ones not back."""
     found: pl.DataFrame = original(effective, now)
@@ -141,5 +146,6 @@ MUTANTS: Final[dict[str, tuple[Patch, tuple[str, ...], str, tuple[str, ...]]]] =
     "ignored read edit": (_patch_ignored_read_edit, ("event", "issue"), "register", ("register_edit",)),
     "kept hold": (_wrapped(findings, "release", _kept_hold), ("event", "event", "issue"), "checked", ("misread", "release")),
     "narrow note": (_patch_narrow_note, ("event", "issue", "event"), "interval", ("move", "move_corrected")),
+    "kept customer": (_wrapped(days, "next_revisions", _kept_customer), ("issue", "seal", "event"), "interval", ("left",)),
     "half a correction": (_patch_difference, ("issue", "event"), "interval", ("edit",)),
 }  # fmt: skip

@@ -69,7 +69,7 @@ def histories(length: int, base: str) -> list[tuple[str, ...]]:
     """Every order of so many account events that a base knows, but for those in which one cannot matter: a withdrawal
     without an edit, an edit of a register's intervals, a move corrected before it is made."""
     found = []
-    once = ("late_read", "tariff_amended", "tariff_change", "move", "cycle_change")
+    once = ("late_read", "tariff_amended", "tariff_change", "move", "cycle_change", "left")
     needed = {"edit_withdrawn": "edit", "register_edit_withdrawn": "register_edit", "move_corrected": "move"}
     for events in product(events_of(base), repeat=length):
         if any(needed[e] not in events[:k] for k, e in enumerate(events) if e in needed):

@@ -152,7 +152,7 @@ def main() -> int:
     reader = argparse.ArgumentParser()
     reader.add_argument("--small", type=int, default=100, help="cities of small histories, at most")
     reader.add_argument("--skip", type=int, default=0, help="leave out so many cities of small histories first")
-    reader.add_argument("--every", type=int, default=4, help="play every so manieth small history; 1 plays all 95,480")
+    reader.add_argument("--every", type=int, default=4, help="play every so manieth small history; 1 plays all 112,706")
     reader.add_argument("--long", type=int, default=10, help="cities of long random histories")
     reader.add_argument("--first-seed", type=int, default=0)
     reader.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))

@@ -21,7 +21,7 @@ from meter_pipeline_tests.lives.player import Game
 from meter_pipeline_tests.lives.stages import City
 from meter_pipeline_tests.support import copy_database
 
-_ONCE = ("late_read", "tariff_amended", "tariff_change", "move", "cycle_change")
+_ONCE = ("late_read", "tariff_amended", "tariff_change", "move", "cycle_change", "left")
 
 
 def machine(server: Database, template: Database) -> type[RuleBasedStateMachine]:

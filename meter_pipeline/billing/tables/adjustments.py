@@ -238,7 +238,8 @@ def late_changes(database: Database, checks: Sequence[str]) -> pl.DataFrame:
                     JOIN billing.determinant_day AS d ON d.billing_day = u.billing_day AND d.service_point_id = u.service_point_id
                     LEFT JOIN LATERAL (SELECT r.determinants AS j FROM billing.determinant_revision AS r WHERE r.billing_day = u.billing_day
                         AND r.service_point_id = u.service_point_id ORDER BY r.revision DESC LIMIT 1) AS r ON true
-                    WHERE g.statement_id = c.statement_id AND u.flow IN ('import', 'export') AND u.quantity_micro <> CASE
+                    WHERE g.statement_id = c.statement_id AND r.j IS DISTINCT FROM 'null' AND u.flow IN ('import', 'export')
+                    AND u.quantity_micro <> CASE
                         WHEN u.flow = 'import' AND u.unit = coalesce(r.j ->> 'source_unit', d.source_unit)
                             THEN coalesce((r.j ->> 'source_quantity')::bigint, d.source_quantity)
                         WHEN u.flow = 'import' AND u.unit = coalesce(r.j ->> 'other_unit', d.other_unit)

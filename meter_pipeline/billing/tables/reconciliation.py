@@ -224,11 +224,16 @@ FROM ref.service_attributes AS a WHERE a.attribute IN ('totals_into', 'deducts_f
 
 
 def excused(connection: Connection, day: date) -> pl.DataFrame:
-    """Services whose usage need not be billed, with the reason: the day's exceptions. Missing usage excuses nothing:
-    there is none to be billed."""
+    """Services whose usage need not be billed, with the reason: the day's exceptions, those of a sealed day's latest
+    revision for the ones it holds. Missing usage excuses nothing: there is none to be billed."""
     rows = connection.execute(
-        "SELECT service_point_id, min(reason) AS reason, bool_or(reason IN ('attribute_missing', 'not_priced', 'set_aside')) AS uncharged FROM billing.exception_day "
-        "WHERE billing_day = %(day)s AND reason NOT IN ('no_usage', 'usage_missing') GROUP BY 1",
+        "WITH later AS (SELECT DISTINCT ON (service_point_id) service_point_id, exceptions FROM billing.determinant_revision "
+        "WHERE billing_day = %(day)s ORDER BY service_point_id, revision DESC), "
+        "held AS (SELECT service_point_id, reason FROM billing.exception_day WHERE billing_day = %(day)s "
+        "AND service_point_id NOT IN (SELECT service_point_id FROM later WHERE exceptions IS NOT NULL) "
+        "UNION ALL SELECT service_point_id, x ->> 0 FROM later, jsonb_array_elements(exceptions) AS x) "
+        "SELECT service_point_id, min(reason) AS reason, bool_or(reason IN ('attribute_missing', 'not_priced', 'set_aside')) AS uncharged "
+        "FROM held WHERE reason NOT IN ('no_usage', 'usage_missing') GROUP BY 1",
         {"day": day},
     ).fetchall()
     return pl.DataFrame(
@@ -238,7 +243,7 @@ def excused(connection: Connection, day: date) -> pl.DataFrame:
 
 def revised(connection: Connection, day: date) -> pl.DataFrame:
     """The latest determinants kept beside a sealed day: service_point_id, source_unit, source_quantity, source_export,
-    and those of the day's other unit."""
+    and those of the day's other unit. A service that nobody is charged for any more has no unit."""
     units, quantities = (
         ("source_unit", "other_unit"),
         ("source_quantity", "source_export", "other_quantity", "other_export"),
