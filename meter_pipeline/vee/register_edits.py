@@ -164,8 +164,11 @@ def approve(
                 connection, [requests.Request(day, day, leaf, 1, requests.points_of(connection, meter_id))], now
             )
         elif register is not None:
-            _, meter_id, channel = register
-            days = _again(database, connection, calendar, register, leaf, now)
+            at, meter_id, channel = register
+            asked = _again(database, connection, calendar, register, leaf, now)
+            if asked is None:
+                raise EditError(f"{meter_id} has no register {channel} installed at {at:%Y-%m-%d %H:%M} UTC any more")
+            days = asked
         else:
             raise EditError(
                 f"edit {edit_id} does not wait for approval by {by}: it stands already, or {by} proposed it"
@@ -196,7 +199,7 @@ def withdraw(
             "withdrawn_by": by,
         }
         ledger.append(connection, "corrected", body, [leaf], clock=clock, actor=by)
-        return _again(database, connection, calendar, found, leaf, now)
+        return _again(database, connection, calendar, found, leaf, now) or []
 
 
 def _again(
@@ -206,16 +209,33 @@ def _again(
     edit: tuple[datetime, str, str],
     leaf: bytes,
     now: datetime,
-) -> list[date]:
+) -> list[date] | None:
+    """Ask for the days that stand on a read. None where the register is at no service point then any more: when its
+    removal was entered, the days that the read closed were asked for."""
     at, meter_id, channel = edit
     with reading(database) as session:
-        held = _register(session, calendar, meter_id, channel, at)
+        held = _installed(session, calendar, meter_id, channel, at)
+    if held is None:
+        return None
     days = _days(database, calendar, held, int(at.timestamp()))
     _ask(connection, held, days, leaf, now)
     return days
 
 
 def _register(session: Database, calendar: BillingCalendar, meter_id: str, channel: str, at: datetime) -> _Register:
+    """As ``_installed``. Raises EditError where the register is at no service point."""
+    held = _installed(session, calendar, meter_id, channel, at)
+    if held is None:
+        day = calendar.day_of(at - timedelta(microseconds=1))
+        raise EditError(f"{meter_id} has no register {channel} installed on {day}")
+    return held
+
+
+def _installed(
+    session: Database, calendar: BillingCalendar, meter_id: str, channel: str, at: datetime
+) -> _Register | None:
+    """A register with the reads around an instant; None where it is at no service point on the day that the instant
+    closes."""
     from meter_pipeline.vee.tables import day_inputs
 
     day = calendar.day_of(at - timedelta(microseconds=1))
@@ -224,7 +244,7 @@ def _register(session: Database, calendar: BillingCalendar, meter_id: str, chann
     windows = assemble.day_windows(own, start, end)
     mine = (pl.col("kind") == "register") & (pl.col("channel") == channel)
     if not windows.filter(mine).height:
-        raise EditError(f"{meter_id} has no register {channel} installed on {day}")
+        return None
     reads = read_window.reads_around(session, day, start, end, windows, [meter_id], before=3).reads
     return _Register(day, windows, reads.filter(pl.col("channel") == channel), read_window.near_span(start, end))
 

@@ -71,6 +71,26 @@ def test_a_corrected_misread_frees_the_bill_and_withdrawing_it_holds_it_again(to
     assert town.rows("SELECT edited_by, withdrawn_by FROM vee.register_edit") == [("ana", "fay")]
 
 
+def test_an_edit_of_a_meter_that_was_removed_before_it_can_be_withdrawn_and_not_approved(town: Town) -> None:
+    """The removal was entered after the edit: the read is of no meter at the service point, and no day stands on it."""
+    visits(town, "100", "104", "108")
+    town.run(*DAYS)
+    standing = put(town, local(VISITS[2], 10), "109").edit_id
+    town.run()
+    proposed = put(town, local(VISITS[3], 10), "115", propose=True).edit_id
+    town.rows(
+        "UPDATE ref.installations SET removed_at = %s, removal_read = 106 RETURNING 1",
+        local(VISITS[2] - timedelta(days=2), 10),
+    )
+    assert register_edits.withdraw(town.database, CALENDAR, standing, by="fay") == []
+    with pytest.raises(edits.EditError, match="has no register R1 installed at"):
+        register_edits.approve(town.database, CALENDAR, proposed, by="fay")
+    assert town.rows("SELECT withdrawn_by, approved_by FROM vee.register_edit ORDER BY edit_id") == [
+        ("fay", None),
+        (None, None),
+    ]
+
+
 def test_a_proposed_edit_changes_nothing_until_another_person_approves_it(town: Town) -> None:
     visits(town, "100", "104", "1108")
     town.run(*DAYS)
