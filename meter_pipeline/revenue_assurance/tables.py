@@ -218,6 +218,9 @@ def unbilled_accounts(connection: Connection, day: date) -> list[tuple[str, str,
     ).fetchall()
 
 
+#: Bills of so many service points or accounts are looked for by name among the days of their periods; more of them are
+#: most of a city, whose days are read whole. A day of a city with twenty billing cycles has a twentieth of its bills.
+FEW: Final = 20_000
 _REVISED_ENERGY: Final = (
     "(SELECT coalesce(sum(x::bigint), 0) FROM jsonb_array_elements_text(r.determinants -> 'energy') AS x)"
 )
@@ -246,29 +249,40 @@ known AS (
     SELECT d.billing_day, d.service_point_id, d.account_id, d.cycle_id, d.period_start, {_sum("d.energy")} AS energy
     FROM billing.determinant_day AS d, bounds
     WHERE d.billing_day >= bounds.first AND d.billing_day < bounds.past
+        AND (%(points)s::text[] IS NULL OR d.service_point_id = ANY(%(points)s))
         AND NOT EXISTS (SELECT FROM latest AS l WHERE l.billing_day = d.billing_day AND l.service_point_id = d.service_point_id)
     UNION ALL SELECT billing_day, service_point_id, account_id, cycle_id, period_start, energy FROM latest
 ),
 billed AS (
     SELECT statement_id, account_id, cycle_id, period_start, service_point_id, min(span.unit) AS unit,
-        sum(billed)::bigint AS billed, max(segment_end) - 1 AS last_day,
+        sum(billed)::bigint AS billed, max(segment_end) - 1 AS last_day, range_agg(daterange(segment_start, segment_end)) AS covers,
         sum(segment_end - segment_start)::bigint AS days, bool_or('energy' = ANY (v.line_components)) AS counted
     FROM span JOIN billing.tariff_version AS v ON v.tariff_id = span.tariff_id AND v.version = span.tariff_version
     GROUP BY 1, 2, 3, 4, 5
 ),
 stands AS (
-    SELECT service_point_id, account_id, cycle_id, period_start, sum(energy)::bigint AS energy FROM known GROUP BY 1, 2, 3, 4
+    SELECT service_point_id, account_id, cycle_id, period_start, sum(energy)::bigint AS energy, count(*) AS days,
+        min(billing_day) AS first, max(billing_day) AS last FROM known GROUP BY 1, 2, 3, 4
 ),
-covered AS (
-    SELECT span.statement_id, span.service_point_id, count(*) AS days FROM span
-    JOIN known USING (service_point_id, account_id, cycle_id, period_start)
-    WHERE known.billing_day >= span.segment_start AND known.billing_day < span.segment_end GROUP BY 1, 2
+-- Days are counted one by one only where some of the account's lie outside of what the bill covers.
+compared AS (
+    SELECT b.*, coalesce(s.energy, 0) AS now, CASE
+        WHEN s.days IS NULL THEN 0
+        WHEN b.covers = datemultirange(daterange(lower(b.covers), upper(b.covers))) AND s.first >= lower(b.covers) AND s.last < upper(b.covers)
+            THEN s.days
+        ELSE (
+            SELECT count(*) FROM billing.determinant_day AS d WHERE d.billing_day >= lower(b.covers) AND d.billing_day < upper(b.covers)
+                AND b.covers @> d.billing_day AND d.service_point_id = b.service_point_id AND d.account_id = b.account_id
+                AND d.cycle_id = b.cycle_id AND d.period_start = b.period_start AND NOT EXISTS (SELECT FROM latest AS l
+                WHERE l.billing_day = d.billing_day AND l.service_point_id = d.service_point_id)
+        ) + (
+            SELECT count(*) FROM latest AS l WHERE b.covers @> l.billing_day AND l.service_point_id = b.service_point_id
+                AND l.account_id = b.account_id AND l.cycle_id = b.cycle_id AND l.period_start = b.period_start
+        ) END AS days_known
+    FROM billed AS b LEFT JOIN stands AS s USING (service_point_id, account_id, cycle_id, period_start)
 )
-SELECT b.statement_id, b.account_id, b.service_point_id, b.unit, b.billed, b.last_day, coalesce(s.energy, 0) AS now, b.days,
-    coalesce(c.days, 0) AS days_known
-FROM billed AS b LEFT JOIN stands AS s USING (service_point_id, account_id, cycle_id, period_start)
-LEFT JOIN covered AS c USING (statement_id, service_point_id)
-WHERE (b.billed <> coalesce(s.energy, 0) AND b.counted) OR b.days <> coalesce(c.days, 0) ORDER BY 1, 3
+SELECT statement_id, account_id, service_point_id, unit, billed, last_day, now, days, days_known FROM compared
+WHERE (billed <> now AND counted) OR days <> days_known ORDER BY 1, 3
 """
 
 
@@ -276,8 +290,16 @@ def bills_off_their_days(connection: Connection, first: date, past: date) -> lis
     """Bills covering any day of [first, past) whose quantity is not that of their days' determinants, or that lack a
     day.
     """
+    span = {"first": first, "past": past}
+    row = connection.execute(
+        "SELECT array_agg(DISTINCT service_point_id) FROM billing.segment_in_effect WHERE segment_start < %(past)s AND segment_end > %(first)s",
+        span,
+    ).fetchone()
+    points = row[0] if row else None
+    if not points:
+        return []
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_SEGMENTS.encode(), {"first": first, "past": past}).fetchall()
+        return cursor.execute(_SEGMENTS.encode(), span | {"points": points if len(points) <= FEW else None}).fetchall()
 
 
 def corrections_waiting(connection: Connection, statements: list[str]) -> list[dict[str, Any]]:
@@ -311,13 +333,13 @@ def late_changes(connection: Connection, statements: list[str]) -> dict[tuple[st
 #: them, what its period's end owed, and what corrections make of that: their net, and what the statement as corrected
 #: owes beyond its days' charges (those of sealed months keep theirs). ``room``: adjustments of before those figures
 #: were kept settle lines of the period's end of any size, and a cent of rounding a line.
-_MONEY: Final = f"""
+_MONEY: Final = """
 WITH chosen AS (SELECT s.* FROM billing.statement AS s WHERE s.period_start < %(past)s AND s.period_end > %(first)s),
 lines AS (SELECT l.statement_id, sum(l.amount) AS amount FROM billing.statement_line AS l JOIN chosen USING (statement_id) GROUP BY 1),
 days AS (
-    SELECT c.account_id, c.cycle_id, c.period_start, sum(c.total)::numeric / 1000000 AS amount, sum({_sum("c.amounts")})::numeric / 1000000 AS by_line
-    FROM billing.charge_day AS c
-    WHERE c.billing_day >= (SELECT min(period_start) FROM chosen) AND c.billing_day < (SELECT max(period_end) FROM chosen) GROUP BY 1, 2, 3
+    SELECT c.account_id, c.cycle_id, c.period_start, sum(c.total)::numeric / 1000000 AS amount FROM billing.charge_day AS c
+    WHERE c.billing_day >= (SELECT min(period_start) FROM chosen) AND c.billing_day < (SELECT max(period_end) FROM chosen)
+        AND (%(accounts)s::text[] IS NULL OR c.account_id = ANY(%(accounts)s)) GROUP BY 1, 2, 3
 ),
 revised AS (
     SELECT DISTINCT c.statement_id FROM billing.determinant_revision AS r
@@ -373,11 +395,19 @@ SELECT * FROM stands
 def money_of_bills(connection: Connection, first: date, past: date) -> list[dict[str, Any]]:
     """Bills of periods holding any day of [first, past) whose books are not their days' charges and what the period's
     end owes, or whose totals are not their lines."""
+    span = {"first": first, "past": past}
+    row = connection.execute(
+        "SELECT array_agg(DISTINCT account_id) FROM billing.statement WHERE period_start < %(past)s AND period_end > %(first)s",
+        span,
+    ).fetchone()
+    accounts = row[0] if row else None
+    if not accounts:
+        return []
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             f"SELECT * FROM ({_MONEY}) AS m WHERE total <> lines OR off_its_lines OR lines + posted <> charged + coalesce(posted_due, at_end) "
             "ORDER BY statement_id".encode(),
-            {"first": first, "past": past},
+            span | {"accounts": accounts if len(accounts) <= FEW else None},
         ).fetchall()
 
 

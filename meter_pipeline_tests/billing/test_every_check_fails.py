@@ -20,6 +20,7 @@ from meter_pipeline.billing.reconcile import CHECKS, STATEMENT_CHECKS
 from meter_pipeline.defs.billing.checks import law_result
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
+from meter_pipeline.revenue_assurance import tables
 from meter_pipeline.revenue_assurance.law import law, law_of_month
 from meter_pipeline.vee import usage_report
 from meter_pipeline_tests.lives.life import SECOND, Life, day_of
@@ -112,7 +113,12 @@ def test_a_planted_fault_fails_its_check(city: City, check: str) -> None:
         ),
     ],
 )
-def test_the_law_fails_where_a_figure_was_altered(city: City, fault: str) -> None:
+@pytest.mark.parametrize("few", [0, tables.FEW])
+def test_the_law_fails_where_a_figure_was_altered(
+    city: City, fault: str, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether bills are looked for by name or the days of a whole city are read."""
+    monkeypatch.setattr(tables, "FEW", few)
     with altered(city, fault) as connection:
         assert not law_result(law(connection, DAY, day_of(2))).passed
 
