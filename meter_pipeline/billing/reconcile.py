@@ -120,9 +120,15 @@ def usage_rows(
     )
     later = held.clear() if revised is None else revised
     gone = later.filter(pl.col("source_unit") == "")["service_point_id"]
+    # A revision that does not name a unit has none of it.
+    none = pl.col("service_point_id").is_in(later["service_point_id"].to_list())
     both = both.join(
         _netted(_by_flow(later, "later"), net, "later"), on=["service_point_id", "unit", "flow"], how="left"
-    ).with_columns(pl.col("quantity").fill_null(0).alias("expected"), pl.col("held").fill_null(0).alias("actual"))
+    ).with_columns(
+        pl.when(pl.col("later").is_null() & none).then(0).otherwise(pl.col("later")).alias("later"),
+        pl.col("quantity").fill_null(0).alias("expected"),
+        pl.col("held").fill_null(0).alias("actual"),
+    )
     named = both.join(excused, on="service_point_id", how="left").with_columns(
         pl.when(pl.col("expected") == pl.col("actual"))
         .then(pl.lit("none"))

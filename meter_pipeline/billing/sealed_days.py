@@ -43,5 +43,8 @@ def keep_revisions(
         for row in (result.determinants.to_dicts() if news else ())
         if row["service_point_id"] in news
     ]
+    # Nor was anybody where the month was sealed before the day was billed: the day's reasons are kept all the same.
+    billed = set(result.determinants["service_point_id"].to_list())
+    gone |= {point for point in news - billed if now[point]}
     rows += [(point, "null", json.dumps(sorted(now[point]))) for point in sorted(gone)]
     return store.next_revisions(connection, day, rows, store.open_month(connection, day), clock.now())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +15,7 @@ from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, plain, problem, t
 from meter_pipeline.deployment import prepare
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import Fault, ReferenceRefused, history
+from meter_pipeline.reference.importing import RowChange
 from meter_pipeline.reference.tables import Snapshot
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.settings import Settings, load_settings
@@ -32,6 +33,9 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 
 Who = Annotated[str, typer.Option("--by", help="Who you are.")]
 Why = Annotated[str, typer.Option("--why", help="The reason; it goes into the ledger.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Write nothing: show changes, days, bills and money, kept under a digest.")
+]
 Row = Annotated[list[str], typer.Argument(help="The row's key, in the order of the table's key columns.")]
 
 
@@ -57,9 +61,7 @@ def import_(
     on: Annotated[
         datetime | None, typer.Option("--on", formats=["%Y-%m-%d"], help="First day without the ended rows; today.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Write nothing: show changes, days, bills and money, kept under a digest.")
-    ] = False,
+    dry_run: DryRun = False,
     by: Annotated[str | None, typer.Option("--by", help="Who you are.")] = None,
     why: Annotated[str, typer.Option("--why", help="The reason; it goes into the ledger.")] = "",
     json: Json = False,
@@ -96,8 +98,12 @@ def import_(
 def _show_imported(document: dict[str, Any]) -> None:
     rows = list(document["imported"].items())
     OUT.print(table("Imported", ["table", "rows"], rows, numbers=["rows"]))
-    if days := document["asked"]["days"]:
-        reached = f"{len(days)} billing days of {document['asked']['service_points']} service points"
+    _show_asked(document["asked"])
+
+
+def _show_asked(asked: dict[str, Any]) -> None:
+    if days := asked["days"]:
+        reached = f"{len(days)} billing days of {asked['service_points']} service points"
         OUT.print(
             f"{reached} are asked for again ({days[0]} to {days[-1]}); meter-pipeline run or the sensor runs them."
         )
@@ -337,19 +343,18 @@ def _show_faults(faults: list[Fault]) -> None:
 
 @app.command()
 def remove(
-    name: Annotated[str, typer.Argument(metavar="TABLE")], key: Row, by: Who, why: Why, json: Json = False
+    name: Annotated[str, typer.Argument(metavar="TABLE")],
+    key: Row,
+    by: Who,
+    why: Why,
+    dry_run: DryRun = False,
+    json: Json = False,
 ) -> None:
-    """Take one row out of a reference table. Days that stood on it are run again to bill them without it.
+    """Take one row out of a reference table. The days that stood on it are asked for again.
 
     Example: meter-pipeline reference remove agreements SP-1 2026-09-03 --by ana --why "typed twice"
     """
-    from meter_pipeline.reference.importing import remove_row
-
-    _changed(
-        lambda database: remove_row(database, name, key, by=_acting(database, name, by), why=why),
-        f"{name}: removed",
-        json,
-    )
+    _change(RowChange(name, tuple(key), by=by, why=why), dry_run, json)
 
 
 @app.command()
@@ -361,31 +366,40 @@ def end(
     ],
     by: Who,
     why: Why,
+    dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """End one row of a reference table on a date. Days after it are run again to bill them without it.
+    """End one row of a reference table on a date. The days after it are asked for again.
 
     Example: meter-pipeline reference end agreements SP-1 2026-09-03 --on 2026-10-01 --by ana --why "moved out"
     """
-    from meter_pipeline.reference.importing import end_row
-
-    _changed(
-        lambda database: end_row(database, name, key, on, by=_acting(database, name, by), why=why),
-        f"{name}: ended",
-        json,
-    )
+    _change(RowChange(name, tuple(key), on, by=by, why=why), dry_run, json)
 
 
-def _changed(change: Callable[[Database], dict[str, Any]], what: str, json: bool) -> None:
+def _change(change: RowChange, dry_run: bool, json: bool) -> None:
+    """End a row or take it out, or show what that would come to."""
+    from meter_pipeline.corrections.apply import change_row
+    from meter_pipeline.corrections.preview import preview_row
+
+    settings = load_settings()
+    database = prepare(settings)
     try:
-        row = change(prepare(load_settings()))
+        if dry_run:
+            found = preview_row(database, settings.calendar(), change)
+            emit(found.document | {"two_people": found.issued}, json, _show_preview)
+            return
+        person = _acting(database, change.table, change.by)
+        row, made = change_row(database, settings.calendar(), replace(change, by=person))
     except ReferenceRefused as refused:
         problem(str(refused.faults[0]))
-    emit(
-        {"row": row},
-        json,
-        lambda d: OUT.print(f"{what}: {' '.join(str(v) for v in d['row'].values() if v is not None)}"),
-    )
+    said = "removed" if change.on is None else "ended"
+    reached = {"days": made.days, "service_points": made.service_points, "issued_statements": made.issued}
+
+    def show(document: dict[str, Any]) -> None:
+        OUT.print(f"{change.table}: {said}: {' '.join(str(v) for v in document['row'].values() if v is not None)}")
+        _show_asked(document["asked"])
+
+    emit({"row": row, "asked": reached}, json, show)
 
 
 @app.command()

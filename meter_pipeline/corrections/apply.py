@@ -27,9 +27,9 @@ from meter_pipeline.corrections.impact import pairs_of
 from meter_pipeline.corrections.preview import refuse_archived, state_of
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
-from meter_pipeline.reference import Fault, ReferenceRefused, history
+from meter_pipeline.reference import Fault, ReferenceRefused, history, importing
 from meter_pipeline.reference.folder import read_folder
-from meter_pipeline.reference.importing import write_rows
+from meter_pipeline.reference.importing import RowChange, write_rows
 from meter_pipeline.reference.tables import Snapshot, record_time, settle
 from meter_pipeline.vee.tables import true_up
 
@@ -81,6 +81,23 @@ def import_folder(
             raise ReferenceRefused([Fault(str(folder), 0, "", said)])
     settle(database, counts)
     return made
+
+
+def change_row(
+    database: Database, calendar: BillingCalendar, change: RowChange, *, clock: Clock = SYSTEM_CLOCK
+) -> tuple[dict[str, Any], Made]:
+    """End one row or take it out, and ask for the days it reaches; the row, and what was done. Raises
+    ReferenceRefused as ``import_folder`` does."""
+    with database.connect("meter-pipeline reference") as connection:
+        row = importing.change_row(connection, change)
+        made = _reach(connection, calendar, clock)
+        made.rows = {change.table: 1}
+        if made.issued and tables.has_people(connection):
+            said = (
+                f"it reaches {made.issued} issued statements, so two people make it: give the command --dry-run first"
+            )
+            raise ReferenceRefused([Fault(change.table, 0, "", said)])
+    return row, made
 
 
 def _reach(connection: Connection, calendar: BillingCalendar, clock: Clock) -> Made:

@@ -29,7 +29,7 @@ from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.postgres.one_transaction import OneTransaction, undone
 from meter_pipeline.reference import Fault, ReferenceRefused, history
 from meter_pipeline.reference.folder import read_folder
-from meter_pipeline.reference.importing import write_rows
+from meter_pipeline.reference.importing import RowChange, change_row, write_rows
 from meter_pipeline.reference.tables import Snapshot
 from meter_pipeline.vee.day import validate_billing_day
 from meter_pipeline.vee.tables import true_up
@@ -70,6 +70,19 @@ def preview_folder(
         return write_rows(connection, rows, documents, str(folder), snapshot=snapshot)
 
     return preview(database, calendar, write, str(folder), clock=clock)
+
+
+def preview_row(
+    database: Database, calendar: BillingCalendar, change: RowChange, *, clock: Clock = SYSTEM_CLOCK
+) -> Preview:
+    """The impact of ending one row or taking it out, kept under its digest. Raises ReferenceRefused where it
+    would be."""
+
+    def write(connection: Connection) -> object:
+        return change_row(connection, change)
+
+    source = f"{change.table} {' '.join(change.key)} {'removed' if change.on is None else f'ended on {change.on}'}"
+    return preview(database, calendar, write, source, clock=clock)
 
 
 def preview(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -86,48 +87,52 @@ def write_rows(
 
 def remove_row(database: Database, name: str, key: Sequence[str], *, by: str, why: str) -> dict[str, Any]:
     """Take a row out of a reference table, by its key; the row. Raises ReferenceRefused where there is none, or where
-    another table names it."""
-    return _change_row(database, name, key, {"removed_by": by, "reason": why}, tables.remove)
+    another table names it. No day is asked for: corrections.apply.change_row does that."""
+    with database.connect("meter-pipeline reference") as connection:
+        return change_row(connection, RowChange(name, tuple(key), by=by, why=why))
 
 
 def end_row(database: Database, name: str, key: Sequence[str], on: str, *, by: str, why: str) -> dict[str, Any]:
     """End a row's stretch on a date, or an instant for installations (excluded); the row as it is then. Raises
-    ReferenceRefused where there is no such row, or where its start is not before its end."""
-    if name not in STRETCHES:
-        raise ReferenceRefused([Fault(name, 0, "", f"its rows have no end; one of {', '.join(STRETCHES)} has")])
-
-    def change(connection: driver.Connection, table: str, row: Sequence[str]) -> dict[str, Any] | None:
-        return tables.end(connection, table, row, on)
-
-    return _change_row(database, name, key, {"ended_by": by, "ended_on": on, "reason": why}, change)
+    ReferenceRefused where there is no such row, or where its start is not before its end. No day is asked for:
+    corrections.apply.change_row does that."""
+    with database.connect("meter-pipeline reference") as connection:
+        return change_row(connection, RowChange(name, tuple(key), on, by=by, why=why))
 
 
-def _change_row(
-    database: Database,
-    name: str,
-    key: Sequence[str],
-    said: dict[str, str],
-    change: Callable[[driver.Connection, str, Sequence[str]], dict[str, Any] | None],
-) -> dict[str, Any]:
-    """One change of one row by a person, with its ledger entry."""
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """One row that a person ends (``on``: the first day without it, or an instant for installations) or takes out."""
+
+    table: str
+    key: tuple[str, ...]
+    on: str | None = None
+    by: str = ""
+    why: str = ""
+
+
+def change_row(connection: driver.Connection, change: RowChange) -> dict[str, Any]:
+    """End a row or take it out in the caller's transaction, with its ledger entry; the row. Raises ReferenceRefused."""
+    name, key = change.table, change.key
     if name not in TABLES:
         raise ReferenceRefused([Fault(name, 0, "", f"is none of {', '.join(TABLES)}")])
+    if change.on is not None and name not in STRETCHES:
+        raise ReferenceRefused([Fault(name, 0, "", f"its rows have no end; one of {', '.join(STRETCHES)} has")])
     expected = TABLES[name].key
     if len(key) != len(expected):
         raise ReferenceRefused([Fault(name, 0, "", f"the key is {' '.join(expected)}: {len(expected)} values")])
-    with database.connect("meter-pipeline reference") as connection:
-        try:
-            row = change(
-                connection, name, [k.upper() if c.endswith("_id") else k for c, k in zip(expected, key, strict=True)]
-            )
-        except (driver.errors.IntegrityError, driver.errors.DataError) as error:
-            raise ReferenceRefused([Fault(name, 0, "", error.diag.message_detail or str(error))]) from error
-        if row is None:
-            raise ReferenceRefused([Fault(name, 0, "", f"no row {' '.join(key)}")])
-        body = {"table": name, "key": list(key), "row": {c: str(v) for c, v in row.items()}, **said}
-        history.record(
-            connection, body, source="a person's change", reason=said["reason"], by=next(iter(said.values()))
-        )
+    given = [k.upper() if c.endswith("_id") else k for c, k in zip(expected, key, strict=True)]
+    try:
+        ended = change.on
+        row = tables.remove(connection, name, given) if ended is None else tables.end(connection, name, given, ended)
+    except (driver.errors.IntegrityError, driver.errors.DataError) as error:
+        raise ReferenceRefused([Fault(name, 0, "", error.diag.message_detail or str(error))]) from error
+    if row is None:
+        raise ReferenceRefused([Fault(name, 0, "", f"no row {' '.join(key)}")])
+    who = {"removed_by": change.by} if change.on is None else {"ended_by": change.by, "ended_on": change.on}
+    said = {**who, "reason": change.why}
+    body = {"table": name, "key": list(key), "row": {c: str(v) for c, v in row.items()}, **said}
+    history.record(connection, body, source="a person's change", reason=change.why, by=change.by or None)
     return row
 
 

@@ -1,5 +1,8 @@
-"""Small histories of corrections: two corrections of any kind, three days, in every order of reading, billing, issuing,
-sealing and correcting. Each account of a town is one pair of corrections; each order is a town.
+"""Exhaustive small histories of corrections, played side by side.
+
+A history is an account: two corrections of any kind at any places among three days that are read and billed, an issue
+and perhaps a seal. Days, the issue and the seal happen to a whole city, so that all histories with the seal at one
+place share a city: five cities hold them all.
 """
 
 from __future__ import annotations
@@ -13,24 +16,32 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from meter_pipeline.corrections.apply import import_folder
+from meter_pipeline.corrections.apply import change_row, import_folder
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.reference.importing import RowChange
 from meter_pipeline.reference.tables import Snapshot
 from meter_pipeline_tests.corrections.town import DEAR, FIRST, FLAT, PERIODS, Town, agreement, channel, point
 
 #: Each export holds all agreements: a payer that it does not name any more never paid.
 WHOLE = Snapshot(frozenset({"agreements"}), date(2026, 2, 20), datetime(2026, 2, 20, 6, tzinfo=UTC), Decimal(1))
 DAYS = [FIRST + timedelta(days=k) for k in range(3)]
-Rows = dict[str, list[dict[str, Any]]]
+STEPS = ("day 0", "day 1", "day 2", "issue")
+#: Places of the seal among the steps; None: the month is not sealed.
+SEALS = (None, 1, 2, 3, 4)
+REGISTER, INTERVAL = "register", "interval"
+METERS = (REGISTER, INTERVAL)
+Row = dict[str, Any]
+Rows = dict[str, list[Row]]
+Kind = Callable[[Rows, str], None]
 
 
 def ratio(rows: Rows, p: str) -> None:
-    """The dial counts in tens."""
+    """The meter counts in tens."""
     rows["channels"][0]["multiplier"] = 10
 
 
 def other_ratio(rows: Rows, p: str) -> None:
-    """The dial counts in fives."""
+    """The meter counts in fives."""
     rows["channels"][0]["multiplier"] = 5
 
 
@@ -50,14 +61,40 @@ def moved_out_later(rows: Rows, p: str) -> None:
     _payer_from(rows, p, DAYS[2])
 
 
+def vacant(rows: Rows, p: str) -> None:
+    """The account left before the third day, and nobody pays from then on."""
+    ended = min(rows["agreements"][-1].get("valid_to") or DAYS[2], DAYS[2])
+    rows["agreements"] = [r for r in rows["agreements"] if r["valid_from"] < DAYS[2]]
+    rows["agreements"][-1] |= {"valid_to": ended}
+
+
 def not_billed(rows: Rows, p: str) -> None:
-    """The channel does not count for the bill, and does after all: no change in the end."""
-    rows["channels"][0]["decimals"] = 0
+    """The channel does not count for the bill."""
+    rows["channels"][0]["billed"] = False
+
+
+def other_account(rows: Rows, p: str) -> None:
+    """The agreements name the wrong account."""
+    for row in rows["agreements"]:
+        row["account_id"] = f"AX-{p}"
+
+
+def installed_later(rows: Rows, p: str) -> None:
+    """The meter was set at the end of the first day: what its dial showed then was not used here."""
+    row = rows["installations"][0]
+    row["installed_at"] = CALENDAR_START[1]
+    row["install_read"] = None if row["install_read"] is None else 10
 
 
 def as_first_known(rows: Rows, p: str) -> None:
     """What was known first was right."""
-    rows.update(known_first(p))
+    rows.update(known_first(p, meter_of(p)))
+
+
+KINDS: tuple[Kind, ...] = (ratio, other_ratio, tariff, moved_out, moved_out_later, vacant, not_billed, other_account,
+                           installed_later, as_first_known)  # fmt: skip
+#: Starts of the days in UTC.
+CALENDAR_START = [datetime(d.year, d.month, d.day, 6, tzinfo=UTC) for d in DAYS]
 
 
 def _payer_from(rows: Rows, p: str, day: date) -> None:
@@ -68,130 +105,174 @@ def _payer_from(rows: Rows, p: str, day: date) -> None:
     ]
 
 
-KINDS: tuple[Callable[[Rows, str], None], ...] = (
-    ratio,
-    other_ratio,
-    tariff,
-    moved_out,
-    moved_out_later,
-    not_billed,
-    as_first_known,
-)
-PAIRS = {f"{a.__name__}+{b.__name__}": (f"P{k}", a, b) for k, (a, b) in enumerate(product(KINDS, repeat=2))}
+def meter_of(p: str) -> str:
+    return REGISTER if p[0] == "R" else INTERVAL
 
 
-def known_first(p: str) -> Rows:
-    return {
-        "channels": [channel(p, channel="R1", kind="register", interval_minutes=None, dials=6)],
-        "agreements": [agreement(p)],
+def known_first(p: str, meter: str) -> Rows:
+    register = meter == REGISTER
+    stands: Row = {
+        "channel": "R1" if register else "E1",
+        "kind": meter,
+        "interval_minutes": None if register else 60,
+        "dials": 6 if register else None,
     }
+    return {
+        "installations": [{"service_point_id": f"SP-{p}", "meter_id": f"M{p}", "installed_at": CALENDAR_START[0],
+                           "install_read": 0 if register else None}],
+        "channels": [channel(p, **stands)],
+        "agreements": [agreement(p)],
+    }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Two corrections, each before the step of its number (the number of steps: after the last one)."""
+
+    name: str
+    meter: str
+    kinds: tuple[Kind, Kind]
+    places: tuple[int, int]
+
+    def told(self, steps: tuple[str, ...]) -> str:
+        """The order in words."""
+        first, second = self.places
+        a, b = (k.__name__ for k in self.kinds)
+        return " ".join([self.meter, *steps[:first], f"[{a}]", *steps[first:second], f"[{b}]", *steps[second:]])
+
+
+def steps_of(seal: int | None) -> tuple[str, ...]:
+    return STEPS if seal is None else (*STEPS[:seal], "seal", *STEPS[seal:])
+
+
+def histories(seal: int | None, kinds: tuple[Kind, ...] = KINDS) -> list[History]:
+    """Every history of the city whose month is sealed before the step ``seal``."""
+    slots = range(len(steps_of(seal)) + 1)
+    pairs = [(a, b) for a in kinds for b in kinds]
+    every = product(METERS, pairs, ((a, b) for a in slots for b in slots if a <= b))
+    return [History(f"{m[0].upper()}{n:05}", m, pair, at) for n, (m, pair, at) in enumerate(every)]
 
 
 @dataclass
 class Books:
-    """What is known of every account: after none, one or both of its corrections."""
+    """What is known of every account."""
 
     state: dict[str, Rows]
 
-    @classmethod
-    def at_first(cls) -> Books:
-        return cls({p: known_first(p) for p, _, _ in PAIRS.values()})
-
-    def correct(self, nth: int) -> None:
-        for p, *both in PAIRS.values():
-            both[nth](self.state[p], p)
+    def correct(self, made: list[History], nth: int) -> list[tuple[str, str]]:
+        """Make some corrections; the keys of the agreements of their accounts that a person takes out."""
+        gone = []
+        for h in made:
+            before = {r["valid_from"] for r in self.state[h.name]["agreements"]}
+            h.kinds[nth](self.state[h.name], h.name)
+            kept = {r["valid_from"] for r in self.state[h.name]["agreements"]}
+            if h.kinds[nth] is vacant:
+                gone += [(f"SP-{h.name}", str(day)) for day in sorted(before - kept)]
+        return gone
 
     def tables(self) -> Rows:
-        return {
-            name: [deepcopy(row) for rows in self.state.values() for row in rows[name]]
-            for name in ("channels", "agreements")
-        }
+        names = ("channels", "agreements", "installations")
+        return {t: [deepcopy(row) for rows in self.state.values() for row in rows[t]] for t in names}
 
 
-def begin(database: Database, folder: Path, books: Books) -> Town:
+def begin(database: Database, folder: Path, known: dict[str, Rows]) -> Town:
     city = Town(database, folder)
     city.tariffs({"E-FLAT": [FLAT], "E-DEAR": [DEAR]}, FIRST)
-    names = [p for p, _, _ in PAIRS.values()]
-    start = city.calendar.bounds(FIRST)[0]
     city.refer(
         {
             "billing_cycles": [{"cycle_id": "C1", "period_start": a, "period_end": b} for a, b in PERIODS],
-            "service_points": [point(p) for p in names],
-            "meters": [{"meter_id": f"M{p}", "commodity": "electricity", "head_end": "REGISTER-KWH"} for p in names],
-            "installations": [
-                {"service_point_id": f"SP-{p}", "meter_id": f"M{p}", "installed_at": start, "install_read": 0}
-                for p in names
-            ],
+            "service_points": [point(p) for p in known],
+            "meters": [{"meter_id": f"M{p}", "commodity": "electricity", "head_end": f"{meter_of(p)}-KWH".upper()} for p in known],
             "accounts": [
                 {"account_id": f"{kind}-{p}", "customer_class": "residential", "opened": date(2015, 1, 1)}
-                for p in names
+                for p in known
                 for kind in ("AC", "AX")
             ],
-            **books.tables(),
+            **Books(known).tables(),
         }
-    )
+    )  # fmt: skip
     return city
 
 
-def orders(sealed: bool = True) -> Iterator[tuple[str, ...]]:
-    """Every order of three days, an issue after them, two corrections anywhere, and a seal anywhere after the first
-    day.
-    """
-    steps = ("day 0", "day 1", "day 2", "issue")
-    for first in range(len(steps) + 1):
-        for second in range(first, len(steps) + 1):
-            found = [*steps[:first], "correct 0", *steps[first:second], "correct 1", *steps[second:]]
-            yield tuple(found)
-            for at in range(found.index("day 0") + 1, len(found) + 1) if sealed else ():
-                yield (*found[:at], "seal", *found[at:])
-
-
-def play(database: Database, folder: Path, order: tuple[str, ...]) -> dict[str, Decimal]:
-    """What every account owes in the end of a town that lived through an order."""
-    books = Books.at_first()
-    city = begin(database, folder, books)
-    for step in order:
-        match step.split():
-            case ["day", k]:
-                _read(city, DAYS[int(k)])
-                city.run_day(DAYS[int(k)])
-                city.settle()
-            case ["correct", k]:
-                books.correct(int(k))
+def play(database: Database, folder: Path, seal: int | None, played: list[History]) -> dict[str, Decimal]:
+    """What every account owes in the end of a city that lived through some histories."""
+    books = Books({h.name: known_first(h.name, h.meter) for h in played})
+    city = begin(database, folder, books.state)
+    steps = steps_of(seal)
+    for place in range(len(steps) + 1):
+        for nth in (0, 1):
+            made = [h for h in played if h.places[nth] == place]
+            if made:
+                for key in books.correct(made, nth):
+                    change_row(
+                        database,
+                        city.calendar,
+                        RowChange("agreements", key, by="ana", why="never moved in"),
+                        clock=city.clock,
+                    )
                 exported = city.folder_of(books.tables())
                 import_folder(database, city.calendar, exported, snapshot=WHOLE, clock=city.clock)
                 assert import_folder(database, city.calendar, exported, snapshot=WHOLE, clock=city.clock).days == []
                 city.settle()
-            case ["issue"]:
-                city.issue("C1", PERIODS[0][1])
-            case ["seal"]:
-                city.seal(date(2026, 1, 1))
+        if place < len(steps):
+            _step(city, steps[place], [h.name for h in played])
     return finish(city)
 
 
+def _step(city: Town, step: str, names: list[str]) -> None:
+    match step.split():
+        case ["day", k]:
+            _read(city, int(k), names)
+            city.run_day(DAYS[int(k)])
+            city.settle()
+        case ["issue"]:
+            city.issue("C1", PERIODS[0][1])
+        case ["seal"]:
+            city.seal(date(2026, 1, 1))
+
+
 def finish(city: Town) -> dict[str, Decimal]:
-    city.settle()
+    """Days that are asked for, statements that can be issued and adjustments that wait, until nothing is left to do."""
     for _ in range(4):
+        city.settle()
         city.issue("C1", PERIODS[0][1])
         for _, adjustment in city.waiting_adjustments():
             city.decide(adjustment, approve=True)
     return city.owed()
 
 
-def truth(database: Database, folder: Path) -> dict[str, Decimal]:
-    """What every account owes in a town that knew the truth from the start."""
-    books = Books.at_first()
-    books.correct(0)
-    books.correct(1)
-    city = begin(database, folder, books)
-    for day in DAYS:
-        _read(city, day)
-        city.run_day(day)
-    return finish(city)
+def truth(database: Database, folder: Path, played: list[History]) -> dict[str, Decimal]:
+    """What every account owes in a city that knew the truth from the start: by meter, kinds and account."""
+    once = {(h.meter, h.kinds): h for h in played}
+    books = Books({h.name: known_first(h.name, h.meter) for h in once.values()})
+    for nth in (0, 1):
+        books.correct(list(once.values()), nth)
+    city = begin(database, folder, books.state)
+    for k in range(len(DAYS)):
+        _step(city, f"day {k}", list(books.state))
+    owed = finish(city)
+    return {
+        f"{kind}-{h.name}": owed[f"{kind}-{once[h.meter, h.kinds].name}"]
+        for h in played
+        for kind in ("AC", "AX")
+        if f"{kind}-{once[h.meter, h.kinds].name}" in owed
+    }
 
 
-def _read(city: Town, day: date) -> None:
-    end = city.calendar.bounds(day)[1]
-    city.read(
-        [("REGISTER-KWH", f"M{p}", "R1", end, str(10 * ((day - FIRST).days + 1)), 1) for p, _, _ in PAIRS.values()]
-    )
+def _read(city: Town, k: int, names: list[str]) -> None:
+    start, end = city.calendar.bounds(DAYS[k])
+    found = [("REGISTER-KWH", f"M{p}", "R1", end, str(10 * (k + 1)), 1) for p in names if meter_of(p) == REGISTER]
+    hours = [start + timedelta(hours=h) for h in range(24)]
+    found += [("INTERVAL-KWH", f"M{p}", "E1", at, "1", 1) for p in names if meter_of(p) == INTERVAL for at in hours]
+    city.read(found)
+
+
+def differing(
+    seal: int | None, played: list[History], found: dict[str, Decimal], owed: dict[str, Decimal]
+) -> Iterator[str]:
+    """A line for each history whose accounts do not end with the money of the truth."""
+    steps = steps_of(seal)
+    for h in played:
+        pairs = [(a, owed.get(a), found.get(a)) for a in (f"AC-{h.name}", f"AX-{h.name}")]
+        if any(o != f for _, o, f in pairs):
+            yield h.told(steps) + ": " + ", ".join(f"{a[:2]} owes {o}, has {f}" for a, o, f in pairs)

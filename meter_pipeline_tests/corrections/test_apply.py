@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from meter_pipeline.control.people import Refused
-from meter_pipeline.corrections.apply import apply, approve, import_folder, request
-from meter_pipeline.corrections.preview import preview_folder
+from meter_pipeline.corrections.apply import apply, approve, change_row, import_folder, request
+from meter_pipeline.corrections.preview import preview_folder, preview_row
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.reference import ReferenceRefused, history
+from meter_pipeline.reference.importing import RowChange
 from meter_pipeline_tests.corrections.town import FIRST, PERIODS, agreement, channel, town
 
 DAYS = [FIRST + timedelta(days=k) for k in range(6)]
@@ -100,3 +101,32 @@ def test_days_that_were_archived_are_refused_with_what_to_do(database: Database,
         import_folder(database, city.calendar, folder, clock=city.clock)
     with database.connect() as connection:
         assert scalar(connection, "SELECT max(multiplier) FROM ref.channels") == 1
+
+
+def test_a_row_that_is_ended_or_taken_out_asks_for_its_days_and_two_people_where_money_is_issued(
+    database: Database, tmp_path: Path
+) -> None:
+    city = town(database, tmp_path / "town")
+    city.days(DAYS[:3])
+    ended = RowChange("agreements", ("SP-A", "2015-01-01"), on=str(DAYS[2]), by="ana", why="moved out")
+    seen = preview_row(database, city.calendar, ended, clock=city.clock)
+    assert seen.document["money"]["accounts"] == [
+        {"account_id": "AC-A", "old": "7.20", "new": "4.80", "difference": "-2.40"}
+    ]
+    row, made = change_row(database, city.calendar, ended, clock=city.clock)
+    assert (row["valid_to"], made.days, made.issued) == (DAYS[2], DAYS[2:3], 0)
+    city.settle()
+    assert city.owed()["AC-A"] == Decimal("4.8")
+    city.issue("C1", PERIODS[0][1])
+    employ(database)
+    taken_out = RowChange("agreements", ("SP-B", "2015-01-01"), by="ana", why="never a customer")
+    with pytest.raises(ReferenceRefused, match="reaches 1 issued statements, so two people make it"):
+        change_row(database, city.calendar, taken_out, clock=city.clock)
+    seen = preview_row(database, city.calendar, taken_out, clock=city.clock)
+    assert seen.issued
+    asked = request(database, seen.digest, by="ana", reason="never a customer", clock=city.clock)
+    assert approve(database, asked.request_id, by="ben", reason="seen", clock=city.clock).days == DAYS[:3]
+    city.settle()
+    for _, adjustment in city.waiting_adjustments():
+        city.decide(adjustment, approve=True)
+    assert "AC-B" not in city.owed()

@@ -139,9 +139,11 @@ def with_revisions(database: Database, rows: pl.DataFrame, first: date, within: 
     day = first
     while day <= last:
         held = tables.determinants(database, day, names)
-        newer = [_revision(text) for text in later.filter(pl.col("billing_day") == day)["determinants"].to_list()]
+        known_later = later.filter(pl.col("billing_day") == day)
+        # Nobody is charged any more where the determinants are null.
+        newer = [_revision(text) for text in known_later["determinants"].to_list() if text != "null"]
         changed = pl.DataFrame(newer, schema=DETERMINANT_SCHEMA)
-        days += [held.filter(~pl.col("service_point_id").is_in(changed["service_point_id"].to_list())), changed]
+        days += [held.filter(~pl.col("service_point_id").is_in(known_later["service_point_id"].to_list())), changed]
         day += timedelta(days=1)
     known = pl.concat(days)
     again = [_again(row, known) for row in mine.to_dicts()]
