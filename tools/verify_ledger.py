@@ -125,6 +125,25 @@ REFERENCE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "known_from",
         ),
     ),
+    "channel_values": (
+        (
+            "meter_id",
+            "channel",
+            "valid_from",
+        ),
+        (
+            "meter_id",
+            "channel",
+            "valid_from",
+            "valid_to",
+            "multiplier",
+            "dials",
+            "decimals",
+            "flow",
+            "billed",
+            "known_from",
+        ),
+    ),
     "channels": (
         (
             "meter_id",

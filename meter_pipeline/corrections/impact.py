@@ -152,9 +152,16 @@ def _points_of(
     if column not in columns or not any(found for _, found in touched):
         return pl.DataFrame(schema=_TOUCHED)
     heads = {"register_hours": "head_end"}.get(table, "meter_id")
-    for point, _, installed, removed in tables.installations(connection, heads, sorted(_values(heads, touched))):
+    dated: dict[str, list[Span]] = {}
+    for change, found in touched if table in STRETCHES and heads == "meter_id" else ():
+        for meter in _values(heads, [(change, found)]):
+            dated.setdefault(meter, []).extend(found)
+    always = [Span(date.min, _FOREVER)]
+    for point, meter, installed, removed in tables.installations(connection, heads, sorted(_values(heads, touched))):
         past = _FOREVER if removed is None else calendar.day_of(removed) + timedelta(days=1)
-        rows.append((point, calendar.day_of(installed), past, False))
+        for span in dated.get(meter, always):
+            first, end = max(calendar.day_of(installed), span.first), min(past, span.past)
+            rows += [(point, first, end, False)] if first < end else []
     return pl.DataFrame(rows, schema=_TOUCHED, orient="row")
 
 

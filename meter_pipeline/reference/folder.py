@@ -239,6 +239,7 @@ def _check_together(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fau
     _check_zones(rows, lines, faults)
     _check_rules(rows, lines, faults)
     check_attributes(rows, lines, faults)
+    _check_channel_values(rows, lines, faults)
     for row, line in zip(rows.get("channels", []), lines.get("channels", []), strict=True):
         channel = dict(zip(TABLES["channels"].columns, row, strict=True))
         try:
@@ -265,6 +266,20 @@ def _check_rules(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]
             leak_rules.rule_of(dict(zip(TABLES[name].columns, row, strict=True)))
         except leak_rules.LeakRefusedError as error:
             faults.append(Fault(f"{name}.csv", line, "", str(error)))
+
+
+def _check_channel_values(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]) -> None:
+    """A row says something, of a channel that is there, and its multiplier counts up."""
+    columns = list(TABLES["channel_values"].columns)
+    known = {tuple(row[:2]) for row in rows["channels"]} if "channels" in rows else None
+    for row, line in zip(rows.get("channel_values", []), lines.get("channel_values", []), strict=True):
+        value = dict(zip(columns, row, strict=True))
+        if all(value[c] is None for c in columns[4:]):
+            faults.append(Fault("channel_values.csv", line, "", "the row says nothing; fill one of its values"))
+        if value["multiplier"] is not None and not 0 < value["multiplier"] <= 1_000_000:
+            faults.append(Fault("channel_values.csv", line, "multiplier", "must be above 0 and at most 1000000"))
+        if known is not None and tuple(row[:2]) not in known:
+            faults.append(Fault("channel_values.csv", line, "channel", f"{row[0]} {row[1]} is not in channels.csv"))
 
 
 def _check_zones(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]) -> None:

@@ -92,6 +92,17 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
         "billed": _BOTH,
         "modulus": _VALIDATE,
     },
+    "channel_values": {
+        "meter_id": _BOTH,
+        "channel": _BOTH,
+        "valid_from": _BOTH_DATES,
+        "valid_to": _BOTH_DATES,
+        "multiplier": _BOTH,
+        "dials": _VALIDATE,
+        "decimals": _BOTH,
+        "flow": _BOTH,
+        "billed": _BOTH,
+    },
     "register_hours": {
         "head_end": _BOTH,
         "channel": _BOTH,

@@ -111,6 +111,23 @@ TABLES: Final[dict[str, Table]] = {
         "What a meter measures. The sums_to of a register channel names the interval channel whose sum its difference must equal; dials and "
         "decimals are its digits before and after the point; multiplier applies to the dial (CT and PT ratio), not to intervals.",
     ),
+    "channel_values": Table(
+        {
+            "meter_id": "id",
+            "channel": "id",
+            "valid_from": "date",
+            "valid_to": "date?",
+            "multiplier": "decimal?",
+            "dials": "integer?",
+            "decimals": "integer?",
+            "flow": "choice:import|export|net|other?",
+            "billed": "boolean?",
+        },
+        ("meter_id", "channel", "valid_from"),
+        {"meter_id": "meters.meter_id"},
+        "What of a channel is otherwise on a stretch of billing days: an empty value is as channels says. The multiplier is that of the dial, "
+        "or, for an interval channel, the factor of its intervals, which is 1 on other days.",
+    ),
     "register_hours": Table(
         {
             "head_end": "id",
@@ -339,6 +356,9 @@ class DatedRows:
 
 STRETCHES: Final[dict[str, DatedRows]] = {
     "service_points": DatedRows(("service_point_id",), "valid_from", "valid_to", ("service_point_id",)),
+    "channel_values": DatedRows(
+        ("meter_id", "channel"), "valid_from", "valid_to", ("meter_id", "channel", "multiplier")
+    ),
     "installations": DatedRows(("meter_id",), "installed_at", "removed_at", ("meter_id", "service_point_id")),
     "billing_cycles": DatedRows(("cycle_id",), "period_start", "period_end", ("cycle_id",)),
     "tariffs": DatedRows(("tariff_id",), "valid_from", "valid_to", ("tariff_id", "version")),

@@ -60,6 +60,17 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "billed": "whether the channel counts for the bill",
         "modulus": "where the dial starts again at 0, in its own unit; empty: after its last digit. The file may lack the column",
     },
+    "channel_values": {
+        "meter_id": _METER,
+        "channel": "channel of the meter",
+        "valid_from": "first billing day it holds",
+        "valid_to": "billing day from which it no longer holds; empty while it does",
+        "multiplier": "factor of the dial, or of the intervals of an interval channel (CT and PT ratio, pulse weight); empty: as channels says",
+        "dials": "digits before the point; empty: as channels says",
+        "decimals": "digits after the point; empty: as channels says",
+        "flow": "direction on these days; empty: as channels says",
+        "billed": "whether the channel counts for the bill on these days; empty: as channels says",
+    },
     "register_hours": {
         "head_end": "head-end whose meters are programmed so",
         "channel": "register that counts these hours",

@@ -225,7 +225,7 @@ def _registers(
     session: Database, calendar: BillingCalendar, meter_id: str, day: date, t: Thresholds
 ) -> list[dict[str, Any]]:
     start, end = calendar.bounds(day)
-    own = day_inputs.read_installations(session, start, end, meter_id)
+    own = day_inputs.read_installations(session, day, start, end, meter_id)
     if not own.height:
         return []
     windows = assemble.day_windows(assemble.with_units(own), int(start.timestamp()), int(end.timestamp()))

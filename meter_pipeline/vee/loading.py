@@ -19,10 +19,12 @@ from meter_pipeline.postgres.vectors import RAW_INTERVAL_DAY, VectorTable, read_
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.set_aside import without_faults
 from meter_pipeline.sharding import between
+from meter_pipeline.units import MICRO
 from meter_pipeline.vee import account_mapping, day_edges
 from meter_pipeline.vee.estimation import history as past
 from meter_pipeline.vee.estimation import time_of_use
 from meter_pipeline.vee.registers import assemble, read_window, series
+from meter_pipeline.vee.registers.series import multiplied
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules.interval_rules import code_table
 from meter_pipeline.vee.rules.model import Bools, Ints, VectorHistory
@@ -111,7 +113,7 @@ def _read_around(
 ) -> DayInputs:
     start, end = calendar.bounds(day)
     start_s, end_s = int(start.timestamp()), int(end.timestamp())
-    installations = day_inputs.read_installations(session, start, end)
+    installations = day_inputs.read_installations(session, day, start, end)
     reference = reference_read.result()
     points = reference.service_points
     mapped, faults = account_mapping.map_accounts(
@@ -256,7 +258,9 @@ class StoredVectors:
         if self.day - timedelta(days=1) in self.available:
             for at, m in _validated_rows(self.database, self.day - timedelta(days=1), meters, keys, minutes):
                 before[at] = np.where(_usable(m), m.values, NO_VALUE)[:, -width:]
-        frame = validated.read_vectors(self.database, RAW_INTERVAL_DAY, self.day + timedelta(days=1), meters)
+        following = self.day + timedelta(days=1)
+        factors = day_inputs.interval_factors(self.database, following)
+        frame = validated.read_vectors(self.database, RAW_INTERVAL_DAY, following, meters)
         for m in to_matrices(frame) if frame.height else []:
             if m.interval_minutes == minutes:
                 found = (
@@ -264,6 +268,9 @@ class StoredVectors:
                 )
                 at, source = found["row"].to_numpy(), found["source"].to_numpy()
                 own, plain = m.values[source, :width], m.quality[source, :width] == quality.ACTUAL
+                if factors:
+                    times = [factors.get(key, MICRO) for key in found.select("meter_id", "channel").iter_rows()]
+                    own = np.where(own == NO_VALUE, own, multiplied(own, np.array(times, np.int64)[:, None]))
                 signed = self.rows.context.signed[rows[at], None]
                 after[at] = np.where(plain & ((own >= 0) | signed), own, NO_VALUE)
         return before, after

@@ -240,7 +240,7 @@ def _installed(
 
     day = calendar.day_of(at - timedelta(microseconds=1))
     start, end = (int(moment.timestamp()) for moment in calendar.bounds(day))
-    own = assemble.with_units(day_inputs.read_installations(session, *calendar.bounds(day), meter_id))
+    own = assemble.with_units(day_inputs.read_installations(session, day, *calendar.bounds(day), meter_id))
     windows = assemble.day_windows(own, start, end)
     mine = (pl.col("kind") == "register") & (pl.col("channel") == channel)
     if not windows.filter(mine).height:

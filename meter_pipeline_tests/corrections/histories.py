@@ -22,8 +22,8 @@ from meter_pipeline.reference.importing import RowChange
 from meter_pipeline.reference.tables import Snapshot
 from meter_pipeline_tests.corrections.town import DEAR, FIRST, FLAT, PERIODS, Town, agreement, channel, point
 
-#: Each export holds all agreements: a payer that it does not name any more never paid.
-WHOLE = Snapshot(frozenset({"agreements"}), date(2026, 2, 20), datetime(2026, 2, 20, 6, tzinfo=UTC), Decimal(1))
+#: Each export holds all agreements and dated values: a value that it does not name any more never held.
+WHOLE = Snapshot(frozenset({"agreements", "channel_values"}), FIRST, datetime(2026, 2, 20, 6, tzinfo=UTC), Decimal(1))
 DAYS = [FIRST + timedelta(days=k) for k in range(3)]
 STEPS = ("day 0", "day 1", "day 2", "issue")
 #: Places of the seal among the steps; None: the month is not sealed.
@@ -43,6 +43,13 @@ def ratio(rows: Rows, p: str) -> None:
 def other_ratio(rows: Rows, p: str) -> None:
     """The meter counts in fives."""
     rows["channels"][0]["multiplier"] = 5
+
+
+def ratio_since(rows: Rows, p: str) -> None:
+    """The current transformers were exchanged on the second day: from then on the meter counts in threes."""
+    held = rows["channels"][0]
+    value = {"meter_id": held["meter_id"], "channel": held["channel"], "valid_from": DAYS[1], "multiplier": 3}
+    rows["channel_values"] = [value]
 
 
 def tariff(rows: Rows, p: str) -> None:
@@ -91,7 +98,7 @@ def as_first_known(rows: Rows, p: str) -> None:
     rows.update(known_first(p, meter_of(p)))
 
 
-KINDS: tuple[Kind, ...] = (ratio, other_ratio, tariff, moved_out, moved_out_later, vacant, not_billed, other_account,
+KINDS: tuple[Kind, ...] = (ratio, other_ratio, ratio_since, tariff, moved_out, moved_out_later, vacant, not_billed, other_account,
                            installed_later, as_first_known)  # fmt: skip
 #: Starts of the days in UTC.
 CALENDAR_START = [datetime(d.year, d.month, d.day, 6, tzinfo=UTC) for d in DAYS]
@@ -121,6 +128,7 @@ def known_first(p: str, meter: str) -> Rows:
         "installations": [{"service_point_id": f"SP-{p}", "meter_id": f"M{p}", "installed_at": CALENDAR_START[0],
                            "install_read": 0 if register else None}],
         "channels": [channel(p, **stands)],
+        "channel_values": [],
         "agreements": [agreement(p)],
     }  # fmt: skip
 
@@ -171,7 +179,7 @@ class Books:
         return gone
 
     def tables(self) -> Rows:
-        names = ("channels", "agreements", "installations")
+        names = ("channels", "channel_values", "agreements", "installations")
         return {t: [deepcopy(row) for rows in self.state.values() for row in rows[t]] for t in names}
 
 

@@ -35,6 +35,8 @@ def test_the_money_is_that_of_a_city_that_knew_the_truth(server: Database, templ
         "register day 0 day 1 seal day 2 issue [vacant] [ratio]",
         "interval day 0 day 1 seal day 2 issue [not_billed] [tariff]",
         "register day 0 day 1 seal [moved_out_later] day 2 [vacant] issue",
+        "interval day 0 day 1 seal day 2 issue [ratio_since] [tariff]",
+        "register day 0 day 1 seal day 2 issue [ratio] [ratio_since]",
     }
     steps = ("day 0", "day 1", "seal", "day 2", "issue")
     played = [h for n, h in enumerate(every) if n % SPREAD == 0 or h.told(steps) in kept]
@@ -49,5 +51,5 @@ def test_every_history(server: Database, template: Database, tmp_path: Path, sea
 
 
 def test_how_many_histories_there_are() -> None:
-    assert [len(histories(seal)) for seal in SEALS] == [3000, 4200, 4200, 4200, 4200]
-    assert len({(h.meter, h.kinds, h.places) for h in histories(None)}) == 3000
+    assert [len(histories(seal)) for seal in SEALS] == [3630, 5082, 5082, 5082, 5082]
+    assert len({(h.meter, h.kinds, h.places) for h in histories(None)}) == 3630

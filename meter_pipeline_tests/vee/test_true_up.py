@@ -200,7 +200,7 @@ def test_reads_far_off_are_fetched_only_for_registers_that_are_open_on_that_side
     for n in reads:
         city.register("W-0", (at(DAY + timedelta(days=n), 10), 1_000_000 * (400 + n)))
     start, end = (int(moment.timestamp()) for moment in CALENDAR.bounds(DAY))
-    windows = day_windows(with_units(read_installations(city.database, *CALENDAR.bounds(DAY))), start, end)
+    windows = day_windows(with_units(read_installations(city.database, DAY, *CALENDAR.bounds(DAY))), start, end)
     around = reads_around(city.database, DAY, start, end, windows, ["W-0"])
     assert around.days == reach_days
     assert around.reads.height == sum(abs(n) <= reach_days for n in reads)

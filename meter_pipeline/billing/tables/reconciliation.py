@@ -81,10 +81,13 @@ def registers(
         connection,
         f"""
         WITH dials AS (
-            SELECT c.meter_id, c.sums_to AS channel, count(*) AS registers, min(c.decimals) AS decimals, max(c.multiplier) AS multiplier,
-                sum(CASE WHEN e.value >= s.value THEN ((e.value - s.value) * c.multiplier)::bigint END) AS difference,
+            SELECT c.meter_id, c.sums_to AS channel, count(*) AS registers, min(coalesce(w.decimals, c.decimals)) AS decimals,
+                max(coalesce(w.multiplier, c.multiplier)) AS multiplier,
+                sum(CASE WHEN e.value >= s.value THEN ((e.value - s.value) * coalesce(w.multiplier, c.multiplier))::bigint END) AS difference,
                 count(*) FILTER (WHERE e.value >= s.value) AS whole
             FROM ref.channels AS c
+            LEFT JOIN ref.channel_values AS w ON w.meter_id = c.meter_id AND w.channel = c.channel AND w.valid_from <= %(day)s
+                AND (w.valid_to IS NULL OR w.valid_to > %(day)s)
             LEFT JOIN raw.register_read AS e ON e.billing_day = %(day)s AND e.meter_id = c.meter_id AND e.channel = c.channel AND e.read_at = %(past)s
             LEFT JOIN raw.register_read AS s
                 ON s.billing_day = %(eve)s AND s.meter_id = c.meter_id AND s.channel = c.channel AND s.read_at = %(start)s

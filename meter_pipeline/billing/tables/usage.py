@@ -139,9 +139,11 @@ def read_demand(
     past, following = calendar.bounds(day)[1], calendar.bounds(day + timedelta(days=1))[1]
     opened = calendar.bounds(day - timedelta(days=CLOSING_DAYS))[1]
     return database.read(
-        "SELECT i.service_point_id, c.meter_id, c.channel, max(r.value * c.multiplier) FILTER (WHERE r.read_at >= $2)::bigint AS demand, "
+        "SELECT i.service_point_id, c.meter_id, c.channel, max(r.value * coalesce(w.multiplier, c.multiplier)) FILTER (WHERE r.read_at >= $2)::bigint AS demand, "
         "max((r.read_at AT TIME ZONE $6)::date - 1) FILTER (WHERE r.read_at < $2) AS last_day, h.from_minute, h.to_minute "
         "FROM ref.channels AS c JOIN ref.meters AS m USING (meter_id) JOIN ref.installations AS i USING (meter_id) "
+        "LEFT JOIN ref.channel_values AS w ON w.meter_id = c.meter_id AND w.channel = c.channel AND w.valid_from <= $1 "
+        "AND (w.valid_to IS NULL OR w.valid_to > $1) "
         "LEFT JOIN raw.register_read AS r ON r.meter_id = c.meter_id AND r.channel = c.channel AND r.read_at >= $4 AND r.read_at < $3 "
         "AND r.billing_day >= $1::date - 6 AND r.billing_day <= $1::date + 1 AND r.read_at > i.installed_at "
         "LEFT JOIN ref.register_hours AS h ON h.head_end = m.head_end AND h.channel = c.channel AND h.days IN ('all', "
@@ -185,8 +187,10 @@ def metered_points(
     """Those of some service points at which a meter with a billed channel stands on a day (``bounds``: its instants),
     and of whose missing values validation says nothing: what it found is the policy's to hold."""
     found = database.read(
-        "SELECT DISTINCT i.service_point_id FROM ref.installations AS i JOIN ref.channels AS c USING (meter_id) WHERE c.billed "
-        f"AND c.flow IN {BILLED_FLOWS} AND i.installed_at < $3 AND (i.removed_at IS NULL OR i.removed_at > $2) "
+        "SELECT DISTINCT i.service_point_id FROM ref.installations AS i JOIN ref.channels AS c USING (meter_id) "
+        "LEFT JOIN ref.channel_values AS w ON w.meter_id = c.meter_id AND w.channel = c.channel AND w.valid_from <= $4 "
+        "AND (w.valid_to IS NULL OR w.valid_to > $4) WHERE coalesce(w.billed, c.billed) "
+        f"AND coalesce(w.flow, c.flow) IN {BILLED_FLOWS} AND i.installed_at < $3 AND (i.removed_at IS NULL OR i.removed_at > $2) "
         f"AND i.service_point_id = ANY(string_to_array($1, ',')) AND NOT EXISTS (SELECT FROM vee.exception AS e WHERE e.billing_day = $4 "
         f"AND e.service_point_id = i.service_point_id AND e.kind IN {TOLD_MISSING}) ORDER BY 1",
         [",".join(service_points), *bounds, day],

@@ -6,7 +6,7 @@ know is returned apart, as an exception, never dropped in silence.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
@@ -32,6 +32,10 @@ STEP_RULES: Final = {
     Step.DIALS: rr.DIALS,
 }
 ROW_KEY: Final = ["service_point_id", "meter_id", "channel"]
+
+
+#: Values past this may leave 64 bits
+_MOST: Final = 4e18
 
 
 @dataclass(slots=True)
@@ -179,7 +183,7 @@ def _day_rows(
     n = part.height
     source = part["matrix"].to_numpy() if part["matrix"].null_count() == 0 else part["matrix"].fill_null(-1).to_numpy()
     row = part["row"].fill_null(-1).to_numpy()
-    matrix = _gather(raw, source, row, n, slots, day, minutes)
+    matrix = _with_factors(_gather(raw, source, row, n, slots, day, minutes), part)
     limits = part.select("customer_class", "unit").unique()
     table = {(k, u): thresholds.limit_per_hour(k, u) * minutes // 60 for k, u in limits.iter_rows()}
     limit = part.join(
@@ -259,6 +263,24 @@ def _gather(raw: list[DayMatrix], source: Ints, row: Ints, n: int, slots: int, d
         if offsets is not None and m.offsets is not None:
             offsets[mine, :width] = m.offsets[row[mine], :width]
     return DayMatrix(day, minutes, pl.DataFrame(), values, codes, sequence, offsets)
+
+
+def _with_factors(matrix: DayMatrix, part: pl.DataFrame) -> DayMatrix:
+    """The reads of rows whose channel has a factor on the day (``factor_micro``), multiplied. Raises OverflowError for
+    one that is beyond 64 bits then."""
+    own = part["factor_micro"].fill_null(units.MICRO).to_numpy()
+    at = np.flatnonzero(own != units.MICRO)
+    if not at.size:
+        return matrix
+    read, factor = matrix.values[at], own[at, None]
+    held = read != NO_VALUE
+    if (np.abs(np.where(held, read, 0)) * (factor / units.MICRO) > _MOST).any():
+        raise OverflowError(
+            f"meter {part['meter_id'][int(at[0])]}: its intervals times their multiplier are beyond 64 bits"
+        )
+    values = matrix.values.copy()
+    values[at] = np.where(held, multiplied(np.where(held, read, 0), np.broadcast_to(factor, read.shape)), NO_VALUE)
+    return replace(matrix, values=values)
 
 
 def _take_off_overlap(rows: DayRows, known: Bools, quantity: Ints) -> None:

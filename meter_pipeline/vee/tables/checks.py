@@ -64,8 +64,11 @@ def stored_day(
     over = "abs(v.total_micro - v.register_difference_micro)"
     tested, missed, unlisted = connection.execute(
         f"""
-        WITH d AS MATERIALIZED (SELECT meter_id, sums_to AS channel, max(multiplier) AS multiplier, min(decimals) AS decimals
-            FROM ref.channels WHERE sums_to IS NOT NULL GROUP BY 1, 2),
+        WITH d AS MATERIALIZED (SELECT c.meter_id, c.sums_to AS channel, max(coalesce(w.multiplier, c.multiplier)) AS multiplier,
+                min(coalesce(w.decimals, c.decimals)) AS decimals FROM ref.channels AS c
+            LEFT JOIN ref.channel_values AS w ON w.meter_id = c.meter_id AND w.channel = c.channel AND w.valid_from <= %(day)s
+                AND (w.valid_to IS NULL OR w.valid_to > %(day)s)
+            WHERE c.sums_to IS NOT NULL GROUP BY 1, 2),
         off AS (SELECT v.service_point_id, v.meter_id, v.channel, {over} > {allowed}
             AND {over} > {allowed} * {tolerance.days_sql("v.meter_id")} AS missed
             FROM vee.interval_day AS v LEFT JOIN d USING (meter_id, channel)

@@ -28,23 +28,41 @@ class Reference:
     register_hours: pl.DataFrame
 
 
-def read_installations(database: Database, start: datetime, end: datetime, meter_id: str | None = None) -> pl.DataFrame:
+def read_installations(
+    database: Database, day: date, start: datetime, end: datetime, meter_id: str | None = None
+) -> pl.DataFrame:
     """What is known of every installation that touches a day's time, or of those of one meter: one row per installation
-    and channel, in no order."""
-    narrowed = "" if meter_id is None else " AND i.meter_id = $3"
+    and channel, in no order. ``factor_micro``: by how much an interval channel's reads are multiplied on the day."""
+    narrowed = "" if meter_id is None else " AND i.meter_id = $4"
     return database.read(
         f"""
         SELECT i.service_point_id, i.meter_id, i.installed_at AS installed_s, i.removed_at AS removed_s, (i.install_read * 1000000)::bigint AS install_micro,
             (i.removal_read * 1000000)::bigint AS removal_micro,
-            m.head_end, m.commodity, c.channel, c.kind, c.unit AS declared_unit, c.interval_minutes, c.flow,
-            (c.multiplier * 1000000)::bigint AS multiplier_micro, c.dials, c.decimals, c.sums_to, c.billed,
-            (c.modulus * 1000000)::bigint AS modulus_micro
+            m.head_end, m.commodity, c.channel, c.kind, c.unit AS declared_unit, c.interval_minutes, coalesce(v.flow, c.flow) AS flow,
+            (coalesce(v.multiplier, c.multiplier) * 1000000)::bigint AS multiplier_micro, coalesce(v.dials, c.dials) AS dials,
+            coalesce(v.decimals, c.decimals) AS decimals, c.sums_to, coalesce(v.billed, c.billed) AS billed,
+            (c.modulus * 1000000)::bigint AS modulus_micro,
+            CASE WHEN c.kind = 'interval' THEN (v.multiplier * 1000000)::bigint END AS factor_micro
         FROM ref.installations AS i JOIN ref.meters AS m USING (meter_id) JOIN ref.channels AS c USING (meter_id)
+        LEFT JOIN ref.channel_values AS v ON v.meter_id = c.meter_id AND v.channel = c.channel AND v.valid_from <= $3
+            AND (v.valid_to IS NULL OR v.valid_to > $3)
         WHERE i.installed_at < $1 AND (i.removed_at IS NULL OR i.removed_at > $2)
             AND NOT (c.kind = 'register' AND c.unit IN ('kW', 'kVA', 'kVAr')){narrowed}
         """,
-        (end, start) if meter_id is None else (end, start, meter_id),
+        (end, start, day) if meter_id is None else (end, start, day, meter_id),
     ).with_columns(_seconds("installed_s"), _seconds("removed_s"))
+
+
+def interval_factors(database: Database, day: date) -> dict[tuple[str, str], int]:
+    """By meter and channel, the factor of an interval channel's reads on a day, in millionths; others are read as they
+    are."""
+    found = database.read(
+        "SELECT v.meter_id, v.channel, (v.multiplier * 1000000)::bigint AS factor FROM ref.channel_values AS v "
+        "JOIN ref.channels AS c USING (meter_id, channel) WHERE c.kind = 'interval' AND v.multiplier <> 1 AND v.valid_from <= $1 "
+        "AND (v.valid_to IS NULL OR v.valid_to > $1)",
+        (day,),
+    )
+    return {(meter, channel): factor for meter, channel, factor in found.iter_rows()}
 
 
 def read_reference(database: Database, day: date, weather_from: date) -> Reference:
