@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Any
 
 import typer
@@ -50,11 +50,33 @@ def _render(document: Any) -> None:
         OUT.print(
             f"ledger {entry['subject']} ({entry['kind']}), leaf {entry['leaf']}, {entry['leaf_hash']}", highlight=False
         )
+    if "reference" in document:
+        _render_reference(document["reference"])
     for adjustment in document["adjustments"]:
         OUT.print(
             f"adjusted by {adjustment['subject']}: {adjustment['action']} {adjustment['amount']} ({adjustment['status']})",
             highlight=False,
         )
+
+
+def _render_reference(found: dict[str, Any]) -> None:
+    OUT.print(f"reference data as known at {found['as_of']}", highlight=False)
+    for name, rows in found["rows"].items():
+        columns = list(rows[0])
+        OUT.print(table(name, columns, [[str(row[c]) if row[c] is not None else "" for c in columns] for row in rows]))
+
+
+def _instant(text: str | None) -> datetime | None:
+    """The instant that --as-of names; None for the statement's own, or where it is not given."""
+    if text is None or text == "issued":
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        problem(f"--as-of {text} is no instant with its zone", "for instance 2026-11-01T12:00:00Z, or: issued")
+    return found
 
 
 def _with_decimals(document: dict[str, Any]) -> dict[str, Any]:
@@ -85,12 +107,19 @@ def _waits(database: Database, line_id: str) -> str:
 
 def explain_command(
     line_id: Annotated[str, typer.Argument(help="STATEMENT_ID.LINE_NO, for example A-001.C1.20260701.0.3")],
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", help="Also the reference rows as known then: an instant with its zone, or 'issued'."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Explain a bill's line: tariff version, determinants, intervals, estimates, payload hashes, ledger entries.
 
-    Example: meter-pipeline explain A-001.C1.20260701.0.3
+    Examples:
+      meter-pipeline explain A-001.C1.20260701.0.3
+      meter-pipeline explain A-001.C1.20260701.0.3 --as-of issued
     """
+    instant = _instant(as_of)
     database = open_database(load_settings())
     document = explain(database, line_id)
     if document is None:
@@ -101,4 +130,9 @@ def explain_command(
                 "What waits: meter-pipeline exceptions list; meter-pipeline status",
             )
         problem(f"no line {line_id}", "List a statement's lines with: meter-pipeline billing show STATEMENT_ID")
-    emit(_with_decimals(document), as_json, _render)
+    document = _with_decimals(document)
+    if as_of is not None:
+        from meter_pipeline.corrections.as_known import reference_rows
+
+        document["reference"] = reference_rows(database, line_id, instant)
+    emit(document, as_json, _render)

@@ -11,6 +11,7 @@ from typing import Any, Final
 import polars as pl
 import psycopg
 from psycopg import sql
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from meter_pipeline.postgres.database import Database, scalar
@@ -320,6 +321,53 @@ def issued_lines(database: Database, statement_id: str) -> pl.DataFrame:
         "SELECT line_no, line_key, (amount * 1000000)::bigint AS amount FROM billing.statement_line WHERE statement_id = $1 ORDER BY 1",
         [statement_id],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LinePlace:
+    """Where a line of a statement stands: its service point, account, tariff version and days [start, end)."""
+
+    service_point_id: str
+    account_id: str
+    tariff_id: str
+    segment_start: date
+    segment_end: date
+
+
+def line_place(connection: Connection, statement_id: str, line_no: int) -> LinePlace | None:
+    """Where a line stands; None for an unknown one."""
+    row = connection.execute(
+        "SELECT l.service_point_id, s.account_id, l.tariff_id, l.segment_start, l.segment_end FROM billing.statement_line AS l "
+        "JOIN billing.statement AS s USING (statement_id) WHERE statement_id = %s AND line_no = %s",
+        (statement_id, line_no),
+    ).fetchone()
+    return None if row is None else LinePlace(*row)
+
+
+#: Reference rows behind a line: table -> which of its rows
+_BEHIND: Final = {
+    "service_points": "service_point_id = %(p)s",
+    "service_attributes": "service_point_id = %(p)s",
+    "agreements": "service_point_id = %(p)s AND account_id = %(a)s",
+    "accounts": "account_id = %(a)s",
+    "tariffs": "tariff_id = %(t)s",
+    "installations": "service_point_id = %(p)s",
+    "meters": "meter_id IN (SELECT meter_id FROM ref.installations_as_of(%(i)s) WHERE service_point_id = %(p)s)",
+    "channels": "meter_id IN (SELECT meter_id FROM ref.installations_as_of(%(i)s) WHERE service_point_id = %(p)s)",
+    "channel_values": "meter_id IN (SELECT meter_id FROM ref.installations_as_of(%(i)s) WHERE service_point_id = %(p)s)",
+}
+
+
+def rows_behind(connection: Connection, line: LinePlace, instant: datetime) -> dict[str, list[dict[str, Any]]]:
+    """Reference rows of a line's service point, account and tariff as known at an instant, by table."""
+    values = {"p": line.service_point_id, "a": line.account_id, "t": line.tariff_id, "i": instant}
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return {
+            name: cursor.execute(
+                f"SELECT * FROM ref.{name}_as_of(%(i)s) WHERE {of} ORDER BY {', '.join(key_of(name))}".encode(), values
+            ).fetchall()
+            for name, of in _BEHIND.items()
+        }
 
 
 def progress(connection: Connection, digest: bytes) -> tuple[int, int]:

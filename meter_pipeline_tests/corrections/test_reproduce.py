@@ -4,12 +4,13 @@ since.
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from meter_pipeline.corrections.apply import import_folder
+from meter_pipeline.corrections.as_known import AsKnownError, reference_rows
 from meter_pipeline.corrections.reproduce import ReproduceError, reproduce
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline_tests.corrections.town import FIRST, PERIODS, agreement, channel, town
@@ -64,3 +65,25 @@ def test_a_line_that_was_changed_is_found(database: Database, tmp_path: Path) ->
     ]
     with pytest.raises(ReproduceError, match="no statement X"):
         reproduce(database, city.calendar, "X")
+
+
+def test_the_reference_rows_behind_a_line_are_those_known_when_it_was_issued(
+    database: Database, tmp_path: Path
+) -> None:
+    city = town(database, tmp_path / "town")
+    city.days(DAYS[:3])
+    city.issue("C1", PERIODS[0][1])
+    line = f"AC-R.C1.{FIRST:%Y%m%d}.0.1"
+    issued = reference_rows(database, line)
+    assert [c["multiplier"] for c in issued["rows"]["channels"]] == [1]
+    dated = {"meter_id": "MR", "channel": "R1", "valid_from": DAYS[1], "multiplier": 4}
+    for rows in ({"channels": [channel("R", 20)]}, {"channel_values": [dated]}):
+        import_folder(database, city.calendar, city.folder_of(rows), clock=city.clock)
+    assert reference_rows(database, line) == issued
+    now = reference_rows(database, line, datetime.now(UTC))
+    assert [c["multiplier"] for c in now["rows"]["channels"]] == [20]
+    assert [c["multiplier"] for c in now["rows"]["channel_values"]] == [4]
+    assert {"service_points", "agreements", "accounts", "tariffs", "installations", "meters"} <= set(issued["rows"])
+    assert {c["meter_id"] for c in now["rows"]["channels"]} == {"MR"}
+    with pytest.raises(AsKnownError, match="no line"):
+        reference_rows(database, f"AC-R.C1.{FIRST:%Y%m%d}.0.99")
