@@ -111,7 +111,7 @@ def test_a_row_that_is_ended_or_taken_out_asks_for_its_days_and_two_people_where
     ended = RowChange("agreements", ("SP-A", "2015-01-01"), on=str(DAYS[2]), by="ana", why="moved out")
     seen = preview_row(database, city.calendar, ended, clock=city.clock)
     assert seen.document["money"]["accounts"] == [
-        {"account_id": "AC-A", "old": "7.20", "new": "4.80", "difference": "-2.40"}
+        {"account_id": "AC-A", "old": "2.40", "new": "0.00", "difference": "-2.40"}
     ]
     row, made = change_row(database, city.calendar, ended, clock=city.clock)
     assert (row["valid_to"], made.days, made.issued) == (DAYS[2], DAYS[2:3], 0)

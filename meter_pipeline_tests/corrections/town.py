@@ -62,13 +62,16 @@ class Town(City):
         self.settle()
 
     def owed(self) -> dict[str, Decimal]:
-        """By account: statements with what was posted to them, and the charges of days on no statement."""
+        """By account: statements with what was posted to them, and the charges of days on no statement. A sealed day's
+        charge stands where nobody is charged for the day any more, and is owed by nobody."""
         with self.database.connect() as connection:
             rows = connection.execute(
                 "SELECT account_id, sum(x) FROM (SELECT account_id, total AS x FROM billing.statement UNION ALL "
                 "SELECT account_id, net FROM billing.adjustment WHERE status IN ('requested', 'posted') UNION ALL "
                 "SELECT account_id, total / 1000000.0 FROM billing.charge_day AS c WHERE NOT EXISTS (SELECT FROM billing.segment_in_effect AS g "
-                "WHERE g.service_point_id = c.service_point_id AND c.billing_day >= g.segment_start AND c.billing_day < g.segment_end)) AS every "
+                "WHERE g.service_point_id = c.service_point_id AND c.billing_day >= g.segment_start AND c.billing_day < g.segment_end) "
+                "AND (SELECT r.determinants FROM billing.determinant_revision AS r WHERE r.billing_day = c.billing_day AND r.service_point_id = "
+                "c.service_point_id ORDER BY r.revision DESC LIMIT 1) IS DISTINCT FROM 'null') AS every "
                 "GROUP BY 1 ORDER BY 1"
             ).fetchall()
         return {account: amount.normalize() for account, amount in rows if amount}
