@@ -308,7 +308,12 @@ USE = {"kind": "usage", "code": "USE", "name": "Use", "rate": "2.00"}
             {"budget_per_day": "10"},
             {"B/all/1": "40.00", "B/all/2": "168.00"},
         ),
-        ({"charges": [USE | {"basis": "winter_average"}]}, {"winter_average_per_day": "6"}, {"USE/all/1": "48.00"}),
+        (
+            {"charges": [USE | {"basis": "winter_average"}]},
+            {"winter_average_per_day": "6"},
+            {"USE/all/1": "365.040000"},
+        ),
+        ({"charges": [USE | {"basis": "winter_average_cap"}]}, {"winter_average_per_day": "6"}, {"USE/all/1": "48.00"}),
         (
             {
                 "time_of_use": {

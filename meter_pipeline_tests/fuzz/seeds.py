@@ -98,6 +98,7 @@ _WEATHER: Final[dict[int, bytes]] = {
 _ROWS: Final[dict[str, bytes]] = {
     "text": b"x",
     "id": b"A-1",
+    "long_id": b"A-1/2.B_3",
     "date": b"2026-03-02",
     "instant": b"2026-03-02T00:00:00Z",
     "decimal": b"1.5",

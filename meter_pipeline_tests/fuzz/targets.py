@@ -410,6 +410,7 @@ def reference(data: bytes, folder: Path) -> None:
         return
     kinds: dict[str, type[Any]] = {
         "id": str,
+        "long_id": str,
         "text": str,
         "date": date,
         "instant": datetime,

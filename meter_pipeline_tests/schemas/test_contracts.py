@@ -60,7 +60,7 @@ def test_a_bad_row_is_found(database: Database) -> None:
         "sequence": 1,
         "quality": 0,
         "payloads": 1,
-        "meter_id": "M 1",
+        "meter_id": "M;1",
         "channel": "R1",
         "unit": "furlong",
         "head_end": "A",
