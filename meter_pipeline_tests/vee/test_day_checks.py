@@ -11,6 +11,7 @@ from meter_pipeline.billing.tables.reconciliation import registers
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.tolerances import RegisterTolerance
 from meter_pipeline.vee import register_tolerance, validate_billing_day
+from meter_pipeline.vee.rules.catalogue import ROW_RULES
 from meter_pipeline.vee.tables.checks import StoredDay, stored_day
 from meter_pipeline_tests.vee.city import CALENDAR, City, Installed, noon_after
 
@@ -87,3 +88,17 @@ def test_the_tolerance_is_the_same_in_sql(database: Database) -> None:
         ).item()
         unit = np.array([10 ** (6 - decimals) * multiplier])
         assert told == int(tolerance.of(unit, np.array([intervals]))[0])
+
+
+@pytest.mark.parametrize(("off", "cause"), [(400_000, "day_edge"), (600_000, "open")])
+def test_intervals_that_reach_over_midnight_explain_two_of_them(city: City, off: int, cause: str) -> None:
+    """Where clocks change by half an hour: the largest interval of the day is 0.25 kWh."""
+    _passed(city)
+    with city.database.connect() as connection:
+        connection.execute(
+            "UPDATE vee.interval_day SET total_micro = total_micro + %s, row_flags = %s WHERE meter_id = 'M-1'",
+            (off, ROW_RULES["DAY_EDGE"].mask),
+        )
+        rows = registers(connection, DAY, *CALENDAR.bounds(DAY), register_tolerance())
+    assert cause in {row[2] for row in rows}
+    assert ("open" in {row[2] for row in rows}) == (cause == "open")

@@ -104,7 +104,7 @@ def registers(
                 WHEN source <> 'dials' AND abs(actual - expected) <= {allowed} * {tolerance.days_sql("meter_id")}
                     THEN 'within_tolerance'
                 WHEN 'DAY_EDGE' = ANY (SELECT upper(code) FROM unnest(vee.row_rules(row_flags)) AS code)
-                    AND abs(actual - expected) <= {allowed} + 2 * (SELECT max(abs(x)) FROM unnest(largest) AS x WHERE x > -2147483648) * scale
+                    AND abs(actual - expected) <= {allowed} + 2 * (SELECT max(abs(x)) FROM unnest(largest) AS x WHERE x > -2147483648) * 10 ^ (6 - scale)
                     THEN 'day_edge'
                 WHEN missing > 0 AND (actual < expected OR flow = 'net') THEN 'intervals_missing'
                 WHEN estimated > 0 THEN 'estimated'
