@@ -292,7 +292,9 @@ def bills_off_their_days(connection: Connection, first: date, past: date) -> lis
     """
     span = {"first": first, "past": past}
     row = connection.execute(
-        "SELECT array_agg(DISTINCT service_point_id) FROM billing.segment_in_effect WHERE segment_start < %(past)s AND segment_end > %(first)s",
+        # Of every service on these bills, those that ended before the days too.
+        "SELECT array_agg(DISTINCT service_point_id) FROM billing.segment_in_effect WHERE statement_id IN (SELECT statement_id "
+        "FROM billing.segment_in_effect WHERE segment_start < %(past)s AND segment_end > %(first)s)",
         span,
     ).fetchone()
     points = row[0] if row else None

@@ -103,3 +103,19 @@ def test_a_day_between_two_versions_of_a_tariff_holds_the_bill_and_stays_one_day
     found = law_of_days(database, JULY, END)
     assert found.ok, found.sentence()
     assert [(f.billing_day, f.why) for f in found.findings] == [(gap, "no_tariff")]
+
+
+def test_a_service_that_ended_before_the_day_is_on_the_bill_that_covers_it(database: Database) -> None:
+    """An account with two services, one of which ends on the second day: the law of the last day looks at both."""
+    add_tariff(database, FLAT)
+    add_cycle(database, JULY, END)
+    left_on = JULY + timedelta(days=2)
+    points = [add_service(database, 1), add_service(database, 2, last=left_on)]
+    with database.connect() as connection:
+        connection.execute("UPDATE ref.agreements SET account_id = 'A-001'")
+    for day in days(JULY, 6):
+        put_intervals(database, day, {p: [1000] * 24 for p in points[: 2 if day < left_on else 1]})
+        bill_billing_day(database, CHICAGO, day, clock=CLOCK)
+    assert issue_statements(database, CHICAGO, "C1", END, clock=CLOCK).issued == 1
+    found = law_of_days(database, END - timedelta(days=1), END)
+    assert found.ok, found.sentence()
