@@ -455,8 +455,10 @@ class Life:
         told.reads.append((meter.head_end, meter.name, meter.channel, at(closing), str(shown), meter.version))
 
     def all_comes_in(self) -> Told:
-        """At the very end a read that was misread comes again, right."""
+        """At the very end the read that was missing comes, and one that was misread comes again, right."""
         told = Told()
+        self.withheld = False
+        self.tell_reads(told)
         if self.misread and self.base == "register":
             self.misread = False
             self.meters[0].version += 1

@@ -16,7 +16,7 @@ from meter_pipeline.billing import day_shards, determinants, reprice
 from meter_pipeline.billing.tables import adjustments, days, statements, usage
 from meter_pipeline.ingest import merge_versions
 from meter_pipeline.vee.registers import true_up
-from meter_pipeline.vee.tables import edits, validated
+from meter_pipeline.vee.tables import day_inputs, edits
 from meter_pipeline_tests.lives.life import day_of
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -99,7 +99,7 @@ def _lost_carry_out(original: Any, *args: Any, **named: Any) -> pl.DataFrame:
 
 def _patch_ignored_read_edit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A read that a person put in the place of a register's is not used."""
-    monkeypatch.setattr(validated, "STANDS", "false")
+    monkeypatch.setattr(day_inputs, "STANDS", "false")
 
 
 def _kept_hold(original: Any, *args: Any, **named: Any) -> None:
