@@ -239,8 +239,8 @@ def _note_id(root: tuple[str, str, str], original: str, text: str, cell: Cell, m
     the same columns became."""
     ours = canonical_id(text)
     if ours is None or (plain and not PLAIN_ID.fullmatch(ours)):
-        inside = "" if plain else "; dots, slashes, _ and blanks inside"
-        raise _CellError(f"{text[:64]!r} is no id (A to Z, 0 to 9 and -, at most 64{inside}): declare replace")
+        signs = "letters A to Z, digits and -" + ("" if plain else ", inside also . / _ and blanks")
+        raise _CellError(f"{text[:64]!r} is no id ({signs}; at most 64): take other signs out with replace")
     if cell.constant is not None or cell.codes or cell.map:
         return
     before = made.found.setdefault((*root, ours), original)

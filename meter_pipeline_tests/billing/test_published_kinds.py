@@ -112,7 +112,7 @@ def test_peaks_that_were_called() -> None:
     with pytest.raises(TariffRefusedError, match="made of dates alone"):
         parse_tariff(raw(electricity(DEMAND | {"period": "peak"}, time_of_use=TOU)))
     mixed = {"period": "peak", "dates": ["2026-07-08"], "days": "weekdays"}
-    with pytest.raises(TariffRefusedError, match="names the days by itself"):
+    with pytest.raises(TariffRefusedError, match="names its own days"):
         parse_tariff(raw(electricity(DEMAND, time_of_use=TOU | {"rules": [mixed]})))
 
 

@@ -82,7 +82,7 @@ def _minutes(field: Field, default: str) -> int:
 def _rule(field: Field, periods: tuple[str, ...], seasons: Seasons) -> ScheduleRule:
     field.only("period", "season", "days", "dates", "from", "to")
     if "dates" in field and ("days" in field or "season" in field):
-        raise field["dates"].refuse("names the days by itself: without days and season")
+        raise field["dates"].refuse("names its own days: leave out days and season")
     weekdays, holiday = frozenset(range(7)), None
     if "days" in field:
         if isinstance(field["days"].value, str):

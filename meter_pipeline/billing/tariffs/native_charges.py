@@ -459,7 +459,7 @@ def _fixed(field: Field, known: list[str]) -> FixedCharge:
     else:
         variants, amounts = _amounts(field)
     if "demand" in field and not limits:
-        raise field["demand"].refuse("names the demand charge whose billing demand steps go by")
+        raise field["demand"].refuse("is for a charge by steps: add steps, or leave out demand")
     return FixedCharge(
         _code(field),
         field["name"].text(),
