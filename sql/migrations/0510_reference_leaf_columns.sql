@@ -8,4 +8,4 @@ $function$;
 COMMENT ON FUNCTION ref.ledger_columns IS 'By table the columns that the leaves of a ledger entry of changed reference rows are over; null for an entry that names none.';
 
 -- migrate:down
-DROP FUNCTION ref.ledger_columns(bigint);
+DO $$ BEGIN RAISE EXCEPTION 'migrations go forward only: restore a backup'; END $$;

@@ -102,8 +102,4 @@ COMMENT ON COLUMN analyst.leak_adjustments.case_evidence IS 'The case''s evidenc
 COMMENT ON COLUMN analyst.leak_adjustments.shown IS 'What the customer showed.';
 
 -- migrate:down
-DROP VIEW analyst.leak_adjustments;
-DROP TABLE billing.leak_adjustment;
-DROP FUNCTION ref.leak_adjustment_rules_as_of(timestamptz);
-DROP TABLE ref.leak_adjustment_rules_version;
-DROP TABLE ref.leak_adjustment_rules;
+DO $$ BEGIN RAISE EXCEPTION 'migrations go forward only: restore a backup'; END $$;

@@ -96,9 +96,4 @@ COMMENT ON COLUMN anomaly.case_evidence.observed IS 'What was found.';
 COMMENT ON COLUMN anomaly.case_evidence.evidence IS 'Figures and names.';
 
 -- migrate:down
-DROP TABLE anomaly.case_evidence;
-DROP VIEW analyst.estimated_bills;
-DROP TABLE billing.estimated_bill;
-DROP FUNCTION ref.estimate_limits_as_of(timestamptz);
-DROP TABLE ref.estimate_limits_version;
-DROP TABLE ref.estimate_limits;
+DO $$ BEGIN RAISE EXCEPTION 'migrations go forward only: restore a backup'; END $$;

@@ -53,13 +53,4 @@ COMMENT ON FUNCTION ref.guard_attribute_name IS 'Trigger: a declared attribute s
 CREATE TRIGGER guard_attribute_name BEFORE UPDATE OR DELETE ON ref.attribute_names FOR EACH ROW EXECUTE FUNCTION ref.guard_attribute_name();
 
 -- migrate:down
-DROP TRIGGER guard_attribute ON ref.service_attributes;
-DROP FUNCTION ref.guard_attribute();
-DELETE FROM ref.service_attributes WHERE attribute NOT IN ('meter_size', 'jurisdiction', 'rate_code', 'budget_per_day', 'winter_average_per_day',
-    'dwelling_units', 'stormwater_units', 'lamps', 'solar_kw', 'contract_kw', 'tax_exempt', 'totals_into', 'deducts_from');
-ALTER TABLE ref.service_attributes ADD CONSTRAINT service_attributes_attribute_check CHECK (attribute IN ('meter_size', 'jurisdiction', 'rate_code',
-    'budget_per_day', 'winter_average_per_day', 'dwelling_units', 'stormwater_units', 'lamps', 'solar_kw', 'contract_kw', 'tax_exempt', 'totals_into', 'deducts_from'));
-DROP TABLE ref.attribute_names CASCADE;
-DROP FUNCTION ref.guard_attribute_name();
-DROP FUNCTION ref.attribute_names_as_of(timestamptz);
-DROP TABLE ref.attribute_names_version;
+DO $$ BEGIN RAISE EXCEPTION 'migrations go forward only: restore a backup'; END $$;

@@ -21,6 +21,4 @@ COMMENT ON COLUMN ref.opening_balances.quantity IS 'how much';
 SELECT ref.keep_history('opening_balances');
 
 -- migrate:down
-DROP TABLE ref.opening_balances CASCADE;
-DROP FUNCTION ref.opening_balances_as_of(timestamptz);
-DROP TABLE ref.opening_balances_version;
+DO $$ BEGIN RAISE EXCEPTION 'migrations go forward only: restore a backup'; END $$;
