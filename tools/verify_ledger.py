@@ -786,6 +786,20 @@ def encode_charge(row: Row) -> bytes:
 
 
 NONE_32, NONE_64 = -(2**31), -(2**63)
+BY_SLOT = ("values", "wide_values", "qualities", "sequences", "offsets", "flags")
+
+
+def misshapen(row: Row) -> bool:
+    """Whether a row of intervals is none: an array is longer or shorter than its slots, an element is null, or it has
+    both kinds of values or neither."""
+    if "values" not in row or "wide_values" not in row:
+        return False
+    arrays = [row[name] for name in BY_SLOT if row.get(name) is not None]
+    return (row["values"] is None) == (row["wide_values"] is None) or any(
+        len(array) != row["slots"] or None in array for array in arrays
+    )
+
+
 MISSING = 6 << 13  # the quality code of a slot that no read came for
 
 
@@ -1487,6 +1501,8 @@ class Audit:
                         begun.add(("interval_minutes", whole))
                 carried = self.row(table, row, column, encodings, (live, allowed), lines, table in excused)
                 present.add(carried)
+                if misshapen(row):
+                    continue
                 if table in MERGED and row["payloads"] > 1:
                     kept.setdefault(table, {})[tuple(row[k] for k in MERGED[table][1])] = [row]
                 for owner, (versions, key) in VERSIONS.items():
@@ -1645,6 +1661,11 @@ class Audit:
     ) -> bytes:
         """One row: its content, that its leaf is in the log, and the columns that follow from it. Returns the leaf."""
         live, allowed = leaves
+        if column is not None and misshapen(row):
+            carried = raw_bytes(row[column])
+            why = f"a row of {table} has not one value for each of its slots; its leaf is {carried.hex()}"
+            self.find("row", why, live.get(carried))
+            return carried
         again: bytes | None = None
         follows: Callable[[Row], Row] = DERIVED.get(table, lambda _: {})
         if "mp-statement/1" in encodings:
@@ -1916,7 +1937,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         report = audit.run()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         audit.find("export", f"cannot be read: {error!r}", audit.tree.size)
         report = {
             "ok": False,

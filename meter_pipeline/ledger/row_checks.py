@@ -20,6 +20,7 @@ from meter_pipeline.ledger.row_rules import Hasher, Merge, RowRules
 from meter_pipeline.ledger.sources import RowTable, Source
 from meter_pipeline.ledger.tables import entries as store
 from meter_pipeline.ledger.tables import rows as ledger_rows
+from meter_pipeline.postgres import vectors
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.reading import ReadSession, ahead
 
@@ -114,14 +115,18 @@ def contents_of(
     database: Database, connection: store.Connection, asked: Sequence[tuple[RowTable, date | None]]
 ) -> Iterator[RowStream]:
     """The rows of what is to be hashed, in the snapshot of ``connection``: a load that commits meanwhile is not half
-    seen."""
+    seen. Raises ValueError naming the table and day of an array that cannot be read, which only a change by hand makes.
+    """
     if not asked:
         yield RowStream(iter(()))
         return
 
     def every(session: ReadSession) -> Generator[pl.DataFrame | None]:
         for table, day in asked:
-            yield from ledger_rows.parts(session, table.name, day)
+            try:
+                yield from ledger_rows.parts(session, table.name, day)
+            except ValueError as error:
+                raise ValueError(f"{table.name} {day or ''}: a row was changed by hand: {error}") from error
             yield None
 
     with ledger_rows.same_snapshot(database, connection) as session, ahead(every(session)) as items:
@@ -234,9 +239,20 @@ class _Rows:
 
     def part(self, table: RowTable, part: pl.DataFrame) -> bytes:
         """Check a part of a table's rows; returns the leaf of each of them."""
-        vectors = part.height > 0 and "starts_at" in part.columns
+        if table.hash_column is not None and {"values", "wide_values", "slots"} <= set(part.columns):
+            wrong = vectors.misshapen(part)
+            if wrong.any():
+                leaves = part.filter(wrong)[table.hash_column].to_list()
+                for found in leaves:
+                    self.outcome.find(
+                        "row",
+                        f"a row of {table.name} has not one value for each of its slots; its leaf is {found.hex()}",
+                        self.live.place_of(found),
+                    )
+                return b"".join(leaves) + self.part(table, part.filter(~wrong))
+        dated = part.height > 0 and "starts_at" in part.columns
         for name, value in _OF_THE_DAY.items():
-            if vectors and set(value.meta.root_names()) <= set(part.columns):
+            if dated and set(value.meta.root_names()) <= set(part.columns):
                 found = part.select(value.alias(name)).to_series().drop_nulls().unique().to_list()
                 self.of_the_day.setdefault(name, set()).update(found)
         self._keep(table, part)

@@ -293,6 +293,17 @@ def _widen(frame: pl.DataFrame, carried: list[str]) -> DayMatrix:
     )
 
 
+def misshapen(frame: pl.DataFrame) -> pl.Series:
+    """Rows of a vector frame that are no day vectors, as booleans: an array is longer or shorter than the row's slots,
+    or the row has both kinds of values or neither. Nothing here writes such a row; verification meets them where a row
+    was changed by hand, and to_matrices cannot read them."""
+    wrong = pl.col("values").is_null() == pl.col("wide_values").is_null()
+    for name in (*ARRAYS, "flags"):
+        if name in frame.columns:
+            wrong |= (pl.col(name).list.len() != pl.col("slots")).fill_null(False)
+    return frame.select(wrong.alias("misshapen")).to_series()
+
+
 def _dense(column: pl.Series, slots: int) -> tuple[Any, npt.NDArray[Any]]:
     """The rows of a list column that are not null (a slice where all are) and their elements as a matrix; None where
     there are none."""

@@ -108,6 +108,8 @@ def where_of(city: City, row: str) -> str:
     ("table", "row", "deed", "check"),
     [
         ("raw.interval_day", "read", "values[10] = 99999", "row"),
+        ("raw.interval_day", "read", "qualities = array_fill(0::smallint, ARRAY[slots + 1])", "row"),
+        ("vee.interval_day", "read", "flags = array_fill(0, ARRAY[slots - 1])", "row"),
         ("raw.interval_day", "read", "values[10] = 99999, payloads = 2", "merged row"),
         ("vee.interval_day", "read", "values[10] = 99999", "row"),
         ("vee.interval_day", "read", "total_micro = total_micro + 1", "derived column"),
@@ -139,6 +141,26 @@ def test_a_changed_number_is_found(city: City, tmp_path: Path, table: str, row: 
             "DROP TABLE public.kept",
         )
     assert inside(city) == set()
+
+
+def test_an_array_that_cannot_be_read_is_named_with_its_table_and_day(city: City, tmp_path: Path) -> None:
+    where = where_of(city, "read")
+    change(
+        city,
+        f"CREATE TABLE public.kept AS SELECT * FROM raw.interval_day WHERE {where}",
+        f"UPDATE raw.interval_day SET values[10] = NULL WHERE {where}",
+    )
+    try:
+        with pytest.raises(ValueError, match=rf"raw.interval_day {DAY}: a row was changed by hand: column values"):
+            inside(city)
+        assert "row" in {f["check"] for f in outside(city, tmp_path / "export")["findings"]}
+    finally:
+        change(
+            city,
+            f"DELETE FROM raw.interval_day WHERE {where}",
+            "INSERT INTO raw.interval_day SELECT * FROM public.kept",
+            "DROP TABLE public.kept",
+        )
 
 
 #: What somebody does to rows as a whole -> which checks find it.
