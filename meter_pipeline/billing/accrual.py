@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from meter_pipeline.billing.bill_position import MissingAttributeError
+from meter_pipeline.billing.bill_position import QUANTITY_SCALE, MissingAttributeError
 from meter_pipeline.billing.daily_blocks import fill_blocks
 from meter_pipeline.billing.day_groups import DayDeterminants, DayGroup
 from meter_pipeline.billing.positions import INTS, Aligned, attribute_arrays, lists, micro_of, position
@@ -115,7 +115,9 @@ class _Rows:
     attributes: dict[str, npt.NDArray[Any]]
 
 
-def _rows(group: DayGroup, services: pl.DataFrame, prior: pl.DataFrame, day: date) -> _Rows:
+def _rows(
+    group: DayGroup, services: pl.DataFrame, prior: pl.DataFrame, day: date, scale: int = QUANTITY_SCALE
+) -> _Rows:
     chosen = services[group.rows.tolist()]
     held = chosen.select("service_point_id", "account_id", "tariff_id", "stretch_start").join(
         prior.rename({"tariff_version": "prior_version"}).drop(
@@ -131,7 +133,9 @@ def _rows(group: DayGroup, services: pl.DataFrame, prior: pl.DataFrame, day: dat
         (pl.col("stretch_start") - pl.col("period_start")).dt.total_days().alias("first"),
         (pl.col("period_end") - pl.col("period_start")).dt.total_days().alias("period"),
     )
-    budget = micro_of(chosen["budget_per_day"])
+    finer = scale // QUANTITY_SCALE
+    budget, average = (micro_of(chosen[name]) for name in ("budget_per_day", "winter_average_per_day"))
+    budget = np.where(budget < 0, -1, budget * finer)
     if group.tariff.budget_monthly:
         percent = group.tariff.budget_monthly[day.month - 1]
         budget = np.where(budget < 0, -1, budget * int(percent * 10**6) // 10**8)
@@ -142,9 +146,28 @@ def _rows(group: DayGroup, services: pl.DataFrame, prior: pl.DataFrame, day: dat
         days["first"].to_numpy(),
         days["period"].to_numpy(),
         budget,
-        micro_of(chosen["winter_average_per_day"]),
+        np.where(average < 0, -1, average * finer),
         attribute_arrays(chosen),
     )
+
+
+def positions_after(
+    determinants: DayDeterminants, prior: pl.DataFrame, calendar: BillingCalendar, scale: int = QUANTITY_SCALE
+) -> pl.DataFrame:
+    """The position after a day of every service, as ``accrue`` says it, without what the day costs.
+
+    ``scale``: parts of a unit that quantities are held in.
+    """
+    day = determinants.billing_day
+    frames = []
+    for group in determinants.groups:
+        fill_blocks(group.tariff, group.energy, group.peaks, scale)
+        rows = _rows(group, determinants.services, prior, day, scale)
+        layouts = {version: held for (name, version), held in determinants.layouts.items() if name == group.tariff_id}
+        reached = _reach(group, rows, day, calendar, layouts)
+        kept = np.arange(len(group.rows))
+        frames.append(_position_frame(rows, day, reached, kept, np.zeros((len(kept), 0), np.int64)))
+    return pl.concat([pl.DataFrame(schema=CHARGE_SCHEMA), *frames]).sort("service_point_id")
 
 
 def accrue(determinants: DayDeterminants, prior: pl.DataFrame, calendar: BillingCalendar) -> DayCharges:
@@ -216,9 +239,18 @@ def _determinant_frame(group: DayGroup, services: pl.DataFrame, day: date, calen
     ).cast(DETERMINANT_SCHEMA)
 
 
-def _charge(
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """Positions of a group's services before and after a day, and when each register's peak so far began."""
+
+    before: dict[str, Any]
+    after: dict[str, Any]
+    peak_at: npt.NDArray[np.int64]
+
+
+def _reach(
     group: DayGroup, rows: _Rows, day: date, calendar: BillingCalendar, layouts: Mapping[int, Layout]
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+) -> _Reached:
     tariff, n = group.tariff, len(group.rows)
     prior = rows.prior
     aligned = Aligned(tariff, prior["prior_version"], layouts)
@@ -262,6 +294,15 @@ def _charge(
         "season_days": season_days(tariff.schedule, starts.tolist(), rows.days_before + 1),
         "budget": np.where(rows.budget_today < 0, -1, budget_before + rows.budget_today),
     }
+    return _Reached(before, after, np.where(higher, _peak_seconds(group, day, calendar), peak_at_before))
+
+
+def _charge(
+    group: DayGroup, rows: _Rows, day: date, calendar: BillingCalendar, layouts: Mapping[int, Layout]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    tariff, n = group.tariff, len(group.rows)
+    reached = _reach(group, rows, day, calendar, layouts)
+    before, after = reached.before, reached.after
     kept, cost, missing = _cost(tariff, before, after, np.arange(n), rows.services)
     exceeded = (after["energy"] < 0).any(axis=1) & (rows.days_before + rows.first_day + 1 == rows.period_days)
     if exceeded.any():
@@ -272,6 +313,15 @@ def _charge(
     day_amounts = np.zeros((len(kept), len(lines)), np.int64)
     for k, line in enumerate(tariff.lines):
         day_amounts[:, lines.index(line.day_key)] += cost[:, k]
+    frame = _position_frame(rows, day, reached, kept, day_amounts)
+    return frame, pl.concat(missing) if missing else pl.DataFrame(schema=EXCEPTION_SCHEMA)
+
+
+def _position_frame(
+    rows: _Rows, day: date, reached: _Reached, kept: npt.NDArray[np.int64], day_amounts: npt.NDArray[np.int64]
+) -> pl.DataFrame:
+    """CHARGE_SCHEMA rows of some of a group's services."""
+    after = reached.after
     head = rows.services[kept.tolist()].select(
         pl.lit(day).alias("billing_day"),
         "service_point_id",
@@ -282,20 +332,20 @@ def _charge(
         "period_start",
         "stretch_start",
     )
-    frame = head.with_columns(
+    frame: pl.DataFrame = head.with_columns(
         pl.Series("days", after["days"][kept]),
         lists(after["energy"][kept]).alias("energy_to_date"),
         lists(after["export"][kept]).alias("export_to_date"),
         lists(after["peaks"][kept]).alias("peaks_to_date"),
-        lists(np.where(higher, _peak_seconds(group, day, calendar), peak_at_before)[kept]).alias("peak_at_to_date"),
+        lists(reached.peak_at[kept]).alias("peak_at_to_date"),
         lists(after["register_days"][kept]).alias("register_days"),
         pl.Series("budget_to_date", np.maximum(after["budget"][kept], 0)),
-        lists(shared["carry"][kept]).alias("carry"),
-        lists(shared["history"][kept]).alias("history"),
+        lists(after["carry"][kept]).alias("carry"),
+        lists(after["history"][kept]).alias("history"),
         lists(day_amounts).alias("amounts"),
         pl.Series("total", day_amounts.sum(axis=1)),
-    ).cast(CHARGE_SCHEMA)
-    return frame, pl.concat(missing) if missing else pl.DataFrame(schema=EXCEPTION_SCHEMA)
+    )
+    return frame.cast(CHARGE_SCHEMA)
 
 
 def _cost(

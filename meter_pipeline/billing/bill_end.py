@@ -127,7 +127,7 @@ def settles_year(tariff: Tariff) -> bool:
     sell = tariff.sell
     if sell is None or not (tariff.carries_units or tariff.carries_money):
         return False
-    return bool(sell.trueup in ("pay", "forfeit") or sell.yearend_rate)
+    return sell.settles
 
 
 def year_end(
@@ -136,8 +136,9 @@ def year_end(
     """What a billing year's end adds: lines, and the segments with it.
 
     The annual minimum is owed where the year's lines, taxes included, fall short of it; under ``proration.minimum:
-    days`` for the days the service was billed of 365 or 366. Credit left over is paid, forfeited or carried on as the
-    tariff says: units at the year-end rate, money as it is. Both also on a service's final bill.
+    days`` for the days the service was billed of 365 or 366. Credit left over is paid, forfeited, carried on or moved
+    as the tariff says: units at the year-end rate, money as it is. Both also on a service's final bill. ``rows``: as
+    price_segments.
     """
     schema = LINE_SCHEMA | {"quantity": held.kind(), "amount": held.kind()}
     none = pl.DataFrame(schema=schema)
@@ -151,7 +152,7 @@ def year_end(
         (pl.col("segment_end") - pl.col("segment_start")).dt.total_days().sum().alias("served"),
     )
     ends = (
-        segments.join(rows.select(*heads, "last", "final", "year_lines", "year_days"), on=heads)
+        segments.join(rows.select(*heads, "last", "final", "moves_to", "year_lines", "year_days"), on=heads)
         .filter(pl.col("last"))
         .filter((pl.col("segment_end") == period.end) | pl.col("final"))
         .join(sums, on=people)
@@ -198,15 +199,19 @@ def _endings(tariff: Tariff, row: dict[str, Any], period: Period, held: Precisio
         if short > 0:
             found.append(("ANNUAL-MINIMUM", None, short))
     sell = tariff.sell
-    if sell is None or (sell.trueup or ("pay" if sell.yearend_rate else "carry")) == "carry":
+    if sell is None:
+        return found
+    ends = closes_year(tariff, period.start, period.end)
+    how = sell.settlement(year=ends, moves=row["moves_to"] is not None)
+    if how in ("carry", "move"):
         return found
     if tariff.carries_units and (left := sum(row["carry_out"])):
         number, places = scaled(sell.yearend_rate)
-        if sell.trueup != "forfeit":
+        if how == "pay":
             found.append(("YEAR-END-CREDIT", left, -_one(tariff, left * number, held.scale * 10**places, held)))
         row["carry_out"] = [0] * len(row["carry_out"])
     if tariff.carries_money and row["credit_out"]:
-        if sell.trueup == "pay":
+        if how == "pay":
             found.append(("YEAR-END-CREDIT", None, -row["credit_out"]))
         row["credit_out"] = 0
     return found

@@ -125,6 +125,7 @@ def _row(tariff: Tariff, use: BillUse) -> pl.DataFrame:
         *(pl.lit(value).alias(name) for name, value in (("first", False), ("final", False), ("last", True))),
         *(pl.Series(name, [value], CHARGE_SCHEMA[name]) for name, value in position.items()),
         *(pl.lit(None, kind).alias("before_" + name) for name, kind in CHARGE_SCHEMA.items()),
+        pl.lit(None, pl.List(pl.String)).alias("moves_to"),
         *nothing_carried(),
         pl.lit(None, pl.Int64).alias("year_lines"),
         pl.lit(None, pl.Int64).alias("year_days"),

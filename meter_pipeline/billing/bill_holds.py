@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from meter_pipeline.billing.credit_moves import arrivals
 from meter_pipeline.billing.segments import uncovered
 from meter_pipeline.billing.service_agreements import Reference
 from meter_pipeline.billing.tables import statements as store
@@ -163,8 +164,8 @@ def _earlier(database: Database, reference: Reference, period: Period) -> pl.Dat
     known.
 
     The statement before is that of the same account at the service point for the day before the stretch begins,
-    whatever tariff or cycle it was on. A period that had begun before the first day that was ever billed here is not
-    waited for.
+    whatever tariff or cycle it was on; and the last one of the service point from which credit moves here. A period
+    that had begun before the first day that was ever billed here is not waited for.
     """
     opened = store.first_billed_day(database)
     if opened is None:
@@ -185,8 +186,13 @@ def _earlier(database: Database, reference: Reference, period: Period) -> pl.Dat
         .filter(pl.col("period_start") >= opened)
         .filter((pl.col("cycle_id") != period.cycle_id) | (pl.col("period_start") != period.start))
         .select("account_id", "cycle_id", "period_start")
-        .unique()
     )
+    left = [
+        (bill.account, *bill.period)
+        for bill, _ in arrivals(reference, period.runs)
+        if bill.period[1] >= opened and bill.period != (period.cycle_id, period.start)
+    ]
+    before = pl.concat([before, pl.DataFrame(left, schema=before.schema, orient="row")]).unique()
     if not before.height:
         return pl.DataFrame(schema=HOLD_SCHEMA)
     settled = store.settled_accounts(database, before.select("cycle_id", "period_start").unique().rows())

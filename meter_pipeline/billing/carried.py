@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Final
 
 import numpy as np
 import polars as pl
 
+from meter_pipeline.billing.credit_moves import ARRIVAL_SCHEMA, arrivals, arriving
 from meter_pipeline.billing.opening_balances import opening_segments
 from meter_pipeline.billing.positions import Aligned, lists
 from meter_pipeline.billing.service_agreements import Reference
@@ -30,11 +31,13 @@ _SERVICE = ["service_point_id", "account_id"]
 @dataclass(frozen=True, slots=True)
 class Carry:
     """Earlier segments of the services of a period that begins on ``start`` (the columns of no_segments), and how their
-    lists are laid out by tariff and version."""
+    lists are laid out by tariff and version. ``moved``: credit that arrives from other service points (credit_moves),
+    whose segments are among the earlier ones."""
 
     earlier: pl.DataFrame
     layouts: Mapping[tuple[str, int], Layout]
     start: date
+    moved: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ARRIVAL_SCHEMA))
 
 
 #: An earlier segment: whose, on what, until when, and what it hands on
@@ -69,6 +72,11 @@ def read_carry(
     versions = pl.DataFrame(carrying, schema={"tariff_id": pl.String, "tariff_version": pl.Int32}, orient="row")
     mine = rows.join(versions, on=["tariff_id", "tariff_version"], how="semi")
     begins = mine.group_by(_SERVICE).agg(pl.col("stretch_start").min().alias("begins"))
+    moved = arriving(arrivals(reference, mine))
+    coming = moved.select(
+        "account_id", pl.col("left_point").alias("service_point_id"), pl.col("left_on").alias("begins")
+    )
+    begins = pl.concat([begins.select(coming.columns), coming])
     points = begins["service_point_id"].unique().sort().to_list()
     latest = begins["begins"].max()
     before = latest if isinstance(latest, date) else start
@@ -81,15 +89,17 @@ def read_carry(
     for tariff_id, version in earlier.select("tariff_id", "tariff_version").unique().iter_rows():
         with suppress(TariffRefusedError):
             layouts[tariff_id, version] = reference.tariff(tariff_id, version).layout
-    return Carry(earlier.select(_EARLIER.names()).cast(_EARLIER), layouts, start)
+    return Carry(earlier.select(_EARLIER.names()).cast(_EARLIER).unique(), layouts, start, moved)
 
 
 def price_stretches(
     rows: pl.DataFrame, tariffs: Mapping[tuple[str, int], Tariff], carry: Carry, period_end: date
 ) -> Priced:
     """Statements of a period. A service's stretches are priced one after the other: the second begins with what the
-    first left."""
-    rows = rows.with_columns(pl.col("stretch_start").rank("dense").over("account_id", "service_point_id").alias("nth"))
+    first left. So are all stretches of an account whose credit moves from one service point to another."""
+    moving = pl.col("account_id").is_in(carry.moved["account_id"].unique().to_list())
+    chain = pl.when(moving).then(pl.lit("")).otherwise(pl.col("service_point_id"))
+    rows = rows.with_columns(pl.col("stretch_start").rank("dense").over("account_id", chain).alias("nth"))
     last = int(str(rows["nth"].max() or 1))
     parts: list[Priced] = []
     done = carry.earlier
@@ -125,12 +135,42 @@ def _with_carried(
         mine = rows.filter((pl.col("tariff_id") == tariff_id) & (pl.col("tariff_version") == version))
         before = earlier.join(mine.select(_SERVICE).unique(), on=_SERVICE, how="semi")
         found = carried(tariff, before, carry.layouts, carry.start)
+        coming = carry.moved.join(mine.select(_SERVICE).unique(), on=_SERVICE, how="semi")
+        if coming.height:
+            found = _with_moved(found, coming, tariff, earlier, carry)
         frames.append(
             found.with_columns(pl.lit(tariff_id).alias("tariff_id"), pl.lit(version, pl.Int32).alias("tariff_version"))
         )
     if not frames:
         return rows.with_columns(nothing_carried())
     return rows.join(pl.concat(frames), on=[*_SERVICE, "tariff_id", "tariff_version"], how="left")
+
+
+def _with_moved(
+    found: pl.DataFrame, coming: pl.DataFrame, tariff: Tariff, earlier: pl.DataFrame, carry: Carry
+) -> pl.DataFrame:
+    """What is carried in, with the credit that arrives from other service points. Peaks do not move: they are those of
+    another connection."""
+    left = coming.select("account_id", pl.col("left_point").alias("service_point_id"))
+    ended = carried(tariff, earlier.join(left, on=_SERVICE, how="semi"), carry.layouts, carry.start)
+    to = coming.select("account_id", "service_point_id", "left_point")
+    arrived = ended.join(to, left_on=_SERVICE, right_on=["left_point", "account_id"]).select(
+        pl.col("service_point_id_right").alias("service_point_id"),
+        "account_id",
+        "carry_in",
+        "credit_in",
+        pl.lit(None, pl.List(pl.Int64)).alias("history_in"),
+    )
+    parts = pl.concat([found, arrived.cast(found.schema)])
+    width = len(tariff.schedule.periods)
+    units = [pl.col("carry_in").list.get(k, null_on_oob=True).sum().alias(f"unit {k}") for k in range(width)]
+    return (
+        parts.group_by(_SERVICE, maintain_order=True)
+        .agg(*units, pl.col("credit_in").sum(), pl.col("history_in").drop_nulls().first())
+        .select(
+            *_SERVICE, pl.concat_list([f"unit {k}" for k in range(width)]).alias("carry_in"), "credit_in", "history_in"
+        )
+    )
 
 
 def nothing_carried() -> list[pl.Expr]:

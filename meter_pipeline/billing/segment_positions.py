@@ -11,6 +11,7 @@ import polars as pl
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA
 from meter_pipeline.billing.bill_end import year_before
 from meter_pipeline.billing.carried import Carry, no_segments, price_stretches, read_carry
+from meter_pipeline.billing.credit_moves import unclear, with_targets
 from meter_pipeline.billing.service_agreements import ATTRIBUTES, DayServices, Reference, services_of_day
 from meter_pipeline.billing.statements import Priced, before_columns
 from meter_pipeline.billing.tables import statements as store
@@ -30,7 +31,15 @@ class SegmentInputs:
     def price(self, accounts: Sequence[str], period_end: date) -> Priced:
         """Statements of some of the accounts."""
         chosen = self.rows.filter(pl.col("account_id").is_in(list(accounts)))
-        return price_stretches(chosen, self.tariffs, self.carry, period_end)
+        priced = price_stretches(chosen, self.tariffs, self.carry, period_end)
+        asked = unclear(chosen, priced.segments, self.tariffs)
+        if not asked.height:
+            return priced
+        return Priced(
+            priced.lines.join(asked, on="account_id", how="anti"),
+            priced.segments.join(asked, on="account_id", how="anti"),
+            pl.concat([priced.refused, asked]).unique("account_id", keep="first"),
+        )
 
 
 def gather(
@@ -77,6 +86,7 @@ def gather(
             )
         )
     rows = rows.join(pl.concat(attributes), on=["service_point_id", "billing_day"], how="left")
+    rows = with_targets(reference, rows, tariffs)
     rows = _settled(reference, _with_year(database, rows, tariffs, cycle_id, period_start), tariffs)
     carry = read_carry(database, reference, rows, tariffs, period_start)
     return SegmentInputs(rows, tariffs, replace(carry, layouts={**carry.layouts, **layouts}))

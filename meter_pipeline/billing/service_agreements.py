@@ -83,7 +83,7 @@ ATTRIBUTES: Final = (
 #: Between attributes, and between a name and its value, in the column ``declared``: what the utility declares beyond
 #: ATTRIBUTES.
 PAIRS, NAMED = "\x1e", "\x1f"
-_LINKS: Final = ("totals_into", "deducts_from")
+_LINKS: Final = ("totals_into", "deducts_from", "credits_to")
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,8 +166,9 @@ def price_segments(
     """Lines of every segment.
 
     ``rows``: segments with the position at their end (CHARGE_SCHEMA's columns), the position before their start (the
-    same, ``before_`` prefixed, null at a stretch's start), ``carry_in``, ``credit_in`` and ``history_in``,
-    ``year_lines`` and ``year_days`` (what the billing year's earlier statements charged and covered, null where none)
+    same, ``before_`` prefixed, null at a stretch's start), ``moves_to`` (credit_moves.with_targets), ``carry_in``,
+    ``credit_in`` and ``history_in``, ``year_lines`` and ``year_days`` (what the billing year's earlier statements
+    charged and covered, null where none)
     and the service's attributes. A tariff that can't be applied refuses its own accounts.
     """
     period = Period(period_start, period_end, tariffs)

@@ -16,7 +16,17 @@ from meter_pipeline.billing.bill_explanation import BillUse, explain_bill
 from meter_pipeline.billing.load import Load, LoadRefusedError, load_file
 from meter_pipeline.billing.rate_calculator import COMPONENTS, price
 from meter_pipeline.billing.service_agreements import ATTRIBUTES
-from meter_pipeline.billing.tariffs import Rider, TariffRefusedError, line_of, load_tariff, parse_rider, says_rider
+from meter_pipeline.billing.statement_frames import CENTS
+from meter_pipeline.billing.synthetic_account import EXACT, LAST_BILLS, Credit, Terms
+from meter_pipeline.billing.tariffs import (
+    Rider,
+    Tariff,
+    TariffRefusedError,
+    line_of,
+    load_tariff,
+    parse_rider,
+    says_rider,
+)
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, USAGE, emit, table
 from meter_pipeline.cli.owrs import import_tariffs
 from meter_pipeline.settings import SettingsError, load_settings
@@ -37,6 +47,10 @@ def _render(document: Any) -> None:
     rows = [[m["month"], f"{m['energy_kwh']:,.0f}", *(f"{m[c]:,.2f}" for c in shown)] for m in document["monthly"]]
     rows.append(["all", "", *(f"{annual[c]:,.2f}" for c in shown)])
     OUT.print(table(document["tariff"], columns, rows, numbers=columns[1:]))
+    if (left := document.get("left")) and (any(left["units"].values()) or left["money"]):
+        units = ", ".join(f"{count:f} in period {name}" for name, count in left["units"].items() if count)
+        money = f"{left['money']:,.2f} of money" if left["money"] else ""
+        OUT.print(f"credit left for the next bill: {', '.join(filter(None, (units, money)))}", highlight=False)
     for note in document["notes"]:
         OUT.print(f"note: {note}", highlight=False)
 
@@ -118,6 +132,17 @@ def price_command(
     timezone: Zone = None,
     holidays: Holidays = None,
     attribute: Attributes = None,
+    as_billed: Annotated[
+        bool, typer.Option("--as-billed", help="Round each line as a statement does; default: exact amounts.")
+    ] = False,
+    last_bill: Annotated[
+        str | None,
+        typer.Option(help="The last month's bill is the account's last here: closes, or moves to another place."),
+    ] = None,
+    credit: Annotated[
+        list[str] | None,
+        typer.Option(help="Credit that an earlier bill left: PERIOD=UNITS, or money=AMOUNT; repeat."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Price a load by month: energy, demand, fixed, minimum, tax and total, exact.
@@ -128,12 +153,29 @@ def price_command(
     try:
         read = _account_of(load, timezone)
         known = _holidays(holidays, {of.day.year for of in read.days})
-        document = price(load_tariff(tariff), read, holidays=known, attributes=given)
+        document = _priced(load_tariff(tariff), read, known, given, (as_billed, last_bill, credit))
     except (TariffRefusedError, LoadRefusedError, UnicodeDecodeError) as error:
         nothing = dict.fromkeys(COMPONENTS)
         emit({"monthly": [], "annual": nothing, "refused": str(error)}, as_json, _render)
         raise typer.Exit(PROBLEM) from error
     emit(document, as_json, _render)
+
+
+def _priced(
+    tariff: Tariff,
+    load: Load,
+    holidays: frozenset[date] | None,
+    attributes: dict[str, str],
+    asked: tuple[bool, str | None, list[str] | None],
+) -> dict[str, Any]:
+    """The document of ``price``. ``asked``: as billed, the last bill, the credit that an earlier bill left."""
+    as_billed, last_bill, credit = asked
+    if last_bill not in (None, *LAST_BILLS):
+        _usage(f"--last-bill {last_bill!r} is not one of {', '.join(LAST_BILLS)}")
+    left = _named(credit, tariff.schedule.periods, "--credit")
+    money = left.pop("money", Decimal(0)) if "money" not in tariff.schedule.periods else Decimal(0)
+    terms = Terms(CENTS if as_billed else EXACT, last_bill, Credit(left, money))
+    return price(tariff, load, holidays=holidays, attributes=attributes, terms=terms)
 
 
 def _show_rider(rider: Rider, as_json: bool) -> None:

@@ -40,6 +40,7 @@ ATTRIBUTES: Final = (
     "tax_exempt",
     "totals_into",
     "deducts_from",
+    "credits_to",
 )
 
 TABLES: Final[dict[str, Table]] = {

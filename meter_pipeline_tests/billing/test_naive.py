@@ -13,7 +13,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from meter_pipeline.billing.load import read_load
-from meter_pipeline.billing.rate_calculator import price_months
+from meter_pipeline.billing.synthetic_account import price_months
 from meter_pipeline.billing.tariffs import parse_tariff
 from meter_pipeline_tests.billing import naive, random_tariffs
 

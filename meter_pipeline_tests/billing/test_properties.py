@@ -116,6 +116,7 @@ def period(
         .join(before_columns(charges[0]), on=[*key, "segment_start"], how="left")
         .join(bound.services.drop("account_id", "tariff_id", "tariff_version", "stretch_start"), on="service_point_id")
         .with_columns(
+            pl.lit(None, pl.List(pl.String)).alias("moves_to"),
             *nothing_carried(),
             year_lines=pl.lit(None, pl.Int64),
             year_days=pl.lit(None, pl.Int64),

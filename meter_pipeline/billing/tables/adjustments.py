@@ -363,13 +363,17 @@ def stands_on(connection: Connection, statement_id: str, segments: pl.DataFrame,
 
 
 def note_following(connection: Connection, statement_id: str, at: datetime) -> None:
-    """Put the account's later statements of the same service points on the list of late changes."""
+    """Put the account's later statements of the same service points on the list of late changes; where the statement
+    leaves or left credit, those of the account's other service points too, to which it may move."""
     connection.execute(
         "INSERT INTO billing.late_change (statement_id, billing_day, service_point_id, noticed_at) "
         "SELECT DISTINCT ON (s.statement_id, g.service_point_id) s.statement_id, g.segment_start, g.service_point_id, %(at)s::timestamptz "
         "FROM billing.statement AS own JOIN billing.statement AS s ON s.account_id = own.account_id AND s.period_end > own.period_end "
         "JOIN billing.statement_segment AS g ON g.statement_id = s.statement_id WHERE own.statement_id = %(id)s AND g.service_point_id IN "
-        "(SELECT service_point_id FROM billing.statement_segment WHERE statement_id = %(id)s) "
+        "(SELECT service_point_id FROM billing.statement_segment WHERE statement_id = %(id)s) OR own.statement_id = %(id)s AND EXISTS "
+        "(SELECT FROM (SELECT carry_out, credit_out FROM billing.statement_segment WHERE statement_id = %(id)s UNION ALL "
+        "SELECT k.carry_out, k.credit_out FROM billing.adjustment_segment AS k JOIN billing.adjustment USING (adjustment_id) "
+        "WHERE statement_id = %(id)s) AS kept WHERE kept.credit_out <> 0 OR EXISTS (SELECT FROM unnest(kept.carry_out) AS c WHERE c <> 0)) "
         "ORDER BY s.statement_id, g.service_point_id, g.segment_start ON CONFLICT DO NOTHING",
         {"id": statement_id, "at": at},
     )

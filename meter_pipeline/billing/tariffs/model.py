@@ -12,6 +12,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Final
 
+from meter_pipeline.billing.tariffs.export_rates import ExportRates
 from meter_pipeline.billing.tariffs.holidays import HolidayList
 from meter_pipeline.billing.tariffs.schedules import AnySchedule
 
@@ -306,23 +307,6 @@ class HeatContent:
 
     valid_from: date
     therms_per_ccf: Decimal
-
-
-@dataclass(frozen=True, slots=True)
-class ExportRates:
-    """What exports earn: a rate per period and, for net metering, what is paid for what is left at the true-up month.
-
-    ``rollover``: what a period's surplus becomes: kwh or money for later periods, or none: paid at ``rates`` at once.
-    ``offsets``: what money credits pay: energy, or the whole bill. ``trueup``: what becomes of credit left over at the
-    true-up: paid, forfeited or carried on; None: paid where there is a year-end rate, else carried on.
-    """
-
-    rates: tuple[Decimal, ...]
-    yearend_rate: Decimal = Decimal(0)
-    trueup_month: int = 12
-    rollover: str = "kwh"
-    offsets: str = "energy"
-    trueup: str | None = None
 
 
 Layout = tuple[tuple[str, ...], tuple[str, ...]]

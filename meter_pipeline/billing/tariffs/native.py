@@ -8,6 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
+from meter_pipeline.billing.tariffs.export_rates import ExportRates
 from meter_pipeline.billing.tariffs.fields import Field, TariffRefusedError
 from meter_pipeline.billing.tariffs.holidays import LISTS, OBSERVED, RULES, HolidayList
 from meter_pipeline.billing.tariffs.model import (
@@ -15,7 +16,6 @@ from meter_pipeline.billing.tariffs.model import (
     ROUNDING_MODES,
     Charge,
     DemandCharge,
-    ExportRates,
     HeatContent,
     MinimumCharge,
     Proration,
@@ -194,11 +194,11 @@ def _earn(charges: list[Charge], metering: str, sell: ExportRates) -> None:
         charges.append(UsageCharge(code, "Export credit", "credit", (earned,), basis=basis))
 
 
-def _sell(root: Field, periods: tuple[str, ...]) -> ExportRates | None:
+def _sell(root: Field, periods: tuple[str, ...], metering: str) -> ExportRates | None:
     if "sell" not in root:
         return None
     field = root["sell"]
-    field.only("rate", "rates", "yearend_rate", "trueup_month", "rollover", "offsets", "trueup")
+    field.only("rate", "rates", "yearend_rate", "trueup_month", "rollover", "offsets", "trueup", "on_close", "on_move")
     if "rate" in field and "rates" in field:
         raise field["rate"].refuse("stands beside rates: give one of them")
     if "rates" in field:
@@ -208,14 +208,34 @@ def _sell(root: Field, periods: tuple[str, ...]) -> ExportRates | None:
         if "rates" in field
         else (field.get("rate", Decimal(0)).decimal(),) * len(periods)
     )
-    return ExportRates(
+    found = ExportRates(
         rates,
         field.get("yearend_rate", Decimal(0)).decimal(),
         field.get("trueup_month", Decimal(12)).integer(1, 12),
         field.get("rollover", "kwh").choice("kwh", "money", "none"),
         field.get("offsets", "energy").choice("energy", "bill"),
         field["trueup"].choice("pay", "forfeit", "carry") if "trueup" in field else None,
+        field["on_close"].choice("pay", "forfeit") if "on_close" in field else None,
+        field["on_move"].choice("move", "pay", "forfeit") if "on_move" in field else None,
     )
+    _check_endings(field, found, metering)
+    return found
+
+
+def _check_endings(field: Field, sell: ExportRates, metering: str) -> None:
+    """Refuses what leaves open what becomes of credit when an account leaves."""
+    units = metering == "net_metering" and sell.rollover == "kwh"
+    money = metering in ("net_metering", "net_billing") and sell.rollover == "money"
+    for name, how in (("on_close", sell.on_close), ("on_move", sell.on_move)):
+        if how is not None and not (units or money):
+            raise field[name].refuse("is for credit that goes on to later bills, and this tariff keeps none")
+        if how == "pay" and units and not sell.yearend_rate:
+            raise field[name].refuse("pays units that are left over: give the yearend_rate they are paid at")
+    if sell.on_move == "move" and sell.at_close == "carry":
+        why = (
+            "also needs on_close (pay or forfeit): what becomes of credit where the account takes no service elsewhere"
+        )
+        raise field["on_move"].refuse(why)
 
 
 def _charges(
@@ -312,7 +332,7 @@ def read(document: Mapping[str, Any], digest: bytes, riders: Sequence[Rider] = (
     _count_hours_use(fields, charges, registers, schedule)
     metering = root.get("metering", "consumption").choice(*METERING)
     _check_measures(root, commodity, metering, charges, registers)
-    sell = _sell(root, schedule.periods)
+    sell = _sell(root, schedule.periods, metering)
     if metering != "consumption" and sell is None:
         raise TariffRefusedError("sell", f"is missing: {metering} needs what exports earn")
     if metering == "consumption" and sell is not None:

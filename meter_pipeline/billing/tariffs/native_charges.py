@@ -36,7 +36,7 @@ _ATTRIBUTE: Final = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 #: Attributes that are no counts, and those by which no price differs
 _TEXTS: Final = frozenset({"customer_class", "meter_size", "jurisdiction", "rate_code", "tax_exempt"})
 _AMOUNTS: Final = frozenset({"budget_per_day", "winter_average_per_day"})
-_LINKS: Final = frozenset({"totals_into", "deducts_from"})
+_LINKS: Final = frozenset({"totals_into", "deducts_from", "credits_to"})
 ALLOCATIONS: Final = ("pro_rata", "by_period", "reached")
 BASES: Final = (
     "usage", "imports", "export", "surplus", "winter_average", "winter_average_cap", "winter_average_volume", "reactive",

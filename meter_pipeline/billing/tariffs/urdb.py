@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
+from meter_pipeline.billing.tariffs.export_rates import ExportRates
 from meter_pipeline.billing.tariffs.fields import Field, TariffRefusedError
 from meter_pipeline.billing.tariffs.model import (
     Charge,
     DemandCharge,
-    ExportRates,
     FixedCharge,
     Ladder,
     MinimumCharge,
