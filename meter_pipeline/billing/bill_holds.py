@@ -9,6 +9,7 @@ from typing import Any, Final
 import polars as pl
 
 from meter_pipeline.billing.credit_moves import arrivals
+from meter_pipeline.billing.reconcile import DAY_CHECKS
 from meter_pipeline.billing.segments import uncovered
 from meter_pipeline.billing.service_agreements import Reference
 from meter_pipeline.billing.tables import statements as store
@@ -85,6 +86,7 @@ def waiting(database: Database, reference: Reference, period: Period, totals: pl
         _days_missing(wanted.filter(~pl.col("account_id").is_in(period.revised)), totals),
         held,
         _not_charged(database, period),
+        _not_reconciled(database, period),
         _true_ups(database, period),
         _earlier(database, reference, period),
     ]
@@ -134,6 +136,26 @@ def _not_charged(database: Database, period: Period) -> pl.DataFrame:
     untold = uncovered(period.runs, period.wanted).join(told, on="account_id", how="anti")
     alone = pl.concat([told, untold])
     return alone.select("account_id", pl.lit("not_charged").alias("reason"), "detail")
+
+
+def _not_reconciled(database: Database, period: Period) -> pl.DataFrame:
+    """Accounts with a day of a service on which a reconciliation check is open."""
+    found = store.open_services(database, period.start, period.end, DAY_CHECKS)
+    runs = period.runs.select("account_id", "service_point_id", "stretch_start", "stretch_end")
+    told = pl.concat(
+        [
+            runs.join(found, on="service_point_id"),
+            runs.join(found.filter(pl.col("service_point_id") == "all").drop("service_point_id"), how="cross"),
+        ],
+        how="diagonal",
+    )
+    return told.filter(
+        (pl.col("billing_day") >= pl.col("stretch_start")) & (pl.col("billing_day") < pl.col("stretch_end"))
+    ).select(
+        "account_id",
+        pl.lit("not_reconciled").alias("reason"),
+        pl.format("{}: {} of {} is open", "service_point_id", "joint", "billing_day").alias("detail"),
+    )
 
 
 def _true_ups(database: Database, period: Period) -> pl.DataFrame:

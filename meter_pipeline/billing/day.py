@@ -112,8 +112,7 @@ def bill_billing_day(
         result = _persist(run, inputs, computed)
         table = _reconcile(run, result.stored, computed.source.result())
     _summarise(outcome, result.charges, table, inputs.services.tariffs)
-    # A day that does not reconcile corrects no bill: what it changed waits on the list until it does.
-    if late.waiting(database) and "open" not in table["cause"].to_list():
+    if late.waiting(database):
         from meter_pipeline.billing.adjustments import propose_late_changes
 
         before_writing(database, clock=clock)

@@ -9,6 +9,7 @@ import polars as pl
 
 from meter_pipeline.billing import reconcile
 from meter_pipeline.billing.tables import reconciliation as checks
+from meter_pipeline.billing.tables import source_reconciliation as before_billing
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
@@ -20,9 +21,9 @@ class SourceRows:
     """What a day's reconciliation checks compare that billing does not write: reads, validated rows, and the positions
     of the day before."""
 
-    files: list[checks.Row]
-    channel_days: list[checks.Row]
-    registers: list[checks.Row]
+    files: list[before_billing.Row]
+    channel_days: list[before_billing.Row]
+    registers: list[before_billing.Row]
     usage: pl.DataFrame
     prior_day: pl.DataFrame
 
@@ -30,9 +31,9 @@ class SourceRows:
     def read(cls, connection: Connection, calendar: BillingCalendar, day: date) -> SourceRows:
         """As a connection sees it."""
         return cls(
-            checks.files(connection, day),
-            checks.channel_days(connection, day),
-            checks.registers(connection, day, *calendar.bounds(day), register_tolerance()),
+            before_billing.files(connection, day),
+            before_billing.channel_days(connection, day),
+            before_billing.registers(connection, day, *calendar.bounds(day), register_tolerance()),
             checks.validated_usage(connection, day),
             checks.stored_charges(connection, day - timedelta(days=1), before=True),
         )

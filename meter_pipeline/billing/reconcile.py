@@ -34,7 +34,7 @@ _MICRO: Final = frozenset(CHECKS) - {"file_to_reads", "reads_to_validated", "sta
 #: The closed list of causes. ``none`` agrees; ``open`` is an exception for people.
 CAUSES: Final[dict[str, str]] = {
     "none": "the two sides agree",
-    "open": "nobody knows yet: an exception for people",
+    "open": "nobody knows yet: an exception for people; the bill and the corrections of its service wait",
     "not_loaded": "the file is staged and its load has not finished",
     "unknown_channel": "no reference data for the channel",
     "not_installed": "the meter stood at no service point on the day",
@@ -42,9 +42,9 @@ CAUSES: Final[dict[str, str]] = {
     "wholly_estimated": "no read came; every interval is an estimate",
     "within_tolerance": "within two register units times the multiplier",
     "day_edge": "no more than the intervals that reach over midnight, where clocks change by half an hour",
-    "intervals_missing": "intervals that stayed null",
-    "estimated": "estimates that could not be scaled to the register",
-    "sum_check_failed": "validation's sum check failed; the case is in its queue",
+    "intervals_missing": "intervals that stayed null leave the sum below the register by exactly what validation found",
+    "estimated": "estimates that could not be scaled to the register, up to what they add to the day",
+    "sum_check_failed": "validation's sum check failed by exactly this; the case is in its queue",
     "superseded_by_intervals": "a daily total of usage that intervals already carry",
     "period_end": "owed only at a period's end: minimum charges and the taxes on them",
     "net_metering_credit": "credit carried in from the period before",
@@ -223,24 +223,14 @@ def line_rows(charges: pl.DataFrame) -> list[tuple[Any, ...]]:
 
 
 def _by_cause(compared: pl.DataFrame, unit: str) -> list[tuple[Any, ...]]:
-    """Sums and counts by unit and cause, and the first five services of an open cause."""
+    """Sums and counts by unit and cause; of an open cause a row for each service, which its bill waits for."""
+    subject = pl.when(pl.col("cause") == "open").then("service_point_id").otherwise(pl.lit("all")).alias("subject")
     found = (
-        compared.group_by(unit, "cause")
+        compared.group_by(subject, unit, "cause")
         .agg(pl.col("expected", "actual").cast(pl.Int128).sum(), pl.len().alias("items"))
-        .sort(unit, "cause")
+        .sort(unit, "cause", "subject")
     )
-    rows = []
-    for of_unit, cause, expected, actual, items in found.iter_rows():
-        named = ""
-        if cause == "open":
-            named = " ".join(
-                compared.filter((pl.col("cause") == "open") & (pl.col(unit) == of_unit))["service_point_id"]
-                .sort()
-                .head(5)
-                .to_list()
-            )
-        rows.append(("all", of_unit, cause, expected, actual, items, named))
-    return rows
+    return [(*row, "") for row in found.select("subject", unit, "cause", "expected", "actual", "items").iter_rows()]
 
 
 def statement_rows(sums: pl.DataFrame, cycle_id: str) -> list[tuple[Any, ...]]:

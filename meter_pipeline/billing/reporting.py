@@ -23,7 +23,8 @@ def _joint_check(outcome: BillingOutcome, name: str, checks: tuple[str, ...] | N
     described = (
         about
         if not wrong.height
-        else f"{wrong.height} reconciliation checks are open: {', '.join(wrong['joint'].unique().sort().to_list())}"
+        else f"open: {', '.join(wrong['joint'].unique().sort().to_list())}; the bills of "
+        f"{wrong['subject'].n_unique()} services wait: {', '.join(wrong['subject'].unique().sort().head(5).to_list())}"
     )
     return Check(name, not wrong.height, described, {"rows": table.height, "open": wrong.height})
 

@@ -98,7 +98,7 @@ def test_a_changed_charge_shows_against_the_statement_and_stands_against_the_clo
             "UPDATE billing.charge_day SET total = total + 1000000 WHERE service_point_id = 'SP-002' AND billing_day = '2026-07-03'"
         )
         found = day_checks(connection, CHICAGO, JULY + timedelta(days=2)).filter(pl.col("joint") == "lines_to_total")
-        assert found["cause"].to_list() == ["none", "open"]
+        assert dict(found.select("subject", "cause").iter_rows()) == {"all": "none", "SP-002": "open"}
     against = {p["point"]: p for p in checklist(database, JULY)}["statements are what their days and the ledger say"]
     assert not against["ok"]
     assert "A-002" in against["detail"]
@@ -136,7 +136,7 @@ def test_either_side_of_a_day_s_joint_shows_when_it_is_altered(database: Databas
         assert "open" not in day_checks(connection, CHICAGO, day)["cause"].to_list()
         connection.execute(change.encode())
         wrong = day_checks(connection, CHICAGO, day).filter(pl.col("cause") == "open")
-    assert (joint, 1, "SP-001") in wrong.select("joint", "items", "detail").rows()
+    assert (joint, 1, "SP-001") in wrong.select("joint", "items", "subject").rows()
 
 
 def test_estimates_in_a_row_are_reported_with_the_day_they_began(database: Database) -> None:

@@ -222,7 +222,7 @@ def test_a_move_into_sealed_days_is_billed_to_the_new_account(database: Database
     assert {a: Decimal(t) for a, t in found.iter_rows()} == {"A-001": Decimal("9.50"), "A-NEW": Decimal("28.50")}
 
 
-def test_a_day_that_does_not_reconcile_posts_nothing(database: Database) -> None:
+def test_a_service_whose_day_does_not_reconcile_is_not_corrected(database: Database) -> None:
     add_tariff(database, native())
     add_cycle(database, JULY, JULY + timedelta(days=2))
     point = add_service(database, 1)
@@ -243,7 +243,7 @@ def test_a_day_that_does_not_reconcile_posts_nothing(database: Database) -> None
     [point_of_list] = [p for p in checklist(database, JULY) if "late change" in p["point"]]
     assert not point_of_list["ok"]
     waits = database.read("SELECT DISTINCT waits_for FROM billing.late_change")["waits_for"].to_list()
-    assert waits == [f"reconciliation of {JULY} is open"]
+    assert waits == [f"reconciliation of {JULY} is open: validated_to_determinants of {point}"]
     put_intervals(database, JULY, {point: [2000] * 24})
     assert len(bill_billing_day(database, CHICAGO, JULY, clock=CLOCK).adjustments) == 1
 

@@ -7,7 +7,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from meter_pipeline.billing.tables.reconciliation import registers
+from meter_pipeline.billing.tables.source_reconciliation import registers
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.tolerances import RegisterTolerance
 from meter_pipeline.vee import register_tolerance, validate_billing_day

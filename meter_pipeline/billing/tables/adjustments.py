@@ -230,8 +230,10 @@ def late_changes(database: Database, checks: Sequence[str]) -> pl.DataFrame:
                     WHERE t.done_at IS NULL),
                 (SELECT 'reads of ' || min(f.billing_day) || ' wait to be loaded' FROM raw.feed_file_day AS f
                     WHERE f.loaded_at IS NULL AND f.billing_day >= s.period_start AND f.billing_day < s.period_end),
-                (SELECT 'reconciliation of ' || min(r.billing_day) || ' is open' FROM billing.reconciliation AS r
-                    WHERE r.cause = 'open' AND r.billing_day = ANY(array_agg(c.billing_day)) AND r.joint = ANY(string_to_array($1, ','))),
+                (SELECT 'reconciliation of ' || o.billing_day || ' is open: ' || o.joint || ' of ' || o.service_point_id
+                    FROM billing.open_service AS o WHERE o.billing_day = ANY(array_agg(c.billing_day)) AND o.joint = ANY(string_to_array($1, ','))
+                    AND (o.service_point_id = 'all' OR o.service_point_id = ANY(array_agg(c.service_point_id)) OR o.service_point_id IN
+                        (SELECT g.service_point_id FROM billing.statement_segment AS g WHERE g.statement_id = c.statement_id)) ORDER BY 1 LIMIT 1),
                 (SELECT 'day ' || min(u.billing_day) || ' is validated and not billed again yet' FROM billing.statement_segment AS g
                     JOIN vee.daily_usage AS u ON u.service_point_id = g.service_point_id
                     AND u.billing_day >= g.segment_start AND u.billing_day < g.segment_end

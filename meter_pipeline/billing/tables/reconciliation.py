@@ -8,7 +8,7 @@ are.
 from __future__ import annotations
 
 import io
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -16,118 +16,12 @@ import polars as pl
 import psycopg
 
 from meter_pipeline.postgres.database import scalar
-from meter_pipeline.tolerances import RegisterTolerance
 
 Connection = psycopg.Connection[Any]
-Row = tuple[Any, ...]
-
-
-def files(connection: Connection, day: date) -> list[Row]:
-    """Per file that touches the day: what landing counted as received, and what the committed batches and the file's
-    own repetitions account for."""
-    return _rows(
-        connection,
-        """
-        SELECT encode(d.sha256, 'hex'), 'reads',
-            CASE WHEN d.loaded_at IS NULL THEN 'not_loaded' WHEN d.received = b.reads + d.duplicate_in_file + d.superseded_in_file THEN 'none' ELSE 'open' END,
-            d.received, b.reads + d.duplicate_in_file + d.superseded_in_file, 1, f.file_name
-        FROM raw.feed_file_day AS d JOIN raw.feed_file AS f USING (sha256)
-        CROSS JOIN LATERAL (SELECT coalesce(sum(accepted + duplicate + superseded + rejected), 0) AS reads FROM raw.load_batch AS b
-            WHERE b.sha256 = d.sha256 AND b.billing_day = d.billing_day) AS b
-        WHERE d.billing_day = %(day)s ORDER BY 1
-        """,
-        day,
-    )
-
-
-def channel_days(connection: Connection, day: date) -> list[Row]:
-    """Channel-days by whether raw and validated hold them, and why a raw one was not validated."""
-    return _rows(
-        connection,
-        f"""
-        SELECT 'all', 'channel-days', cause, count(*) FILTER (WHERE raw_meter IS NOT NULL), count(*) FILTER (WHERE valid_meter IS NOT NULL), count(*),
-            {_named("coalesce(raw_meter, valid_meter)")}
-        FROM (SELECT r.meter_id AS raw_meter, v.meter_id AS valid_meter, CASE
-            WHEN v.meter_id IS NOT NULL AND r.meter_id IS NOT NULL THEN 'none'
-            WHEN v.meter_id IS NOT NULL THEN 'wholly_estimated'
-            WHEN c.meter_id IS NULL THEN 'unknown_channel'
-            WHEN NOT EXISTS (SELECT FROM ref.installations AS i WHERE i.meter_id = r.meter_id) THEN 'not_installed'
-            WHEN EXISTS (SELECT FROM vee.exception AS e WHERE e.billing_day = %(day)s AND e.meter_id = r.meter_id) THEN 'validation_exception'
-            WHEN NOT EXISTS (SELECT FROM ref.installations AS i WHERE i.meter_id = r.meter_id
-                AND i.installed_at < r.starts_at + r.slots * r.interval_minutes * interval '1 minute'
-                AND (i.removed_at IS NULL OR i.removed_at > r.starts_at)) THEN 'not_installed'
-            ELSE 'open' END AS cause
-        FROM (SELECT meter_id, channel, starts_at, slots, interval_minutes FROM raw.interval_day WHERE billing_day = %(day)s) AS r
-        FULL JOIN (SELECT DISTINCT meter_id, channel FROM vee.interval_day WHERE billing_day = %(day)s) AS v USING (meter_id, channel)
-        LEFT JOIN ref.channels AS c USING (meter_id, channel)) AS found
-        GROUP BY 3 ORDER BY 3
-        """,
-        day,
-    )
-
-
-def registers(
-    connection: Connection, day: date, start: datetime, past: datetime, tolerance: RegisterTolerance
-) -> list[Row]:
-    """Validated intervals against the register's own reads, by unit and cause, in the unit's millionths.
-
-    Where raw.register_read holds a read on both edges of the day and the dial did not go back, the register's side is
-    their difference times the multiplier, read from the dials themselves; else it is what validation worked out of the
-    reads around the day (rollover, exchange, proration). ``tolerance``: as in validation. Intervals that stayed null
-    explain a sum below the register and none above it.
-    """
-    allowed = tolerance.sql("multiplier", "decimals", "slots")
-    return _rows(
-        connection,
-        f"""
-        WITH dials AS (
-            SELECT c.meter_id, c.sums_to AS channel, count(*) AS registers, min(coalesce(w.decimals, c.decimals)) AS decimals,
-                max(coalesce(w.multiplier, c.multiplier)) AS multiplier,
-                sum(CASE WHEN e.value >= s.value THEN ((e.value - s.value) * coalesce(w.multiplier, c.multiplier))::bigint END) AS difference,
-                count(*) FILTER (WHERE e.value >= s.value) AS whole
-            FROM ref.channels AS c
-            LEFT JOIN ref.channel_values AS w ON w.meter_id = c.meter_id AND w.channel = c.channel AND w.valid_from <= %(day)s
-                AND (w.valid_to IS NULL OR w.valid_to > %(day)s)
-            LEFT JOIN raw.register_read AS e ON e.billing_day = %(day)s AND e.meter_id = c.meter_id AND e.channel = c.channel AND e.read_at = %(past)s
-            LEFT JOIN raw.register_read AS s
-                ON s.billing_day = %(eve)s AND s.meter_id = c.meter_id AND s.channel = c.channel AND s.read_at = %(start)s
-            WHERE c.sums_to IS NOT NULL AND NOT EXISTS (SELECT FROM vee.register_edit AS x WHERE x.meter_id = c.meter_id
-                AND x.channel = c.channel AND x.billing_day IN (%(day)s, %(eve)s) AND x.withdrawn_at IS NULL AND (NOT x.proposed OR x.approved_at IS NOT NULL))
-            GROUP BY 1, 2
-        )
-        SELECT source, unit, cause, sum(expected)::bigint, sum(actual)::bigint, count(*),
-            {_named("meter_id")}
-        FROM (
-            SELECT meter_id, unit, source, expected, actual, CASE
-                WHEN actual = expected THEN 'none'
-                WHEN abs(actual - expected) <= {allowed} THEN 'within_tolerance'
-                WHEN source <> 'dials' AND abs(actual - expected) <= {allowed} * {tolerance.days_sql("meter_id")}
-                    THEN 'within_tolerance'
-                WHEN 'DAY_EDGE' = ANY (SELECT upper(code) FROM unnest(vee.row_rules(row_flags)) AS code)
-                    AND abs(actual - expected) <= {allowed} + 2 * (SELECT max(abs(x)) FROM unnest(largest) AS x WHERE x > -2147483648) * 10 ^ (6 - scale)
-                    THEN 'day_edge'
-                WHEN missing > 0 AND (actual < expected OR flow = 'net') THEN 'intervals_missing'
-                WHEN estimated > 0 THEN 'estimated'
-                WHEN 'SUM_CHECK' = ANY (SELECT upper(code) FROM unnest(vee.row_rules(row_flags)) AS code) THEN 'sum_check_failed'
-                ELSE 'open' END AS cause
-            FROM (
-                SELECT v.meter_id, v.unit, v.flow, v.missing, v.estimated, v.row_flags, coalesce(v.values::bigint[], v.wide_values) AS largest, v.scale,
-                    v.expected AS slots, d.multiplier, d.decimals, v.total_micro AS actual,
-                    CASE WHEN d.whole = d.registers AND d.registers = 1 AND v.expected = v.slots THEN 'dials' ELSE 'reads around the day' END AS source,
-                    CASE WHEN d.whole = d.registers AND d.registers = 1 AND v.expected = v.slots THEN d.difference ELSE v.register_difference_micro END AS expected
-                FROM vee.interval_day AS v LEFT JOIN dials AS d USING (meter_id, channel)
-                WHERE v.billing_day = %(day)s AND v.billed AND v.register_difference_micro IS NOT NULL
-            ) AS sides
-        ) AS compared GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-        """,
-        day,
-        start=start,
-        past=past,
-    )
 
 
 #: What the reconciliation checks of a day compare of each of its tables, as SQL: read once, compared as frames
-# (billing/reconcile.py). Three joins over a hundred : thousand services in SQL took 1.3 processor seconds, this 0.3.
+# (billing/reconcile.py). Three joins over a hundred thousand services in SQL took 1.3 processor seconds, this 0.3.
 def stored_determinants(connection: Connection, day: date) -> pl.DataFrame:
     """The day's determinants as stored: service_point_id, unit, source_unit, source_quantity, source_export, energy and
     export over all periods."""
@@ -260,11 +154,6 @@ def revised(connection: Connection, day: date) -> pl.DataFrame:
     ).fetchall()
     texts = dict.fromkeys(("service_point_id", *units), pl.String)
     return pl.DataFrame(rows, schema=texts | dict.fromkeys(quantities, pl.Int64), orient="row")
-
-
-def _named(column: str) -> str:
-    """SQL for the first five subjects of an open cause; only those are gathered and put in order."""
-    return f"coalesce(array_to_string((array_agg({column} ORDER BY {column}) FILTER (WHERE cause = 'open'))[1:5], ' '), '')"
 
 
 def _summed(array: str) -> str:
@@ -453,10 +342,6 @@ def _copied(connection: Connection, query: str, values: dict[str, Any], kinds: d
             buffer.write(block)
     buffer.seek(0)
     return pl.read_csv(buffer, schema_overrides=kinds)
-
-
-def _rows(connection: Connection, query: str, day: date, **more: Any) -> list[Row]:
-    return connection.execute(query.encode(), {"day": day, "eve": day - timedelta(days=1), **more}).fetchall()
 
 
 def replace(

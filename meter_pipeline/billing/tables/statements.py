@@ -178,6 +178,16 @@ def held_service_points(database: Database, first: date, past: date) -> pl.DataF
     )
 
 
+def open_services(database: Database, first: date, past: date, checks: Sequence[str]) -> pl.DataFrame:
+    """Service points that an open reconciliation check of days of [first, past) is about: service_point_id (``all``:
+    every one), billing_day, joint."""
+    return database.read(
+        "SELECT service_point_id, billing_day, joint FROM billing.open_service WHERE billing_day >= $1 AND billing_day < $2 "
+        "AND joint = ANY(string_to_array($3, ',')) ORDER BY 1, 2, 3",
+        [first, past, ",".join(checks)],
+    )
+
+
 def earlier_segments(database: Database, points: Sequence[str], before: date, since: date) -> pl.DataFrame:
     """Peaks and credits of some service points' statements, as corrected since they were issued: what ratchets and net
     metering carry. Segments that ended by ``before``, of periods that ended after ``since``, whatever cycle and tariff

@@ -22,10 +22,14 @@ MOST_IMAGE_BYTES = 20_000
 
 
 def run_days(
-    context: dg.AssetExecutionContext, check_names: Sequence[str], run_day: Callable[[date], StageReport]
+    context: dg.AssetExecutionContext,
+    check_names: Sequence[str],
+    run_day: Callable[[date], StageReport],
+    *,
+    blocking: bool = True,
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-    """Run each billing day of the run and tell Dagster of each. A day whose blocking check fails stops the run after it
-    was reported."""
+    """Run each billing day of the run and tell Dagster of each. Where the checks are ``blocking``, one that fails stops
+    what is downstream after every day was reported."""
     keys = list(context.partition_keys)
     if len(keys) == 1:
         report = run_day(date.fromisoformat(keys[0]))
@@ -49,7 +53,7 @@ def run_days(
                     passed=result.passed,
                     metadata=dict(result.metadata),
                     description=result.description,
-                    blocking=True,
+                    blocking=blocking,
                     partition=key,
                 )
             )

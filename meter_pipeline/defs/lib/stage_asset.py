@@ -70,7 +70,7 @@ def stage_asset(
                 )
             return until_done(context, pause_guard, lambda: run_day(acting, day, context.run.run_id))
 
-        yield from run_days(context, list(checks), at_boundary)
+        yield from run_days(context, list(checks), at_boundary, blocking=blocking)
 
     return stage
 

@@ -1,0 +1,147 @@
+"""Queries that compare what came before billing on a day: files with reads, reads with validated days, intervals with
+registers.
+
+Rows are (subject, unit, cause, expected, actual, items, detail); quantities in millionths, counts as they are. The
+subject of an open cause is its service point.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import psycopg
+
+from meter_pipeline.tolerances import RegisterTolerance
+
+Connection = psycopg.Connection[Any]
+Row = tuple[Any, ...]
+
+
+def files(connection: Connection, day: date) -> list[Row]:
+    """Per file that touches the day: what landing counted as received, and what the committed batches and the file's
+    own repetitions account for."""
+    return _rows(
+        connection,
+        """
+        SELECT encode(d.sha256, 'hex'), 'reads',
+            CASE WHEN d.loaded_at IS NULL THEN 'not_loaded' WHEN d.received = b.reads + d.duplicate_in_file + d.superseded_in_file THEN 'none' ELSE 'open' END,
+            d.received, b.reads + d.duplicate_in_file + d.superseded_in_file, 1, f.file_name
+        FROM raw.feed_file_day AS d JOIN raw.feed_file AS f USING (sha256)
+        CROSS JOIN LATERAL (SELECT coalesce(sum(accepted + duplicate + superseded + rejected), 0) AS reads FROM raw.load_batch AS b
+            WHERE b.sha256 = d.sha256 AND b.billing_day = d.billing_day) AS b
+        WHERE d.billing_day = %(day)s ORDER BY 1
+        """,
+        day,
+    )
+
+
+def channel_days(connection: Connection, day: date) -> list[Row]:
+    """Channel-days by whether raw and validated hold them, and why a raw one was not validated."""
+    return _rows(
+        connection,
+        f"""
+        SELECT {_subject("coalesce(service_point_id, raw_meter)")} AS subject, 'channel-days', cause, count(*) FILTER (WHERE raw_meter IS NOT NULL),
+            count(*) FILTER (WHERE valid_meter IS NOT NULL), count(*), {_named("raw_meter")}
+        FROM (SELECT r.meter_id AS raw_meter, v.meter_id AS valid_meter, stood.service_point_id, CASE
+            WHEN v.meter_id IS NOT NULL AND r.meter_id IS NOT NULL THEN 'none'
+            WHEN v.meter_id IS NOT NULL THEN 'wholly_estimated'
+            WHEN c.meter_id IS NULL THEN 'unknown_channel'
+            WHEN NOT EXISTS (SELECT FROM ref.installations AS i WHERE i.meter_id = r.meter_id) THEN 'not_installed'
+            WHEN EXISTS (SELECT FROM vee.exception AS e WHERE e.billing_day = %(day)s AND e.meter_id = r.meter_id) THEN 'validation_exception'
+            WHEN stood.service_point_id IS NULL THEN 'not_installed'
+            ELSE 'open' END AS cause
+        FROM (SELECT meter_id, channel, starts_at, slots, interval_minutes FROM raw.interval_day WHERE billing_day = %(day)s) AS r
+        FULL JOIN (SELECT DISTINCT meter_id, channel FROM vee.interval_day WHERE billing_day = %(day)s) AS v USING (meter_id, channel)
+        LEFT JOIN ref.channels AS c USING (meter_id, channel)
+        LEFT JOIN LATERAL (SELECT max(i.service_point_id) AS service_point_id FROM ref.installations AS i WHERE v.meter_id IS NULL
+            AND i.meter_id = r.meter_id AND i.installed_at < r.starts_at + r.slots * r.interval_minutes * interval '1 minute'
+            AND (i.removed_at IS NULL OR i.removed_at > r.starts_at)) AS stood ON true) AS found
+        GROUP BY 1, 3 ORDER BY 3, 1
+        """,
+        day,
+    )
+
+
+def registers(
+    connection: Connection, day: date, start: datetime, past: datetime, tolerance: RegisterTolerance
+) -> list[Row]:
+    """Validated intervals against the register's own reads, by unit and cause, in the unit's millionths.
+
+    Where raw.register_read holds a read on both edges of the day and the dial did not go back, the register's side is
+    their difference times the multiplier, read from the dials themselves; else it is what validation worked out of the
+    reads around the day (rollover, exchange, proration). ``tolerance``: as in validation.
+
+    Estimates explain a sum above the register, up to what they add. Anything else that is off is explained as far as a
+    finding of validation (vee.exception) states it, and by name: null intervals a sum below the register, a failed
+    sum check either. A difference of another size is open.
+    """
+    allowed = tolerance.sql("multiplier", "decimals", "slots")
+    return _rows(
+        connection,
+        f"""
+        WITH dials AS (
+            SELECT c.meter_id, c.sums_to AS channel, count(*) AS registers, min(coalesce(w.decimals, c.decimals)) AS decimals,
+                max(coalesce(w.multiplier, c.multiplier)) AS multiplier,
+                sum(CASE WHEN e.value >= s.value THEN ((e.value - s.value) * coalesce(w.multiplier, c.multiplier))::bigint END) AS difference,
+                count(*) FILTER (WHERE e.value >= s.value) AS whole
+            FROM ref.channels AS c
+            LEFT JOIN ref.channel_values AS w ON w.meter_id = c.meter_id AND w.channel = c.channel AND w.valid_from <= %(day)s
+                AND (w.valid_to IS NULL OR w.valid_to > %(day)s)
+            LEFT JOIN raw.register_read AS e ON e.billing_day = %(day)s AND e.meter_id = c.meter_id AND e.channel = c.channel AND e.read_at = %(past)s
+            LEFT JOIN raw.register_read AS s
+                ON s.billing_day = %(eve)s AND s.meter_id = c.meter_id AND s.channel = c.channel AND s.read_at = %(start)s
+            WHERE c.sums_to IS NOT NULL AND NOT EXISTS (SELECT FROM vee.register_edit AS x WHERE x.meter_id = c.meter_id
+                AND x.channel = c.channel AND x.billing_day IN (%(day)s, %(eve)s) AND x.withdrawn_at IS NULL AND (NOT x.proposed OR x.approved_at IS NOT NULL))
+            GROUP BY 1, 2
+        )
+        SELECT {_subject("service_point_id", "source")} AS subject, unit, cause, sum(expected)::bigint, sum(actual)::bigint, count(*),
+            {_named("meter_id")}
+        FROM (
+            SELECT service_point_id, meter_id, unit, source, expected, actual, CASE
+                WHEN actual = expected THEN 'none'
+                WHEN abs(actual - expected) <= {allowed} THEN 'within_tolerance'
+                WHEN source <> 'dials' AND abs(actual - expected) <= {allowed} * {tolerance.days_sql("meter_id")}
+                    THEN 'within_tolerance'
+                WHEN 'DAY_EDGE' = ANY (SELECT upper(code) FROM unnest(vee.row_rules(row_flags)) AS code)
+                    AND abs(actual - expected) <= {allowed} + 2 * (SELECT max(abs(x)) FROM unnest(largest) AS x WHERE x > -2147483648) * 10 ^ (6 - scale)
+                    THEN 'day_edge'
+                WHEN estimated > 0 AND actual > expected AND actual - expected <= {allowed} + (SELECT coalesce(sum(u.estimated_micro), 0)
+                    FROM vee.daily_usage AS u WHERE u.billing_day = %(day)s AND u.service_point_id = sides.service_point_id
+                    AND u.unit = sides.unit AND u.flow = sides.flow) THEN 'estimated'
+                WHEN abs(actual - expected - stated) > {allowed} OR stated IS NULL THEN 'open'
+                WHEN missing > 0 AND (actual < expected OR flow = 'net') THEN 'intervals_missing'
+                ELSE 'sum_check_failed' END AS cause
+            FROM (
+                SELECT v.service_point_id, v.meter_id, v.unit, v.flow, v.missing, v.estimated, v.row_flags, v.scale,
+                    coalesce(v.values::bigint[], v.wide_values) AS largest,
+                    (SELECT max(said[1]::bigint - said[2]::bigint) FROM vee.exception AS e,
+                        regexp_match(e.detail, '^intervals (-?[0-9]+) against register (-?[0-9]+) micro') AS said
+                        WHERE e.billing_day = %(day)s AND e.kind IN ('SUM_CHECK', 'INFEASIBLE', 'MULTIPLIER')
+                        AND (e.service_point_id, e.meter_id, e.channel) = (v.service_point_id, v.meter_id, v.channel)) AS stated,
+                    v.expected AS slots, d.multiplier, d.decimals, v.total_micro AS actual,
+                    CASE WHEN d.whole = d.registers AND d.registers = 1 AND v.expected = v.slots THEN 'dials' ELSE 'reads around the day' END AS source,
+                    CASE WHEN d.whole = d.registers AND d.registers = 1 AND v.expected = v.slots THEN d.difference ELSE v.register_difference_micro END AS expected
+                FROM vee.interval_day AS v LEFT JOIN dials AS d USING (meter_id, channel)
+                WHERE v.billing_day = %(day)s AND v.billed AND v.register_difference_micro IS NOT NULL
+            ) AS sides
+        ) AS compared GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+        """,
+        day,
+        start=start,
+        past=past,
+    )
+
+
+def _subject(service: str, everyone: str = "'all'") -> str:
+    """SQL for what a row is about: a service where the cause is open, else everyone."""
+    return f"CASE WHEN cause = 'open' THEN {service} ELSE {everyone} END"
+
+
+def _named(meter: str) -> str:
+    """SQL for the meters of an open cause."""
+    return f"coalesce(string_agg(DISTINCT {meter}, ' ' ORDER BY {meter}) FILTER (WHERE cause = 'open'), '')"
+
+
+def _rows(connection: Connection, query: str, day: date, **more: Any) -> list[Row]:
+    return connection.execute(query.encode(), {"day": day, "eve": day - timedelta(days=1), **more}).fetchall()
