@@ -47,9 +47,17 @@ def copy_database(server: Database, name: str, template: str) -> Database:
     """A new database with what ``template`` holds.
 
     Files are copied by the server: a migrated database takes 0.02 s of processor so, and 0.07 s through the log, which
-    is PostgreSQL's default. A run of the tests makes a thousand.
+    is PostgreSQL's default. A run of the tests makes a thousand. Connections that are still open to ``template`` are
+    ended: PostgreSQL copies no database that is in use.
     """
     with server.connect(autocommit=True) as connection:
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (template,))
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")
         connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
     return server.sibling(name)
+
+
+def drop_database(server: Database, name: str) -> None:
+    """Drop a test's database, whoever is still connected to it."""
+    with server.connect(autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

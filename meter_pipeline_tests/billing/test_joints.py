@@ -3,6 +3,7 @@ help from the other."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -47,6 +48,12 @@ def issued(database: Database) -> None:
     issue_statements(database, CHICAGO, "C1", END, clock=CLOCK)
 
 
+@pytest.fixture
+def city(copy_of: Callable[[Callable[[Database], None]], Database]) -> Database:
+    """Five days of three services, and their bills."""
+    return copy_of(issued)
+
+
 def altered(database: Database, *changes: str) -> list[tuple[Any, ...]]:
     """Open joints of the period once somebody with every right has changed something behind the program's back."""
     with database.connect() as connection:
@@ -60,46 +67,44 @@ def altered(database: Database, *changes: str) -> list[tuple[Any, ...]]:
     ]
 
 
-def test_statements_are_compared_with_the_ledger_by_key_and_payload(database: Database) -> None:
-    issued(database)
-    assert altered(database) == []
+def test_statements_are_compared_with_the_ledger_by_key_and_payload(city: Database) -> None:
+    assert altered(city) == []
     one = "A-001.C1.20260701.0"
     changed = altered(
-        database, f"UPDATE billing.statement_line SET amount = amount + 1 WHERE statement_id = '{one}' AND line_no = 2"
+        city, f"UPDATE billing.statement_line SET amount = amount + 1 WHERE statement_id = '{one}' AND line_no = 2"
     )
     assert {joint for joint, *_ in changed} == {"lines_to_statement", "statement_to_ledger"}
     assert f"lines are not those issued: {one}" in changed[-1][3]
     renamed = altered(
-        database, f"UPDATE billing.statement_line SET service_point_id = 'SP-000' WHERE statement_id = '{one}'"
+        city, f"UPDATE billing.statement_line SET service_point_id = 'SP-000' WHERE statement_id = '{one}'"
     )
     assert [joint for joint, *_ in renamed] == ["statement_to_ledger"], "no sum moves, and it shows all the same"
     gone = altered(
-        database, *(f"DELETE FROM billing.statement{t} WHERE statement_id = '{one}'" for t in ("_line", "_segment", ""))
+        city, *(f"DELETE FROM billing.statement{t} WHERE statement_id = '{one}'" for t in ("_line", "_segment", ""))
     )
     assert [(joint, int(expected), int(actual)) for joint, expected, actual, _ in gone] == [
         ("statement_to_ledger", 0, 1)
     ]
     assert "leaf without statement" in gone[0][3]
     forged = altered(
-        database,
+        city,
         'INSERT INTO billing.statement SELECT (jsonb_populate_record(s, \'{"statement_id": "FORGED", "revision": 7}\')).* FROM billing.statement AS s '
         f"WHERE statement_id = '{one}'",
         "UPDATE billing.statement SET lines_sha256 = sha256('x') WHERE statement_id = 'FORGED'",
     )
     assert any("statement without leaf: FORGED" in detail for *_, detail in forged)
-    moved = altered(database, f"UPDATE billing.statement SET ledger_leaf = 0 WHERE statement_id = '{one}'")
+    moved = altered(city, f"UPDATE billing.statement SET ledger_leaf = 0 WHERE statement_id = '{one}'")
     assert "the place it names holds another leaf" in moved[0][3]
 
 
-def test_a_changed_charge_shows_against_the_statement_and_stands_against_the_close(database: Database) -> None:
-    issued(database)
-    with database.connect() as connection:
+def test_a_changed_charge_shows_against_the_statement_and_stands_against_the_close(city: Database) -> None:
+    with city.connect() as connection:
         connection.execute(
             "UPDATE billing.charge_day SET total = total + 1000000 WHERE service_point_id = 'SP-002' AND billing_day = '2026-07-03'"
         )
         found = day_checks(connection, CHICAGO, JULY + timedelta(days=2)).filter(pl.col("joint") == "lines_to_total")
         assert dict(found.select("subject", "cause").iter_rows()) == {"all": "none", "SP-002": "open"}
-    against = {p["point"]: p for p in checklist(database, JULY)}["statements are what their days and the ledger say"]
+    against = {p["point"]: p for p in checklist(city, JULY)}["statements are what their days and the ledger say"]
     assert not against["ok"]
     assert "A-002" in against["detail"]
 
@@ -129,27 +134,25 @@ def test_a_changed_charge_shows_against_the_statement_and_stands_against_the_clo
         ),
     ],
 )
-def test_either_side_of_a_day_s_joint_shows_when_it_is_altered(database: Database, change: str, joint: str) -> None:
-    issued(database)
+def test_either_side_of_a_day_s_joint_shows_when_it_is_altered(city: Database, change: str, joint: str) -> None:
     day = JULY + timedelta(days=2)
-    with database.connect() as connection:
+    with city.connect() as connection:
         assert "open" not in day_checks(connection, CHICAGO, day)["cause"].to_list()
         connection.execute(change.encode())
         wrong = day_checks(connection, CHICAGO, day).filter(pl.col("cause") == "open")
     assert (joint, 1, "SP-001") in wrong.select("joint", "items", "subject").rows()
 
 
-def test_estimates_in_a_row_are_reported_with_the_day_they_began(database: Database) -> None:
-    issued(database)
+def test_estimates_in_a_row_are_reported_with_the_day_they_began(city: Database) -> None:
     last = END - timedelta(days=1)
-    with database.connect() as connection:
+    with city.connect() as connection:
         found = checks.estimate_streaks(connection, last, 3)
         assert checks.estimate_streaks(connection, last, 5).height == 0
         assert checks.estimate_streaks(connection, JULY, 1).height == 0
     assert found.rows() == [(f"SP-00{n}", f"A-00{n}", 4, JULY + timedelta(days=1)) for n in range(3)]
-    again = bill_billing_day(database, CHICAGO, last, clock=CLOCK).report()
+    again = bill_billing_day(city, CHICAGO, last, clock=CLOCK).report()
     assert again.figures["estimate streaks"] == 3
-    noted = database.read("SELECT account_id, reason FROM billing.statement_exception ORDER BY 1")
+    noted = city.read("SELECT account_id, reason FROM billing.statement_exception ORDER BY 1")
     assert noted.rows() == [(f"A-00{n}", "estimate_streak") for n in range(3)], "issued, and somebody should look"
 
 
@@ -176,17 +179,16 @@ def test_a_cause_that_is_not_on_the_list_is_refused() -> None:
         reconcile.table({"lines_to_total": [("all", "USD", "just because", 1, 2, 1, "")]})
 
 
-def test_a_page_shows_what_was_last_found_and_a_close_looks_again(database: Database) -> None:
-    issued(database)
+def test_a_page_shows_what_was_last_found_and_a_close_looks_again(city: Database) -> None:
     named = "statements are what their days and the ledger say"
-    with database.connect() as connection:
+    with city.connect() as connection:
         connection.execute(
             "UPDATE billing.charge_day SET total = total + 1000000 WHERE service_point_id = 'SP-002' AND billing_day = '2026-07-03'"
         )
         connection.commit()
-    assert {p["point"]: p["ok"] for p in checklist(database, JULY, anew=False)}[named]
-    assert not {p["point"]: p["ok"] for p in checklist(database, JULY)}[named]
-    with database.connect() as connection:
+    assert {p["point"]: p["ok"] for p in checklist(city, JULY, anew=False)}[named]
+    assert not {p["point"]: p["ok"] for p in checklist(city, JULY)}[named]
+    with city.connect() as connection:
         connection.execute("DELETE FROM billing.reconciliation WHERE subject = 'C1'")
         connection.commit()
-    assert "never compared" in {p["point"]: p["detail"] for p in checklist(database, JULY, anew=False)}[named]
+    assert "never compared" in {p["point"]: p["detail"] for p in checklist(city, JULY, anew=False)}[named]

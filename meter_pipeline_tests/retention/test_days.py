@@ -16,7 +16,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.bill_run import issue_statements
@@ -34,7 +33,7 @@ from meter_pipeline.settings import Settings, load_settings
 from meter_pipeline.simulator import Spec, simulate
 from meter_pipeline.vee import validate_billing_day
 from meter_pipeline.vee.explain import explain_day
-from meter_pipeline_tests.support import ROOT, FixedClock, copy_database
+from meter_pipeline_tests.support import ROOT, FixedClock, copy_database, drop_database
 
 FIRST = date(2026, 3, 2)
 DAYS = [FIRST + timedelta(days=k) for k in range(3)]
@@ -109,21 +108,15 @@ def built(server: Database, template: Database, tmp_path_factory: pytest.TempPat
         assert {state for _, _, state, _, _ in partitions.sizes(connection)} == {"ahead"}
     city.build()
     yield city
-    with server.connect(autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    drop_database(server, name)
 
 
 @pytest.fixture
 def city(server: Database, built: City, tmp_path: Path) -> Iterator[City]:
     name = f"city_{uuid.uuid4().hex[:12]}"
-    with server.connect(autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (built.database.name,)
-        )
     shutil.copytree(built.settings.home.parent, tmp_path, dirs_exist_ok=True)
     yield City(copy_database(server, name, built.database.name), tmp_path)
-    with server.connect(autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    drop_database(server, name)
 
 
 def test_an_archived_day_comes_back_to_the_byte_and_is_archived_again_to_the_same_file(city: City) -> None:

@@ -4,6 +4,7 @@ and 10 % tax: 3.74."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -76,8 +77,7 @@ def moves(found: Unbilled) -> dict[str, str]:
     return {move: str(Decimal(found.total(move)).scaleb(-6).normalize()) for move in MOVES}
 
 
-@pytest.fixture
-def city(database: Database) -> Database:
+def half_a_summer(database: Database) -> None:
     """July and half of August: one service billed from mid-month to mid-month, one by calendar months."""
     add_tariff(database, FLAT)
     add_cycle(database, date(2026, 6, 16), MID_JULY, MID_AUGUST)
@@ -89,7 +89,11 @@ def city(database: Database) -> Database:
     serve(database, JULY, 46, points)
     for cycle, end in (("C1", MID_JULY), ("C2", AUGUST), ("C1", MID_AUGUST)):
         issue_statements(database, CHICAGO, cycle, end, clock=CLOCK)
-    return database
+
+
+@pytest.fixture
+def city(copy_of: Callable[[Callable[[Database], None]], Database]) -> Database:
+    return copy_of(half_a_summer)
 
 
 def test_a_city_by_hand_rolls_forward_and_its_journal_balances(city: Database, tmp_path: Path) -> None:
