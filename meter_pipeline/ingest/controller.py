@@ -9,8 +9,10 @@ from 69,311 rows/s to 1,161.
 Only what moves the latency is made smaller: the batch where rows do, the writers where batches get in each other's way.
 Where batches have been too alike to tell, a smaller one is tried for one window. A smaller batch that is written no
 quicker, at a lower rate, is taken back: on a machine that others keep busy every batch waits some times for a
-processor, however small it is. Growth and shrinking are clamped, with a dead band on the 90th percentile, and there is
-no growth when the application is the limit (Netflix's Gradient2).
+processor, however small it is. So no batch has fewer rows than those that take nine tenths of its transaction, and a
+writer that was taken away comes back where the others wrote clearly less: a busy machine came to batches of 1,843 rows
+by one writer, at a third of the rate. Growth and shrinking are clamped, with a dead band on the 90th percentile, and
+there is no growth when the application is the limit (Netflix's Gradient2).
 """
 
 from __future__ import annotations
@@ -41,6 +43,9 @@ DATA_WAITS: Final = frozenset(
 )
 
 
+#: The most of a write, beside an empty commit, that may go into what is around its rows (its claim, its ledger entry,
+# round trips). Smaller batches only make that more.
+_MOST_AROUND: Final = 0.1
 #: Below this share of the target batches grow; between it and the target nothing moves.
 _GROW_BELOW: Final = 0.85
 
@@ -91,6 +96,9 @@ class Controller:
     _shrunk_from: tuple[int, float, float] | None = None
     _hold_batch: int = 0
     _hold_writers: int = 0
+    _fewer_from: tuple[int, float] | None = None
+    _hold_fewer: int = 0
+    _parts: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     _slow_start: bool = True
 
     def __post_init__(self) -> None:
@@ -118,6 +126,29 @@ class Controller:
             return False
         self._decide(now)
         return True
+
+    def first_write(self, now: float) -> None:
+        """The first write of a session is over: the server read its catalogue meanwhile, so it says nothing of the
+        next. The window begins when these are over: without its first moments its rate would be too high."""
+        if not self._samples:
+            self._opened = now
+
+    def parts(self, rows: int, sent_s: float, around_s: float) -> None:
+        """Of one write, the seconds in which its ``rows`` were written, and those of everything around them."""
+        keep = 0.95
+        n, held, sent, around = (keep * v for v in self._parts)
+        self._parts = (n + 1, held + rows, sent + sent_s, around + around_s)
+
+    @property
+    def least_rows(self) -> int:
+        """Rows below which a batch is not made for latency's sake: what is around them, an empty commit aside, would
+        take more than _MOST_AROUND of it. Both are measured on one server, busy or not."""
+        n, rows, sent, around = self._parts
+        if n < 1 or sent <= 0:
+            return self.limits.batch_least
+        each = around / n - (self._measured or 0.0)
+        wanted = each * (1 - _MOST_AROUND) / _MOST_AROUND * rows / sent
+        return int(min(max(wanted, self.limits.batch_least), self.limits.batch_start))
 
     def finish(self, now: float) -> None:
         """The load is over: what the open window saw goes into the history, and nothing is decided."""
@@ -199,7 +230,7 @@ class Controller:
         move, batch, writers = self._by_waits(move, batch, writers, p90, dominant)
         rate = self._rate(now)
         move, batch = self._worth_it(move, batch, rate / self.writers, p90)
-        writers = self._by_rate(rate, writers)
+        writers = self._by_rate(rate, self._fewer(move, rate, writers))
         if p90 > 2 * self.target:
             # Another server than the one the line was drawn for: only what this window saw is kept.
             self._fit = (0.0, 0.0, 0.0, 0.0, 0.0)
@@ -224,27 +255,29 @@ class Controller:
             self._cool = 2
             return "error", batch * 0.5, writers - 1
         if p90 > target:
+            least = min(batch, self.least_rows)
             if line is not None and line[1] * batch < 0.2 * p90:
                 return "writers", batch, writers - 1  # the batch is not what moves it
+            if batch <= least:
+                return "hold", batch, writers
             if p90 > 2 * target and not cool:
                 self._cool = 2
-                return "halve", batch * 0.5, writers - 1
+                return "halve", max(batch * 0.5, least), writers
             # Without a line this is also the try that shows whether rows move it.
-            return (
-                "shrink",
-                min(batch * (0.9 if line is not None else 0.7), max(fits, self.limits.batch_least)),
-                writers,
-            )
+            shrunk = batch * (0.9 if line is not None else min(max(target / p90, 0.7), 0.9))
+            return "shrink", max(min(shrunk, fits), least), writers
         if p90 < _GROW_BELOW * target and self._busy >= 0.5 and not cool:
             # Far below the target the step grows with the room there is, so that a short load gets there at all;
             # doubling is the clamp.
             room = min(2.0, _GROW_BELOW * target / max(p90, 1e-4))
             return (
                 "grow",
-                min(max(batch + max(10, 0.05 * batch), batch * room), 2 * batch, max(fits, batch * 0.5)),
+                min(
+                    max(batch + max(10, 0.05 * batch), batch * room), 2 * batch, max(fits, batch * 0.5, self.least_rows)
+                ),
                 writers,
             )
-        return ("cool" if cool else "hold"), min(batch, max(fits, self.limits.batch_least)), writers
+        return ("cool" if cool else "hold"), min(batch, max(fits, self.least_rows)), writers
 
     def _by_waits(
         self, move: str, batch: float, writers: int, p90: float, dominant: str | None
@@ -285,6 +318,20 @@ class Controller:
                 return "hold", float(self.batch)
             self._shrunk_from = (self.batch, rate, p90)
         return move, batch
+
+    def _fewer(self, move: str, rate: float, writers: int) -> int:
+        """A writer that was taken away comes back where the others wrote clearly fewer rows, and none is taken for
+        twenty windows: what the writes waited for was not each other."""
+        before, self._fewer_from = self._fewer_from, None
+        self._hold_fewer = max(self._hold_fewer - 1, 0)
+        if before is not None and move != "error" and rate < 0.85 * before[1]:
+            self._hold_fewer, self._hold_writers = 20, 0
+            return before[0]
+        if writers < self.writers and move not in ("error", "pool exhausted"):
+            if self._hold_fewer:
+                return self.writers
+            self._fewer_from = (self.writers, rate)
+        return writers
 
     def _by_rate(self, rate: float, writers: int) -> int:
         """One more writer that wrote no more rows is taken back, and none is added for twenty windows: on a server

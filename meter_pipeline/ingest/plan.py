@@ -237,7 +237,7 @@ def cut(load_pass: WritePlan, first: int, past: int, epoch: int, sources: Sequen
             of = src == index
             pieces.append(FileShare(sources[int(index)].sha256, _ranges(row[of]), *map(int, outcome[of].sum(axis=0))))
     made = _entries(load_pass, cutter.hashes[first:past].to_list(), outcome, pieces, sources, clock)
-    batch = Batch(load_pass.kind, load_pass.day, epoch, pieces, made, rows=past - first)
+    batch = Batch(load_pass.kind, load_pass.day, epoch, pieces, made, rows=past - first, monotonic=clock.monotonic)
     if load_pass.asked.height:
         letters, asked_entries = _asked_letters(load_pass, first, past, sources, clock)
         batch.letters, batch.entries = letters, [*made, *asked_entries]
@@ -290,7 +290,9 @@ def rejection(
         "reads": row["reads"],
     }
     entry = entries.encode("rejected", body, letters["leaf"].to_list(), at=clock.now(), actor=ACTOR)
-    return Batch(load_pass.kind, load_pass.day, epoch, [piece], [entry.row], rows=1, letters=letters)
+    return Batch(
+        load_pass.kind, load_pass.day, epoch, [piece], [entry.row], rows=1, letters=letters, monotonic=clock.monotonic
+    )
 
 
 def most_rows(load_pass: WritePlan, first: int, wanted: int) -> int:

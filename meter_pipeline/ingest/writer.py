@@ -1,7 +1,7 @@
 """The writers: batches of a billing day written by asyncio tasks on a pool, as many and as large as the database bears.
 
-Encoding runs in threads, so the event loop never computes. One more batch than there are writers is encoded ahead; that
-bound is the back-pressure, and with it memory stays at a few batches whatever the backlog.
+Encoding runs in threads, so the event loop never computes. Two batches more than there are writers are encoded ahead;
+that bound is the back-pressure, and with it memory stays at a few batches whatever the backlog.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ from meter_pipeline.postgres.watchdog import cut as cut_socket
 # this one also ends the wait for a frozen server, which keeps no timeouts.
 WRITE_DEADLINE_S: Final = 40.0
 BREAKER: Final = "raw-store"
+#: Batches encoded while the writers write. Writers often end together: with one batch ahead, the second of them waits
+# for an encoding.
+ENCODED_AHEAD: Final = 2
 #: A batch whose connection came later than this after its pause poll asks again: pool and breaker may keep it for a
 # minute.
 POLL_STALE_S: Final = 0.5
@@ -115,6 +118,8 @@ class Writers:
     _retrier: Retrier | None = None
     _moves: asyncio.Queue[tuple[str, float]] | None = None
     _told_open: bool = False
+    #: Connections, by id, that no batch has been written on yet.
+    _fresh: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         if self.deadline_s >= Patience().total_s:
@@ -134,7 +139,7 @@ class Writers:
     async def session(self) -> Any:
         """Open the pool and start the monitor; closes both."""
         most = self.controller.limits.writers_most
-        self._permits, self._ahead = Permits(self.controller.writers), Permits(self.controller.writers + 1)
+        self._permits, self._ahead = Permits(self.controller.writers), Permits(self.controller.writers + ENCODED_AHEAD)
         self._retrier = self._retrier or Retrier(self.clock, self.rng)
         self._moves = asyncio.Queue()
         self.breaker.changed = self._breaker_changed
@@ -165,6 +170,7 @@ class Writers:
 
     async def _prepare(self, connection: driver.AsyncConnection) -> None:
         self.controller.empty_commit(await load.prepare_session(connection, self.clock.monotonic))
+        self._fresh.add(id(connection))
 
     async def _first_connection(self) -> None:
         """Open one before the first batch is cut, so that the floor of this link is known by then. A server that is out
@@ -176,7 +182,7 @@ class Writers:
                     pass
             assert self._permits is not None and self._ahead is not None  # noqa: S101, PT018
             await self._permits.resize(self.controller.writers)
-            await self._ahead.resize(self.controller.writers + 1)
+            await self._ahead.resize(self.controller.writers + ENCODED_AHEAD)
 
     async def write(self, load_pass: WritePlan) -> None:
         """Write every payload of a pass. Raises what cannot be retried; batches already committed stay, and a later run
@@ -256,6 +262,7 @@ class Writers:
             held.seconds += self.clock.monotonic() - asked
             return False
         began = asked
+        fresh = False
         ok: bool | None = None
         try:
             await self._settle(batch)
@@ -263,6 +270,8 @@ class Writers:
                 began = self.clock.monotonic()
                 if began - asked > POLL_STALE_S:
                     return False
+                fresh = id(connection) in self._fresh
+                self._fresh.discard(id(connection))
                 watchdog = asyncio.get_running_loop().call_later(self.deadline_s, self._cut, connection)
                 try:
                     written = await load.write_batch(connection, batch)
@@ -282,7 +291,7 @@ class Writers:
                 self.breaker.open_for(self.clock.monotonic(), self.breaker.rules.open_s)
             raise
         finally:
-            await self._account(batch, permit, self.clock.monotonic() - began, ok)
+            await self._account(batch, permit, self.clock.monotonic() - began, ok, fresh)
 
     async def _settle(self, batch: load.Batch) -> None:
         """Make sure that the transaction of an attempt before has ended, whichever way."""
@@ -291,7 +300,7 @@ class Writers:
             batch.attempt = None
             self.figures.settled += 1
 
-    async def _account(self, batch: load.Batch, permit: Any, seconds: float, ok: bool | None) -> None:
+    async def _account(self, batch: load.Batch, permit: Any, seconds: float, ok: bool | None, fresh: bool) -> None:
         """Tell breaker and controller; a data error says nothing about the server."""
         assert self._permits is not None  # noqa: S101
         now = self.clock.monotonic()
@@ -310,11 +319,15 @@ class Writers:
             self.figures.batches += 1
             self.figures.bytes += batch.size
             self.figures.latencies_ms.append(seconds * 1000)
+            if fresh:
+                self.controller.first_write(now)
+                return
+            self.controller.parts(batch.rows, batch.sent_s, seconds - batch.sent_s)
         waiting = self._ahead is not None and self._ahead.taken >= self._permits.size
         if self.controller.wrote(now, batch.rows, seconds, ok, self._permits.taken, waiting):
             await self._permits.resize(self.controller.writers)
             if self._ahead is not None:
-                await self._ahead.resize(self.controller.writers + 1)
+                await self._ahead.resize(self.controller.writers + ENCODED_AHEAD)
 
     def _cut(self, connection: driver.AsyncConnection) -> None:
         self.figures.watchdog += 1

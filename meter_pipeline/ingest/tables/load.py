@@ -9,6 +9,7 @@ can be settled (ingest/unknown_outcome.py) before anything else is tried.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -163,7 +164,8 @@ class FileShare:
 class Batch:
     """All that one transaction writes, encoded. ``direct`` goes into the day's unattached partition; ``current`` and
     ``kept`` through the session's temporary table into the current table and the history. ``entries`` are ledger rows
-    (ledger.entries.Entry.row). ``attempt``: the transaction whose end is not known; None where there is none."""
+    (ledger.entries.Entry.row). ``attempt``: the transaction whose end is not known; None where there is none.
+    ``sent_s``: seconds in which the rows themselves were written, by the clock ``monotonic``."""
 
     kind: Kind
     day: date
@@ -176,6 +178,8 @@ class Batch:
     rows: int = 0
     letters: pl.DataFrame | None = None
     attempt: Attempt | None = None
+    monotonic: Callable[[], float] = time.monotonic
+    sent_s: float = 0.0
 
     @property
     def size(self) -> int:
@@ -228,6 +232,7 @@ async def write_batch(connection: AsyncConnection, batch: Batch) -> bool:
                 return False
         if batch.letters is not None:
             await dead_letters.write_few(connection, batch.letters)
+        began = batch.monotonic()
         if batch.direct:
             await _copy(connection, batch.kind.copy(batch.kind.partition(batch.day)), batch.direct)
         if batch.kept:
@@ -238,6 +243,7 @@ async def write_batch(connection: AsyncConnection, batch: Batch) -> bool:
         if batch.current:
             await _copy(connection, batch.kind.copy(batch.kind.incoming), batch.current)
             await connection.execute(batch.kind.upsert())
+        batch.sent_s = batch.monotonic() - began
         await connection.commit()
         batch.attempt = None
     except BaseException:
