@@ -124,6 +124,49 @@ def _document(values: Values) -> Iterator[str]:
     yield "]}"
 
 
+def _escapes(values: Values) -> Iterator[str]:
+    yield '{"meters":['
+    for meter, row in enumerate(values):
+        reads = ",".join(
+            f'{{"t":"{_LOCAL[slot].replace("-", chr(92) + "/")}","v":{_decimal(value)}}}'
+            for slot, value in enumerate(row)
+        )
+        yield f'{"," if meter else ""}{{"id":"MTR-{meter:07d}","reads":[{reads}]}}'
+    yield "]}"
+
+
+def _marks(values: Values) -> Iterator[str]:
+    yield '{"meters":['
+    for meter, row in enumerate(values):
+        reads = ",".join(f'{{"t":"{_LOCAL[slot]}","v":"{_decimal(value, ",")}"}}' for slot, value in enumerate(row))
+        yield f'{"," if meter else ""}{{"id":"MTR-{meter:07d}","reads":[{reads}]}}'
+    yield "]}"
+
+
+def _side_by_side(values: Values) -> Iterator[str]:
+    yield '{"meters":['
+    times = ",".join(f'"{local}"' for local in _LOCAL)
+    for meter, row in enumerate(values):
+        counted = ",".join(map(_decimal, row))
+        yield f'{"," if meter else ""}{{"id":"MTR-{meter:07d}","t":[{times}],"v":[{counted}]}}'
+    yield "]}"
+
+
+def _numbered(values: Values) -> Iterator[str]:
+    yield '{"meters":['
+    for meter, row in enumerate(values):
+        yield f'{"," if meter else ""}{{"id":"MTR-{meter:07d}","day":"2026-03-02","v":[{",".join(map(_decimal, row))}]}}'
+    yield "]}"
+
+
+def _rows(values: Values) -> Iterator[str]:
+    yield '{"meters":['
+    for meter, row in enumerate(values):
+        reads = ",".join(f'["{_LOCAL[slot]}",{_decimal(value)}]' for slot, value in enumerate(row))
+        yield f'{"," if meter else ""}{{"id":"MTR-{meter:07d}","rows":[{reads}]}}'
+    yield "]}"
+
+
 #: shape -> (its lines, its declaration)
 SHAPES: Final[dict[str, tuple[Callable[[Values], Iterator[str]], HeadEnd]]] = {
     "plain": (_plain, _head_end()),
@@ -162,6 +205,37 @@ SHAPES: Final[dict[str, tuple[Callable[[Values], Iterator[str]], HeadEnd]]] = {
         _head_end(
             format="json", columns={"meter_id": "meters.id", "time": "meters.reads.t", "value": "meters.reads.v"}
         ),
+    ),
+    "json_escapes": (
+        _escapes,
+        _head_end(
+            format="json",
+            columns={"meter_id": "meters.id", "time": "meters.reads.t", "value": "meters.reads.v"},
+            time_format="%Y/%m/%d %H:%M",
+        ),
+    ),
+    "json_decimal_comma": (
+        _marks,
+        _head_end(
+            format="json",
+            columns={"meter_id": "meters.id", "time": "meters.reads.t", "value": "meters.reads.v"},
+            decimal=",",
+        ),
+    ),
+    "json_lists_side_by_side": (
+        _side_by_side,
+        _head_end(format="json", columns={"meter_id": "meters.id", "time": "meters.t", "value": "meters.v"}),
+    ),
+    "json_numbers_of_values": (
+        _numbered,
+        _head_end(
+            format="json",
+            columns={"meter_id": "meters.id", "time": "meters.day", "period": "meters.v.#", "value": "meters.v"},
+        ),
+    ),
+    "json_places_in_lists": (
+        _rows,
+        _head_end(format="json", columns={"meter_id": "meters.id", "time": "meters.rows.0", "value": "meters.rows.1"}),
     ),
 }
 

@@ -12,14 +12,24 @@ from types import FunctionType
 from typing import Any, Final
 
 from meter_pipeline.feeds.kernels import lookup, read_number, scan_delimited, scan_json_lines
-from meter_pipeline.feeds.kernels_json import number_end, scan_json_document, string_end, write_records
+from meter_pipeline.feeds.kernels_json import (
+    hex_code,
+    number_end,
+    plain_list,
+    scan_json_document,
+    string_end,
+    unescaped,
+    word_end,
+    write_records,
+)
 from meter_pipeline.feeds.kernels_nem12 import scan_nem12
 
 #: bytes that a process reads before the compiler's start-up is worth it
 COMPILE_FROM_BYTES: Final = 4_000_000
 
 _LOOPS: Final[tuple[Any, ...]] = (
-    read_number, lookup, scan_delimited, scan_json_lines, scan_nem12, number_end, string_end, scan_json_document, write_records,
+    read_number, lookup, scan_delimited, scan_json_lines, scan_nem12, number_end, string_end, word_end, plain_list, scan_json_document,
+    write_records, hex_code, unescaped,
 )  # fmt: skip
 _loops: dict[str, Callable[..., Any]] = {}
 _lock = Lock()

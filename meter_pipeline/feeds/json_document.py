@@ -7,8 +7,9 @@ each value in its list, and ``rows.0`` the first element of each list in a list 
 side, both mapped, are refused: it is unknown which element goes with which.
 
 The records are written as delimited text, tabs between the values, and read by delimited.py. Line numbers are those of
-the records. A document without escapes in its keys and wanted values is taken apart by a compiled loop
-(kernels_json.py), any other by Python's json, at about a tenth of the speed; both make the same lines.
+the records. Documents are taken apart by a compiled loop (kernels_json.py), unusual ones (a quotation mark, a backslash
+or a control character in a wanted value, mixed lists) by Python's json, at a tenth of the speed; both make the same
+lines.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.delimited import parse_text, without_header_line
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits, open_feed, whole_document
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
-from meter_pipeline.feeds.json_records import Wanted, by_position, expand, steps_of
+from meter_pipeline.feeds.json_records import Wanted, expand, steps_of
 from meter_pipeline.feeds.json_scan import scanned_records
 from meter_pipeline.feeds.jsonl import Duplicate, Number, pairs
 from meter_pipeline.feeds.rejects import FeedRefused, shown
@@ -50,7 +51,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     if not content.strip():
         raise FeedRefused("empty_file", f"{opened.size} bytes")
     wanted: Wanted = [(at, steps_of(name)) for at, name in enumerate(names)]
-    made = scanned_records(content, wanted) if head_end.decimal == "." and not by_position(wanted) else None
+    made = scanned_records(content, wanted, head_end.decimal)
     if made is None:
         made = slow_records(content, wanted, head_end.decimal)
     declared = replace(head_end, delimiter="\t", quote="", header=True, encoding="utf-8")

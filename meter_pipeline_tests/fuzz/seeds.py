@@ -78,6 +78,8 @@ FEEDS: Final[dict[str, list[bytes]]] = {
     "json_scan": [
         b'{"d":{"m":[{"r":[{"v":1.5,"t":"a"},{"t":"b"}],"id":"M"},{"id":2,"r":[]}],"u":"kWh"}}',
         b'{"d":{"m":{"id":null,"r":[[{"v":-1e3}],[]]},"u":true}}\n{"d":{"x":[1,"\\u00e9"],"u":""}}\n',
+        b'{"d":{"m":[{"id":"M-1","t":["a","\\u00e9",1.5],"r":[["2026",2.5],["2027",null]]},{"t":[],"id":3}],"u":"a\\/b"}}',
+        b'{"d":{"m":{"r":{"t":[true,"x"],"v":[-1e3,2]},"t":[1],"id":"\\ud83d\\ude00"}}}',
     ],
     "beacon": [
         b"Meter_ID,Estimated_Flag,Flow,Flow_Time,Flow_Unit,Read,Read_Time,Read_Unit\n12,0,5.0,2024-08-01 00:59,Gallons,227.6,2024-08-01 00:59,CCF\n"

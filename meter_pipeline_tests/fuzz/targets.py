@@ -38,7 +38,7 @@ from meter_pipeline.feeds.head_ends import (
 )
 from meter_pipeline.feeds.inspect import report
 from meter_pipeline.feeds.json_records import Wanted
-from meter_pipeline.feeds.json_scan import records_by
+from meter_pipeline.feeds.json_scan import Loops, records_by
 from meter_pipeline.feeds.rejects import MAX_RAW_BYTES, REASONS, FeedRefused
 from meter_pipeline.ids import canonical_id
 from meter_pipeline.ingest import landing
@@ -289,16 +289,22 @@ def feed_target(name: str) -> Target:
 
 
 #: paths of a document's values, as json_records takes them
-WANTED: Final[Wanted] = [(0, ("d", "m", "id")), (1, ("d", "m", "r", "t")), (2, ("d", "m", "r", "v")), (3, ("d", "u"))]
+WANTED: Final[tuple[Wanted, ...]] = (
+    [(0, ("d", "m", "id")), (1, ("d", "m", "r", "t")), (2, ("d", "m", "r", "v")), (3, ("d", "u"))],
+    [(0, ("d", "m", "id")), (1, ("d", "m", "t")), (2, ("d", "m", "t", "#")), (3, ("d", "u"))],
+    [(0, ("d", "m", "id")), (1, ("d", "m", "r", "0")), (2, ("d", "m", "r", "1")), (3, ("d", "u"))],
+)
 
 
 def json_scan(data: bytes, folder: Path) -> None:
     """The loop over JSON documents makes the records that Python's json makes, or leaves the document to it."""
-    scan, write = kernels_json.scan_json_document, kernels_json.write_records
+    loops = Loops(kernels_json.scan_json_document, kernels_json.write_records, kernels_json.unescaped)
     content = data.removeprefix(b"\xef\xbb\xbf")
-    made = records_by(scan, write, content, WANTED)
-    if made is not None:
-        assert made == json_document.slow_records(content, WANTED, ".")
+    decimal = "," if content.count(b",") % 2 else "."
+    for wanted in WANTED:
+        made = records_by(loops, content, wanted, decimal)
+        if made is not None:
+            assert made == json_document.slow_records(content, wanted, decimal)
 
 
 def archive(data: bytes, folder: Path) -> None:
