@@ -129,11 +129,13 @@ class Database:
 
     @property
     def safe_url(self) -> str:
-        """The URL without its password, for logs."""
+        """The URL without its password, for logs. Of its options it keeps those that say which server it is."""
         parts = urlsplit(self.url)
         host = parts.netloc.rpartition("@")
         user = host[0].partition(":")[0]
-        return urlunsplit(parts._replace(netloc=f"{user}@{host[2]}" if host[0] else host[2], query=""))
+        where = urlencode([(k, v) for k, v in parse_qsl(parts.query) if k in ("host", "port", "service")], safe="/")
+        server = f"{parts.scheme}://{user}@{host[2]}" if host[0] else f"{parts.scheme}://{host[2]}"
+        return f"{server}{parts.path}{'?' if where else ''}{where}"
 
 
 _GONE = (

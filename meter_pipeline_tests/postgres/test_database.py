@@ -80,6 +80,18 @@ def test_a_password_is_not_in_the_safe_url() -> None:
     assert "secret" not in Database("postgresql://ann:secret@db:5432/meters?sslmode=require").safe_url
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://ann:secret@db:5432/meters?sslmode=require&password=secret", "postgresql://ann@db:5432/meters"),
+        ("postgresql:///meters?host=/run/postgresql&user=ann", "postgresql:///meters?host=/run/postgresql"),
+        ("postgresql:///?service=billing", "postgresql:///?service=billing"),
+    ],
+)
+def test_the_safe_url_says_which_server_it_is(url: str, shown: str) -> None:
+    assert Database(url).safe_url == shown
+
+
 def test_the_embedded_server_starts_durable_and_closed_to_others() -> None:
     home = Path(tempfile.mkdtemp(prefix="meter-pipeline-tests-"))
     home.chmod(0o711)
