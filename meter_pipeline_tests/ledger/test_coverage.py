@@ -71,7 +71,11 @@ CHANGES = {
 }
 #: What a column that was null is set to.
 FILLS = {
+    "int2": "1",
+    "int4": "1",
     "int8": "1",
+    "bool": "true",
+    "date": "date '2027-03-01'",
     "text": "'X'",
     "timestamptz": "'2026-03-01T00:00:00Z'::timestamptz",
     "numeric": "1",
