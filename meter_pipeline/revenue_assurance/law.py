@@ -8,10 +8,12 @@ an exception the usage it names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
@@ -111,17 +113,17 @@ def text(micro: int) -> str:
 
 def keep_law_of_day(database: Database, day: date, *, clock: Clock = SYSTEM_CLOCK) -> LawResult:
     """The law of one billing day, kept in billing.law_day for pages that cannot wait for it."""
+    result = law_of_day(database, day)
+    row = {
+        "day": day,
+        "ok": result.ok,
+        "service_points": result.service_points,
+        "waiting": len(result.findings) - len(result.open) + len(result.bills_waiting),
+        "open": len(result.open) + len(result.bills_open),
+        "detail": result.sentence()[:2000],
+        "at": clock.now(),
+    }
     with database.connect("revenue assurance") as connection:
-        result = law(connection, day, day + timedelta(days=1))
-        row = {
-            "day": day,
-            "ok": result.ok,
-            "service_points": result.service_points,
-            "waiting": len(result.findings) - len(result.open) + len(result.bills_waiting),
-            "open": len(result.open) + len(result.bills_open),
-            "detail": result.sentence()[:2000],
-            "at": clock.now(),
-        }
         tables.keep(connection, row)
     return result
 
@@ -154,12 +156,18 @@ def last_day(database: Database) -> date | None:
 
 def law_of_days(database: Database, first: date, past: date) -> LawResult:
     """The law of the days in [first, past)."""
-    with database.connect("revenue assurance") as connection:
-        return law(connection, first, past)
+    with tables.one_moment(database) as (connection, beside), ThreadPoolExecutor(1, "law") as pool:
+        money = pool.submit(tables.money_of_bills, beside, first, past)
+        return _law(connection, first, past, money.result)
 
 
 def law(connection: Connection, first: date, past: date) -> LawResult:
     """As ``law_of_days``, in the caller's transaction."""
+    return _law(connection, first, past, partial(tables.money_of_bills, connection, first, past))
+
+
+def _law(connection: Connection, first: date, past: date, money: Callable[[], list[dict[str, Any]]]) -> LawResult:
+    """``money``: gives tables.money_of_bills."""
     result = LawResult(first, past - timedelta(days=1))
     points: set[str] = set()
     day = first
@@ -168,7 +176,7 @@ def law(connection: Connection, first: date, past: date) -> LawResult:
         day += timedelta(days=1)
     result.service_points = max(result.service_points, len(points))
     _bills(connection, first, past, result)
-    _money(connection, first, past, result)
+    _money(money(), result)
     return result
 
 
@@ -398,9 +406,9 @@ def _correction(row: dict[str, Any], before: int, asked: Iterable[dict[str, Any]
     return None
 
 
-def _money(connection: Connection, first: date, past: date, result: LawResult) -> None:
+def _money(found: Iterable[dict[str, Any]], result: LawResult) -> None:
     """Bills whose money is not their days' charges and what their period's end owed."""
-    for row in tables.money_of_bills(connection, first, past):
+    for row in found:
         name = row["statement_id"]
         if row["total"] != row["lines"]:
             result.bills_open.append(f"{name}: its lines are {cents(row['lines'])}, its total {cents(row['total'])}")

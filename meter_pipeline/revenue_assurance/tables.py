@@ -3,21 +3,26 @@ reasons that people see."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal
 from typing import Any, Final
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
+
+from meter_pipeline.postgres.database import Database, scalar
 
 Connection = psycopg.Connection[Any]
 
 
 def _sum(array: str) -> str:
-    """SQL for the sum of an array's elements; 0 for an empty one. A query over unnest costs each row ten times as much
-    as the few additions that most tariffs need."""
+    """SQL for the sum of an array's elements; 0 for an empty one. billing.sum_of costs each row ten times as much as
+    the few additions that most tariffs need."""
     few = " ".join(f"WHEN {n} THEN " + " + ".join(f"{array}[{k}]" for k in range(1, n + 1)) for n in range(1, 13))
-    return f"CASE cardinality({array}) WHEN 0 THEN 0 {few} ELSE (SELECT sum(x)::bigint FROM unnest({array}) AS x) END"
+    return f"CASE cardinality({array}) WHEN 0 THEN 0 {few} ELSE billing.sum_of({array}) END"
 
 
 #: Cubic metres in each volume a tariff may count in (NIST SP 811), and what turns a meter's unit into the tariff's.
@@ -156,6 +161,17 @@ compared AS MATERIALIZED (
 """
 
 
+@contextmanager
+def one_moment(database: Database) -> Iterator[tuple[Connection, Connection]]:
+    """Two sessions that only read and see the same moment, so that two questions are asked at the same time."""
+    with database.connect("revenue assurance") as own, database.connect("revenue assurance beside") as beside:
+        for session in (own, beside):
+            session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        moment = scalar(own, "SELECT pg_export_snapshot()")
+        beside.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(moment)))
+        yield own, beside
+
+
 def examine_day(connection: Connection, day: date) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A day's service points: the fine ones summed by unit and whether a bill covers them; the others each."""
     rows = connection.execute(
@@ -226,7 +242,9 @@ _REVISED_ENERGY: Final = (
 )
 #: Per statement and service point, the bills that cover any of the days: what they stand on against the determinants
 #: that the days of the account's period have now (a sealed day's latest revision, else its row), whichever days the
-#: bill covers. Where no line of the tariff charges for units, a later quantity changes no bill.
+#: bill covers. Where no line of the tariff charges for units, a later quantity changes no bill. All determinants are
+#: summed by parallel workers, without looking for revisions; what revisions replaced is taken off and what they say
+#: added. ``start`` and ``stop`` bound the periods: as constants they spare days of other months.
 _SEGMENTS: Final = f"""
 WITH chosen AS (
     SELECT DISTINCT e.statement_id FROM billing.segment_in_effect AS e
@@ -237,21 +255,12 @@ span AS (
         e.tariff_version, e.unit, e.segment_start, e.segment_end, {_sum("e.energy")} AS billed
     FROM billing.segment_in_effect AS e JOIN chosen USING (statement_id) JOIN billing.statement AS s USING (statement_id)
 ),
-bounds AS (SELECT min(period_start) AS first, max(period_end) AS past FROM span),
 latest AS (
     SELECT DISTINCT ON (r.billing_day, r.service_point_id) r.billing_day, r.service_point_id,
         r.determinants ->> 'account_id' AS account_id, r.determinants ->> 'cycle_id' AS cycle_id,
         (r.determinants ->> 'period_start')::date AS period_start, {_REVISED_ENERGY} AS energy
-    FROM billing.determinant_revision AS r, bounds WHERE r.billing_day >= bounds.first AND r.billing_day < bounds.past
+    FROM billing.determinant_revision AS r WHERE r.billing_day >= %(start)s AND r.billing_day < %(stop)s
     ORDER BY r.billing_day, r.service_point_id, r.revision DESC
-),
-known AS (
-    SELECT d.billing_day, d.service_point_id, d.account_id, d.cycle_id, d.period_start, {_sum("d.energy")} AS energy
-    FROM billing.determinant_day AS d, bounds
-    WHERE d.billing_day >= bounds.first AND d.billing_day < bounds.past
-        AND (%(points)s::text[] IS NULL OR d.service_point_id = ANY(%(points)s))
-        AND NOT EXISTS (SELECT FROM latest AS l WHERE l.billing_day = d.billing_day AND l.service_point_id = d.service_point_id)
-    UNION ALL SELECT billing_day, service_point_id, account_id, cycle_id, period_start, energy FROM latest
 ),
 billed AS (
     SELECT statement_id, account_id, cycle_id, period_start, service_point_id, min(span.unit) AS unit,
@@ -260,16 +269,27 @@ billed AS (
     FROM span JOIN billing.tariff_version AS v ON v.tariff_id = span.tariff_id AND v.version = span.tariff_version
     GROUP BY 1, 2, 3, 4, 5
 ),
-stands AS (
-    SELECT service_point_id, account_id, cycle_id, period_start, sum(energy)::bigint AS energy, count(*) AS days,
-        min(billing_day) AS first, max(billing_day) AS last FROM known GROUP BY 1, 2, 3, 4
+known AS (
+    SELECT d.service_point_id, d.account_id, d.cycle_id, d.period_start, sum({_sum("d.energy")})::bigint AS energy, count(*) AS days,
+        min(d.billing_day) AS first, max(d.billing_day) AS last FROM billing.determinant_day AS d
+    WHERE d.billing_day >= %(start)s AND d.billing_day < %(stop)s AND (%(points)s::text[] IS NULL OR d.service_point_id = ANY(%(points)s))
+    GROUP BY 1, 2, 3, 4
+),
+revised AS (
+    SELECT service_point_id, account_id, cycle_id, period_start, sum(energy)::bigint AS energy, sum(days)::bigint AS days,
+        min(billing_day) FILTER (WHERE days > 0) AS first, max(billing_day) FILTER (WHERE days > 0) AS last FROM (
+        SELECT billing_day, service_point_id, account_id, cycle_id, period_start, energy, 1 AS days FROM latest
+        UNION ALL SELECT d.billing_day, d.service_point_id, d.account_id, d.cycle_id, d.period_start, -({_sum("d.energy")}), -1
+        FROM latest JOIN billing.determinant_day AS d USING (billing_day, service_point_id)
+        WHERE d.billing_day >= %(start)s AND d.billing_day < %(stop)s
+    ) AS r GROUP BY 1, 2, 3, 4
 ),
 -- Days are counted one by one only where some of the account's lie outside of what the bill covers.
 compared AS (
-    SELECT b.*, coalesce(s.energy, 0) AS now, CASE
-        WHEN s.days IS NULL THEN 0
-        WHEN b.covers = datemultirange(daterange(lower(b.covers), upper(b.covers))) AND s.first >= lower(b.covers) AND s.last < upper(b.covers)
-            THEN s.days
+    SELECT b.*, coalesce(s.energy, 0) + coalesce(r.energy, 0) AS now, CASE
+        WHEN coalesce(s.days, 0) + coalesce(r.days, 0) = 0 THEN 0
+        WHEN b.covers = datemultirange(daterange(lower(b.covers), upper(b.covers))) AND least(s.first, r.first) >= lower(b.covers)
+            AND greatest(s.last, r.last) < upper(b.covers) THEN coalesce(s.days, 0) + coalesce(r.days, 0)
         ELSE (
             SELECT count(*) FROM billing.determinant_day AS d WHERE d.billing_day >= lower(b.covers) AND d.billing_day < upper(b.covers)
                 AND b.covers @> d.billing_day AND d.service_point_id = b.service_point_id AND d.account_id = b.account_id
@@ -279,7 +299,8 @@ compared AS (
             SELECT count(*) FROM latest AS l WHERE b.covers @> l.billing_day AND l.service_point_id = b.service_point_id
                 AND l.account_id = b.account_id AND l.cycle_id = b.cycle_id AND l.period_start = b.period_start
         ) END AS days_known
-    FROM billed AS b LEFT JOIN stands AS s USING (service_point_id, account_id, cycle_id, period_start)
+    FROM billed AS b LEFT JOIN known AS s USING (service_point_id, account_id, cycle_id, period_start)
+    LEFT JOIN revised AS r USING (service_point_id, account_id, cycle_id, period_start)
 )
 SELECT statement_id, account_id, service_point_id, unit, billed, last_day, now, days, days_known FROM compared
 WHERE (billed <> now AND counted) OR days <> days_known ORDER BY 1, 3
@@ -293,15 +314,18 @@ def bills_off_their_days(connection: Connection, first: date, past: date) -> lis
     span = {"first": first, "past": past}
     row = connection.execute(
         # Of every service on these bills, those that ended before the days too.
-        "SELECT array_agg(DISTINCT service_point_id) FROM billing.segment_in_effect WHERE statement_id IN (SELECT statement_id "
-        "FROM billing.segment_in_effect WHERE segment_start < %(past)s AND segment_end > %(first)s)",
-        span,
+        "WITH own AS (SELECT e.service_point_id, s.period_start, s.period_end FROM billing.segment_in_effect AS e "
+        "JOIN billing.statement AS s USING (statement_id) WHERE e.statement_id IN (SELECT statement_id "
+        "FROM billing.segment_in_effect WHERE segment_start < %(past)s AND segment_end > %(first)s)) "
+        "SELECT min(period_start), max(period_end), count(*), CASE WHEN count(*) <= %(few)s THEN "
+        "(SELECT array_agg(DISTINCT service_point_id) FROM own) END FROM own",
+        span | {"few": FEW},
     ).fetchone()
-    points = row[0] if row else None
-    if not points:
+    if row is None or not row[2]:
         return []
+    values = span | {"start": row[0], "stop": row[1], "points": row[3]}
     with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_SEGMENTS.encode(), span | {"points": points if len(points) <= FEW else None}).fetchall()
+        return cursor.execute(_SEGMENTS.encode(), values).fetchall()
 
 
 def corrections_waiting(connection: Connection, statements: list[str]) -> list[dict[str, Any]]:
@@ -337,10 +361,13 @@ def late_changes(connection: Connection, statements: list[str]) -> dict[tuple[st
 #: were kept settle lines of the period's end of any size, and a cent of rounding a line.
 _MONEY: Final = """
 WITH chosen AS (SELECT s.* FROM billing.statement AS s WHERE s.period_start < %(past)s AND s.period_end > %(first)s),
-lines AS (SELECT l.statement_id, sum(l.amount) AS amount FROM billing.statement_line AS l JOIN chosen USING (statement_id) GROUP BY 1),
+lines AS (
+    SELECT l.statement_id, sum(l.amount) AS amount FROM billing.statement_line AS l JOIN billing.statement AS s USING (statement_id)
+    WHERE s.period_start < %(past)s AND s.period_end > %(first)s GROUP BY 1
+),
 days AS (
     SELECT c.account_id, c.cycle_id, c.period_start, sum(c.total)::numeric / 1000000 AS amount FROM billing.charge_day AS c
-    WHERE c.billing_day >= (SELECT min(period_start) FROM chosen) AND c.billing_day < (SELECT max(period_end) FROM chosen)
+    WHERE c.billing_day >= %(start)s AND c.billing_day < %(stop)s
         AND (%(accounts)s::text[] IS NULL OR c.account_id = ANY(%(accounts)s)) GROUP BY 1, 2, 3
 ),
 revised AS (
@@ -399,17 +426,18 @@ def money_of_bills(connection: Connection, first: date, past: date) -> list[dict
     end owes, or whose totals are not their lines."""
     span = {"first": first, "past": past}
     row = connection.execute(
-        "SELECT array_agg(DISTINCT account_id) FROM billing.statement WHERE period_start < %(past)s AND period_end > %(first)s",
-        span,
+        "WITH own AS (SELECT account_id, period_start, period_end FROM billing.statement WHERE period_start < %(past)s AND period_end > %(first)s) "
+        "SELECT min(period_start), max(period_end), count(*), CASE WHEN count(*) <= %(few)s THEN "
+        "(SELECT array_agg(DISTINCT account_id) FROM own) END FROM own",
+        span | {"few": FEW},
     ).fetchone()
-    accounts = row[0] if row else None
-    if not accounts:
+    if row is None or not row[2]:
         return []
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             f"SELECT * FROM ({_MONEY}) AS m WHERE total <> lines OR off_its_lines OR lines + posted <> charged + coalesce(posted_due, at_end) "
             "ORDER BY statement_id".encode(),
-            span | {"accounts": accounts if len(accounts) <= FEW else None},
+            span | {"start": row[0], "stop": row[1], "accounts": row[3]},
         ).fetchall()
 
 
