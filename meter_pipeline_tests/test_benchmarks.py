@@ -23,6 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "day of registers": {"meters": 30, "interval": 1440, "warm": False},
     "desk": {"accounts": 40, "days": 2, "rounds": 1},
     "feeds": {"meters": 20, "channels": 10, "repeats": 1},
+    "late": {"meters": 30, "touched": 3},
     "ledger": {"meters": 200, "rounds": 1, "day_rounds": 1},
     "load": {"meters": 100, "sample": 960, "rounds": 1},
     "migration": {"accounts": 20, "rounds": 1},

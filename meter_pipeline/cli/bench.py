@@ -19,7 +19,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="day, floor, load, probe, cli, estimation, vee, baselines, anomalies, billing, ledger, scale, feeds, desk, backfill, backlog, migration, correction."
+            help="day, floor, load, probe, cli, estimation, vee, baselines, anomalies, billing, ledger, scale, feeds, desk, backfill, backlog, migration, correction, late."
         ),
     ],
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,

@@ -14,6 +14,7 @@ from meter_pipeline.lazy import attach
 if TYPE_CHECKING:
     from meter_pipeline.vee.day import validate_billing_day
     from meter_pipeline.vee.explain import explain_day
+    from meter_pipeline.vee.part_of_day import touched_since
     from meter_pipeline.vee.reporting import usage_report
     from meter_pipeline.vee.rules.policy import PolicyError
     from meter_pipeline.vee.rules.thresholds import ThresholdError, Thresholds, register_tolerance
@@ -27,6 +28,7 @@ __all__ = [
     "VeeOutcome",
     "explain_day",
     "register_tolerance",
+    "touched_since",
     "usage_report",
     "validate_billing_day",
     "validate_matrix",
@@ -37,6 +39,7 @@ __getattr__ = attach(
     {
         "day": ("validate_billing_day",),
         "explain": ("explain_day",),
+        "part_of_day": ("touched_since",),
         "reporting": ("usage_report",),
         "rules.policy": ("PolicyError",),
         "rules.thresholds": (

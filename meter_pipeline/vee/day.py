@@ -29,7 +29,9 @@ from meter_pipeline.sharding import between
 from meter_pipeline.vee import findings, output_frames
 from meter_pipeline.vee.estimation import history as past
 from meter_pipeline.vee.estimation import multi_day_registers
-from meter_pipeline.vee.loading import DayInputs, Shifts, find_shifts, shifted
+from meter_pipeline.vee.loading import DayInputs, Shifts, Touched, find_shifts, shifted
+from meter_pipeline.vee.locked import keep_locked
+from meter_pipeline.vee.part_of_day import PartOfDay, WholeDayNeededError, refuse_others
 from meter_pipeline.vee.registers import assemble, read_rules, true_up
 from meter_pipeline.vee.registers.usage import RegisterUsage, register_usage
 from meter_pipeline.vee.rules import row_rules as rr
@@ -39,7 +41,7 @@ from meter_pipeline.vee.rules.policy import Policies
 from meter_pipeline.vee.rules.thresholds import Thresholds
 from meter_pipeline.vee.streaming import ROWS, DayContext, Streamed, ValidatedShard, parts_of, read_day_context, stream
 from meter_pipeline.vee.summary import Summary, VeeOutcome
-from meter_pipeline.vee.tables import checks, validated
+from meter_pipeline.vee.tables import checks, part_of_day, validated
 from meter_pipeline.vee.tables import true_up as requests
 from meter_pipeline.vee.validate import validate_matrix
 from meter_pipeline.vee.writing import Changes, Writer
@@ -55,6 +57,7 @@ def validate_billing_day(
     actor: str = "vee",
     shards: int = 0,
     policies: Policies | None = None,
+    only: Touched | None = None,
 ) -> VeeOutcome:
     """Validate, estimate and store a billing day; idempotent, byte for byte.
 
@@ -63,24 +66,56 @@ def validate_billing_day(
     The intervals flow through in ``shards`` ranges of service points (0: as many as keep to
     sharding.INTERVALS_PER_SHARD); how many changes no byte. ``policies``: what follows
     from a finding (by default what the package ships); findings that hold a bill or open a case go to the exception
-    queue in the same transaction. Raises psycopg errors, and
-    control.pause_check.PausedError where a pause is raised before it has written: then nothing is.
+    queue in the same transaction. ``only``: judge these service points and meters of a day that was validated before,
+    and leave the others as they are stored; the bytes are those of the whole day (part_of_day.py says when the day is
+    validated whole all the same). Raises psycopg errors, and control.pause_check.PausedError where a pause is raised
+    before it has written: then nothing is.
     """
-    t = thresholds or threshold_file.default()
-    watch = _Watch({})
+    how = _How(clock, thresholds or threshold_file.default(), actor, shards, policies)
+    if only is None:
+        return _validated(database, calendar, day, how, None)
+    try:
+        return _validated(database, calendar, day, how, only)
+    except WholeDayNeededError as needed:
+        outcome = _validated(database, calendar, day, how, None)
+        outcome.whole_because = str(needed)
+        return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """How a day is validated, whichever day it is."""
+
+    clock: Clock
+    thresholds: Thresholds
+    actor: str
+    shards: int
+    policies: Policies | None
+
+
+def _validated(database: Database, calendar: BillingCalendar, day: date, how: _How, only: Touched | None) -> VeeOutcome:
+    """Validate a day, or a part of it, in one transaction."""
+    watch, clock = _Watch({}), how.clock
     with reading(database) as session, reading(database) as ahead, database.connect("vee") as connection:
         validated.lock_day(connection, day)
-        asked = requests.pending(connection, day)
-        one_shard = ROWS if shards <= 1 else 0
+        asked, noted = requests.pending(connection, day), part_of_day.touches(connection, day)
+        one_shard = ROWS if how.shards <= 1 else 0
         context = read_day_context(
-            connection, session, ahead, calendar, day, t, clock.now(), one_shard, watch, policies
+            connection, session, ahead, calendar, day, how.thresholds, clock.now(), one_shard, watch, how.policies, only
         )
-        run = _Run(database, connection, context, clock, actor, watch)
-        intervals = _validate_intervals(run, shards)
+        if context.part is not None:
+            touched = context.part.touched
+            mine = requests.pending(connection, day, touched.service_points)
+            asked = [request for request in asked if request in mine]
+            noted = [touch for touch in noted if touch[1] in touched.meters]
+        run = _Run(database, connection, context, clock, how.actor, watch)
+        intervals = _validate_intervals(run, how.shards)
         registers = _validate_registers(run, intervals)
         outcome = _persist(run, intervals, registers)
         # a request made while this ran is about reads this may not have seen: it waits for the next run
         requests.done(connection, day, asked, clock.now())
+        part_of_day.forget(connection, [number for number, _ in noted])
+        part_of_day.note_validation(connection, day, intervals.writer.only)
     return outcome
 
 
@@ -114,12 +149,15 @@ def _validate_intervals(run: _Run, shards: int) -> _Intervals:
     """Validate and write the intervals. A city is gone through a second time where its whole fleet shows a shifted
     clock, which only the end of the first pass shows."""
     context, day, now = run.context, run.day, run.clock.now()
-    stored = validated.stored_rows(context.session, day)
-    writer = Writer(run.connection, run.database, day, context.read.start, now, run.clock, run.actor, stored)
+    only = None if context.part is None else context.part.touched.service_points
+    stored = validated.stored_rows(context.session, day, only)
+    writer = Writer(run.connection, run.database, day, context.read.start, now, run.clock, run.actor, stored, only)
     run.watch("history")
     parts = parts_of(context.read.expected, 1 if context.read.vectors is not None else shards)
     before_writing(run.database, clock=run.clock)
     writer.begin()
+    if writer.first and context.part is not None:
+        raise WholeDayNeededError("the day was not validated yet")
     shifts: Shifts = {}
     t = context.thresholds
     while True:
@@ -150,17 +188,24 @@ def _validate_registers(run: _Run, intervals: _Intervals) -> _Registers:
     read, t = context.read, context.thresholds
     series = _register_only(read, context.calendar, day)
     means = output_frames.class_means(intervals.gathered.class_sums, t.profile_min_rows)
+    stored = None if context.part is None else context.part.movement
+    moved: list[tuple[pl.DataFrame, read_rules.ReadFindings]] = []
     bounds = int(read.start.timestamp()), int(read.end.timestamp())
 
     def of(points: Sequence[str]) -> tuple[RegisterUsage, list[pl.DataFrame]]:
         mine = series.filter(pl.col("service_point_id").is_in(list(points)))
         daily = past.align_daily(mine, context.history, context.days, context.like)
-        judged = read_rules.judge(read.registers, mine, daily, t, bounds)
+        judged = read_rules.judge(read.registers, mine, daily, t, bounds, stored)
+        moved.append((mine, judged))
         used = register_usage(read.registers, mine, daily, t, means, judged)
         return used, findings.register_findings(used, mine, context.policy)
 
     (usage, found), faults = without_faults(series["service_point_id"].unique().sort().to_list(), of)
     read.aside.update(faults)
+    if context.part is not None:
+        refuse_others(usage.of_others)
+    elif moved:
+        read_rules.count_in(intervals.streamed.moved, *moved[-1])
     true_ups = _true_ups(context, past.whole_points(context.history, day - timedelta(days=1)))
     return _Registers(usage, found, true_ups)
 
@@ -177,12 +222,18 @@ def _persist(run: _Run, intervals: _Intervals, registers: _Registers) -> VeeOutc
     read.aside.update(faults)
     of_rows = [*intervals.gathered.exceptions, *registers.findings]
     exceptions = findings.day_findings(read, streamed.unexpected, of_rows, usage, policy, now)
+    if context.part is not None:
+        exceptions = findings.joined(exceptions, context.part.other_exceptions())
+        _count_others(context, context.part, intervals.writer, summary)
+    else:
+        part_of_day.write_class_movement(connection, day, streamed.moved.text())
     shape = shifted(output_frames.added_shapes(streamed.shapes), intervals.shifts)
     intervals.writer.finish(exceptions, shape)
     outcome.ledger_entry = _record(run, intervals.writer, summary, exceptions)
     outcome.held, outcome.cases_opened = _into_queue(connection, day, findings.queued(exceptions, policy), run.clock)
     start, past_day = context.calendar.bounds(day)
-    outcome.stored = checks.stored_day(connection, day, start, past_day, context.thresholds.register_tolerance)
+    tolerance = context.thresholds.register_tolerance
+    outcome.stored = checks.stored_day(connection, day, start, past_day, tolerance, intervals.writer.only)
     run.watch("write")
     summary.finish(usage, exceptions)
     run.watch("summary")
@@ -190,6 +241,18 @@ def _persist(run: _Run, intervals: _Intervals, registers: _Registers) -> VeeOutc
     outcome.redetermine = requests.ask(connection, [*registers.true_ups, *again], now)
     run.watch("true-up")
     return outcome
+
+
+def _count_others(context: DayContext, part: PartOfDay, writer: Writer, summary: Summary) -> None:
+    """Add what the ledger's entry says of the rows that the run leaves alone."""
+    outcome = summary.outcome
+    outcome.service_points = len(part.touched.service_points)
+    outcome.unchanged += part.others.rows
+    outcome.estimated += part.others.estimated
+    written = writer.written()
+    if (written["row_flags"] & rr.ESTIMATED.mask != 0).any():
+        frame = part_of_day.other_estimates(context.session, context.read.day, part.touched.service_points)
+        summary.add_estimates(to_matrices(frame) if frame.height else [])
 
 
 def _true_ups(context: DayContext, settled: pl.Series) -> list[requests.Request]:
@@ -298,7 +361,7 @@ def _ready(context: DayContext, writer: Writer, shard: ValidatedShard) -> _Ready
     inputs = output_frames.input_hashes(
         rows, context.thresholds.digest, final=context.final, estimates_more=context.policy.estimates_more
     )
-    kept = _keep_locked(writer.database, rows, v, inputs, stored)
+    kept = keep_locked(writer.database, rows, v, inputs, stored)
     v.keys = _with_columns(v, rows, inputs, output_frames.content_hashes(v), final=context.final)
     return _Ready(
         v,
@@ -341,48 +404,6 @@ def _mark_references(v: ValidatedMatrix) -> None:
         .to_numpy()
     )
     v.row_flags |= np.where(lacking, rr.REFERENCE.mask, 0)
-
-
-def _keep_locked(
-    database: Database, rows: assemble.DayRows, v: ValidatedMatrix, inputs: pl.Series, stored: pl.DataFrame
-) -> int:
-    """Put stored final estimates back where a row's own inputs are the same: history that grew meanwhile does not move
-    them."""
-    locked = stored.filter(pl.col("locked"))
-    if not locked.height:
-        return 0
-    key = ["service_point_id", "meter_id", "channel"]
-    same = (
-        v.keys.select(key)
-        .with_row_index("row")
-        .with_columns(input=inputs)
-        .join(locked.select(*key, "input_hash"), on=key)
-        .filter(pl.col("input") == pl.col("input_hash"))
-    )
-    if not same.height:
-        return 0
-    frame = validated.read_vectors(
-        database, validated.INTERVAL_DAY, v.billing_day, same["meter_id"].unique().sort().to_list()
-    )
-    kept = 0
-    for m in to_matrices(frame):
-        if m.interval_minutes != rows.matrix.interval_minutes or m.slots != rows.matrix.slots:
-            continue
-        found = m.keys.with_row_index("source").join(same.select(*key, "row"), on=key)
-        source, at = found["source"].to_numpy(), found["row"].to_numpy()
-        v.values[at], v.quality[at] = m.values[source], m.quality[source]
-        v.total[at] = found["total_micro"].to_numpy()
-        v.unscaled[at] = found["unscaled_micro"].to_numpy()
-        stable = np.int64(~(rr.REFERENCE.mask))
-        v.row_flags[at] = (found["row_flags"].to_numpy() & stable) | (v.row_flags[at] & rr.REFERENCE.mask)
-        for name in ("actual", "estimated", "missing"):
-            getattr(v, name)[at] = found[name].to_numpy()
-        for row, note in zip(at, found["notes"].to_list(), strict=True):
-            v.anchors.pop(int(row), None)
-            if note:
-                v.anchors[int(row)] = note
-        kept += found.height
-    return kept
 
 
 def _with_columns(

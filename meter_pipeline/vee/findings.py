@@ -131,6 +131,12 @@ def day_findings(
     )
 
 
+def joined(exceptions: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    """The exceptions of a part of a day with those of the rest as stored, sorted by key."""
+    rest = others.select(pl.col(c).cast(t) for c, t in exceptions.schema.items())
+    return pl.concat([exceptions, rest]).sort("kind", "service_point_id", "meter_id", "channel")
+
+
 def _set_aside(read: DayInputs) -> pl.DataFrame:
     """Services of which a step could not work out the day, by meter, with the reason."""
     rows = [

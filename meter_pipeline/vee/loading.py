@@ -44,6 +44,15 @@ Shifts: TypeAlias = dict[tuple[str, str, str, int], int]
 _RAW: Final = VectorTable("raw.interval_day", extra=("unit",))
 
 
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """The part of a day that a run judges: service points, and the meters whose reads it looks at, those that stand at
+    the service points on the day among them. Both sorted."""
+
+    service_points: tuple[str, ...]
+    meters: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class DayInputs:
     """What is known of the day before its intervals are read: ``expected`` interval rows, sorted by service point;
@@ -83,22 +92,38 @@ class DayInputs:
 
 
 def read_day(
-    session: Database, calendar: BillingCalendar, day: date, t: Thresholds, now: datetime, one_shard: int = 1 << 62
+    session: Database,
+    calendar: BillingCalendar,
+    day: date,
+    t: Thresholds,
+    now: datetime,
+    one_shard: int = 1 << 62,
+    touched: Touched | None = None,
 ) -> DayInputs:
-    """What the day's judgement needs but history and intervals: reference data, register reads, what came. The vectors
-    too, where no more than ``one_shard`` rows came."""
+    """What the day's judgement needs but history and intervals: reference data, register reads, what came (of the part
+    ``touched``, where one is given). The vectors too, where no more than ``one_shard`` rows came."""
+    points, meters = (None, None) if touched is None else (touched.service_points, touched.meters)
     # all but the installations, half of all there is to read, comes over a second connection while those are read and
     # cut to the day
     with ThreadPoolExecutor(1, "vee-read") as pool, reading(session) as own:
-        reference = pool.submit(day_inputs.read_reference, own, day, day - timedelta(days=t.like_days_back))
-        registers = pool.submit(day_inputs.read_registers, own, day - timedelta(days=1), day + timedelta(days=1))
-        came = pool.submit(_read_arrived, own, day, one_shard)
-        return _read_around(session, calendar, day, t, now, reference, registers, came)
+        reference = pool.submit(day_inputs.read_reference, own, day, day - timedelta(days=t.like_days_back), points)
+        registers = pool.submit(
+            day_inputs.read_registers, own, day - timedelta(days=1), day + timedelta(days=1), meters
+        )
+        came = pool.submit(_read_arrived, own, day, one_shard, meters)
+        return _read_around(session, calendar, day, t, now, reference, registers, came, points)
 
 
-def _read_arrived(session: Database, day: date, one_shard: int) -> tuple[pl.DataFrame, list[DayMatrix] | None]:
-    arrived = validated.read_arrived(session, day)
-    return arrived, read_matrices(session, _RAW, day) if arrived.height <= one_shard else None
+def _read_arrived(
+    session: Database, day: date, one_shard: int, meters: Sequence[str] | None
+) -> tuple[pl.DataFrame, list[DayMatrix] | None]:
+    arrived = validated.read_arrived(session, day, meters)
+    if arrived.height > one_shard:
+        return arrived, None
+    if meters is None:
+        return arrived, read_matrices(session, _RAW, day)
+    frame = validated.read_vectors(session, _RAW, day, meters)
+    return arrived, to_matrices(frame) if frame.height else []
 
 
 def _read_around(
@@ -110,10 +135,11 @@ def _read_around(
     reference_read: Future[day_inputs.Reference],
     registers_read: Future[pl.DataFrame],
     came: Future[tuple[pl.DataFrame, list[DayMatrix] | None]],
+    of_points: Sequence[str] | None,
 ) -> DayInputs:
     start, end = calendar.bounds(day)
     start_s, end_s = int(start.timestamp()), int(end.timestamp())
-    installations = day_inputs.read_installations(session, day, start, end)
+    installations = day_inputs.read_installations(session, day, start, end, points=of_points)
     reference = reference_read.result()
     points = reference.service_points
     mapped, faults = account_mapping.map_accounts(

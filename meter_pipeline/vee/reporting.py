@@ -47,6 +47,10 @@ def stage_report(outcome: VeeOutcome) -> StageReport:
         "exceptions": sum(outcome.exceptions.values()),
         "seconds": round(sum(outcome.seconds.values()), 3),
     }
+    if outcome.service_points is not None:
+        figures["service_points_judged"] = outcome.service_points
+    if outcome.whole_because:
+        figures["validated_whole_because"] = outcome.whole_because
     if outcome.redetermine:
         figures["days_to_true_up"] = ", ".join(d.isoformat() for d in outcome.redetermine)
     for name, hours in outcome.shifted_head_ends.items():

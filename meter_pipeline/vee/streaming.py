@@ -27,17 +27,19 @@ from meter_pipeline.sharding import INTERVALS_PER_SHARD, between, cuts
 from meter_pipeline.vee import edits, output_frames
 from meter_pipeline.vee.estimation import history as past
 from meter_pipeline.vee.estimation import multi_day_registers
-from meter_pipeline.vee.loading import DayInputs, Shifts, StoredVectors, mark_shifts, read_day, read_rows
+from meter_pipeline.vee.loading import DayInputs, Shifts, StoredVectors, Touched, mark_shifts, read_day, read_rows
+from meter_pipeline.vee.part_of_day import PartOfDay, WholeDayNeededError, read_part, refuse_profiles
 from meter_pipeline.vee.registers.assemble import DayRows
 from meter_pipeline.vee.rules import policy as policy_file
 from meter_pipeline.vee.rules.model import DailyHistory, ValidatedMatrix
+from meter_pipeline.vee.rules.movement import ClassMovement
 from meter_pipeline.vee.rules.policy import DayPolicy, Policies
 from meter_pipeline.vee.rules.thresholds import Thresholds
 from meter_pipeline.vee.tables import edits as edit_store
 from meter_pipeline.vee.tables import usage_history
 from meter_pipeline.vee.tables import validated as store
 from meter_pipeline.vee.tables.usage_history import UsageHistory
-from meter_pipeline.vee.validate import Peers
+from meter_pipeline.vee.validate import Peers, UnknownPeers
 
 #: Rows of a shard, of quarter-hours
 ROWS: Final = INTERVALS_PER_SHARD // 96
@@ -62,6 +64,7 @@ class DayContext:
     policy: DayPolicy
     several: pl.DataFrame
     by_meter: pl.DataFrame
+    part: PartOfDay | None = None
 
 
 def read_day_context(
@@ -75,17 +78,25 @@ def read_day_context(
     one_shard: int,
     watch: Callable[[str], None] = lambda _: None,
     policies: Policies | None = None,
+    only: Touched | None = None,
 ) -> DayContext:
     """Read what the shards of a day share. ``one_shard``: up to how many rows the day's vectors are read at once;
-    ``watch`` is called after each step."""
+    ``watch`` is called after each step; ``only``: the part of the day that is judged. Raises WholeDayNeededError."""
     # Estimates stay open while a head-end that is pulled is still being asked for the day: it may have been away when
     # the day closed.
     final = now >= calendar.bounds(day)[1] + timedelta(days=t.final_after_days) and not still_asked(
         connection, day, now, t.final_after_days
     )
-    read = read_day(session, calendar, day, t, now, one_shard)
+    part = None if only is None else read_part(session, calendar, day, only, t, final=final)
+    touched = None if part is None else part.touched
+    read = read_day(session, calendar, day, t, now, one_shard if part is None else 1 << 62, touched)
     watch("read")
-    history = usage_history.read_usage_history(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
+    earliest, eve = day - timedelta(days=t.like_days_back), day - timedelta(days=1)
+    history = (
+        usage_history.read_usage_history(session, earliest, eve)
+        if touched is None
+        else usage_history.read_usage_of(session, earliest, eve, touched.service_points)
+    )
     days = [day - timedelta(days=k) for k in range(t.high_low_days, 0, -1)]
     like = [past.day_class(d, read.reference.holidays) == past.day_class(day, read.reference.holidays) for d in days]
     available = store.validated_days(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
@@ -102,15 +113,18 @@ def read_day_context(
         available,
         edit_store.standing(session, day),
         (policies or policy_file.default()).on(day),
-        *_several(session, read, days),
+        *_several(session, read, days, None if touched is None else touched.service_points),
+        part,
     )
 
 
-def _several(session: Database, read: DayInputs, days: list[date]) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _several(
+    session: Database, read: DayInputs, days: list[date], among: Sequence[str] | None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Expected rows of service points that have several meters of one flow and unit, or had them on one of the days,
     and what each of their channels was put at on those days: there one meter's history is not its service point's."""
     now = read.expected.filter(pl.struct("service_point_id", "flow", "unit").is_duplicated())["service_point_id"]
-    points = sorted({*now.to_list(), *store.several_meters(session, days[0], days[-1])})
+    points = sorted({*now.to_list(), *store.several_meters(session, days[0], days[-1], among)})
     rows = read.expected.filter(pl.col("service_point_id").is_in(points))
     return rows, store.read_meter_days(session, days[0], days[-1], points)
 
@@ -144,23 +158,32 @@ class ValidatedShard:
 @dataclass(slots=True)
 class Streamed:
     """What is kept of the shards besides what was handed on: shapes of the head-ends, raw rows that are not expected,
-    days to be asked for again."""
+    days to be asked for again, how the classes moved."""
 
     shapes: list[pl.DataFrame] = field(default_factory=list)
     unexpected: list[pl.DataFrame] = field(default_factory=list)
     again: multi_day_registers.Again = field(default_factory=dict)
+    moved: ClassMovement = field(default_factory=ClassMovement)
+
+    def count_in(self, judged: Sequence[ValidatedShard]) -> None:
+        """Add what the classes of some matrices moved."""
+        for one in judged:
+            v = one.validated
+            self.moved.add(v.raw.interval_minutes, one.rows.keys, one.rows.context.group, v.moved)
 
 
 @dataclass(slots=True)
 class ShardResult:
     """One shard of several, judged. ``waiting``: service points whose rows need to know all their peers; they are not
-    among ``validated_shards``. ``peers``: what its own whole rows sum to."""
+    among ``validated_shards``. ``peers``: what its own whole rows sum to; ``judged``: its matrices with the waiting
+    rows."""
 
     validated_shards: list[ValidatedShard]
     shapes: list[pl.DataFrame]
     unexpected: pl.DataFrame
     waiting: pl.Series | None
     peers: Peers
+    judged: list[ValidatedShard]
 
 
 #: Says from the shapes of a whole day which head-ends are shifted
@@ -184,6 +207,7 @@ def validate_shard(
     peers = Peers()
     shapes = [output_frames.head_end_shapes(part, context.read.day) for part in rows]
     validated_shards = [_validate_sound(context, validate, part, peers, shifts) for part in rows]
+    judged = list(validated_shards)
     open_rows = [
         j.validated.keys["service_point_id"][j.validated.left_open]
         for j in validated_shards
@@ -192,7 +216,7 @@ def validate_shard(
     waiting = pl.concat(open_rows).unique().sort() if open_rows else None
     if waiting is not None:
         validated_shards = [j.without(waiting) for j in validated_shards]
-    return ShardResult(validated_shards, shapes, unexpected, waiting, peers)
+    return ShardResult(validated_shards, shapes, unexpected, waiting, peers, judged)
 
 
 def stream(
@@ -216,6 +240,7 @@ def stream(
         for piece in _pieces(context, reader, validate, parts, shifts):
             kept.shapes += piece.shapes
             kept.unexpected.append(piece.unexpected)
+            kept.count_in(piece.judged)
             peers.merge(piece.peers)
             if piece.waiting is not None:
                 open_points.append(piece.waiting)
@@ -239,12 +264,20 @@ def _stream_whole(
     kept: Streamed,
     find: FindShifts,
 ) -> Shifts:
-    """The day as one shard."""
+    """The day, or the part of it that is judged, as one shard."""
     rows, unexpected = _read_sound(context, expected)
     kept.shapes += [output_frames.head_end_shapes(part, context.read.day) for part in rows]
     kept.unexpected.append(unexpected)
+    if context.part is not None:
+        kept.shapes = [context.part.whole_shapes(output_frames.added_shapes(kept.shapes))]
     shifts = find(output_frames.added_shapes(kept.shapes))
-    validated_shards = [_validate_sound(context, validate, part, None, shifts) for part in rows]
+    if context.part is not None and shifts:
+        raise WholeDayNeededError("a head-end's clock is off on the day")
+    peers = None if context.part is None else UnknownPeers(whole=True)
+    validated_shards = [_validate_sound(context, validate, part, peers, shifts) for part in rows]
+    kept.count_in(validated_shards)
+    if context.part is not None:
+        refuse_profiles(one.validated for one in validated_shards)
     _settle(validated_shards, kept, context.read.day, hand_on)
     return shifts
 
@@ -326,7 +359,7 @@ def _validate_sound(
         whole = len(some) == len(points)
         mine = rows if whole else rows.take(np.flatnonzero(named.is_in(list(some)).to_numpy()))
         # what a failed attempt counted in must not be counted twice
-        own = None if peers is None else Peers(whole=peers.whole, sums=dict(peers.sums))
+        own = None if peers is None else peers.copy()
         return _validate_rows(context, validate, mine, edits.apply(context.overrides, mine), own, shifts), own
 
     (found, counted), faults = without_faults(points, validate_some)
@@ -356,8 +389,19 @@ def _validate_rows(
         rows, read.registers.of_rows(*between(read.registers.frame, points)), context.calendar, day, t
     )
     others = multi_day_registers.attach(context.session, rows, enclosed, day)
+    stored = None if context.part is None else context.part.movement
+    movement = None if stored is None else stored.movement(rows.matrix.interval_minutes, rows.keys, rows.context.group)
     v = validate(
-        rows.matrix, rows.keys, rows.context, daily, loader, t, final=context.final, peers=peers, policy=context.policy
+        rows.matrix,
+        rows.keys,
+        rows.context,
+        daily,
+        loader,
+        t,
+        final=context.final,
+        peers=peers,
+        policy=context.policy,
+        movement=movement,
     )
     edits.mark(v, edited)
     return ValidatedShard(rows, v, edited, enclosed, others)

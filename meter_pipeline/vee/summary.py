@@ -4,19 +4,21 @@ line.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline import quality
-from meter_pipeline.schemas.reads import NO_VALUE
+from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity, mask_of
 from meter_pipeline.vee.rules.interval_rules import code_table
-from meter_pipeline.vee.rules.model import ValidatedMatrix
+from meter_pipeline.vee.rules.model import Ints, ValidatedMatrix
 
 if TYPE_CHECKING:
     from meter_pipeline.schemas.report import StageReport
@@ -38,7 +40,8 @@ class VeeOutcome:
     rules, intervals for interval rules). ``sum_check``: rows tested and failed. ``usage``: the day's usage as stored.
     ``worst``: the rows most in need of eyes. ``shape``: per slot the validated, estimated and rejected quantity by
     unit. ``redetermine``: other days that a register read of this day changes; they are requested in the same
-    transaction (vee.true_up).
+    transaction (vee.true_up). ``service_points``: how many a run for some of them judged, None for a whole day;
+    ``whole_because``: why a run for some became one of the whole day.
     """
 
     billing_day: date
@@ -72,6 +75,8 @@ class VeeOutcome:
     ledger_entry: int | None = None
     worst_vectors: list[dict[str, Any]] = field(default_factory=list)
     stored: StoredDay | None = None
+    service_points: int | None = None
+    whole_because: str = ""
 
     @property
     def balanced(self) -> bool:
@@ -126,6 +131,14 @@ class Summary:
             self._vectors += _vectors_of(worst, [v])
         self._shape.append(day_shape([v]))
 
+    def add_estimates(self, others: Sequence[DayMatrix]) -> None:
+        """Count in the estimates of stored rows that a run leaves alone."""
+        for matrix in others:
+            for name, count in _by_method(matrix.quality, matrix.values).items():
+                self.outcome.methods[name] = self.outcome.methods.get(name, 0) + count
+            held = code_table("estimate")[matrix.quality] & (matrix.values != NO_VALUE)
+            self.estimated_micro += int(np.where(held, matrix.values, 0).sum())
+
     def finish(self, usage: pl.DataFrame, exceptions: pl.DataFrame) -> None:
         """Fill the outcome's counts and frames."""
         outcome = self.outcome
@@ -164,10 +177,11 @@ def _estimated_micro(v: ValidatedMatrix) -> int:
 def estimates_by_method(v: ValidatedMatrix) -> dict[str, int]:
     """Estimated intervals by flag and AEMO method, such as S17."""
     rows = np.flatnonzero(v.estimated > 0)
-    codes_of = v.quality[rows]
-    found, counts = np.unique(
-        codes_of[code_table("estimate")[codes_of] & (v.values[rows] != NO_VALUE)], return_counts=True
-    )
+    return _by_method(v.quality[rows], v.values[rows])
+
+
+def _by_method(codes_of: npt.NDArray[np.uint16], values: Ints) -> dict[str, int]:
+    found, counts = np.unique(codes_of[code_table("estimate")[codes_of] & (values != NO_VALUE)], return_counts=True)
     out: dict[str, int] = {}
     for code, count in zip(found, counts, strict=True):
         word = quality.unpack(int(code))

@@ -17,6 +17,7 @@ from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, Role, Severity, mask_of
 from meter_pipeline.vee.rules.interval_rules import Subject, code_table, run_interval_rules, subject
 from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints, RowContext, ValidatedMatrix, VectorLoader
+from meter_pipeline.vee.rules.movement import Movement
 from meter_pipeline.vee.rules.policy import DayPolicy
 from meter_pipeline.vee.rules.statistics import row_statistics
 from meter_pipeline.vee.rules.thresholds import Thresholds
@@ -52,6 +53,10 @@ class Peers:
     def __init__(self, *, whole: bool = False, sums: dict[tuple[int, int], tuple[int, Ints]] | None = None) -> None:
         self.whole = whole
         self.sums = {} if sums is None else sums
+
+    def copy(self) -> Peers:
+        """The same, to be counted on without changing this one."""
+        return type(self)(whole=self.whole, sums=dict(self.sums))
 
     def add(self, minutes: int, values: Ints, complete: Bools, group: npt.NDArray[np.int32]) -> None:
         """Count in the complete rows of some rows."""
@@ -92,6 +97,15 @@ class Peers:
             mean[mine] = whole // members
             shape[mine] = [int(s) * 1_000_000 // whole for s in positive]
         return shape, mean
+
+
+class UnknownPeers(Peers):
+    """Peers of a run for some service points of a day, which does not read the others. An estimate that would stand on
+    its class's shape is given one of no meaning, so that its method tells that the whole day is needed."""
+
+    def shapes(self, minutes: int, group: npt.NDArray[np.int32], slots: int, least: int) -> tuple[Ints, Ints]:
+        """Ones."""
+        return np.ones((group.size, slots), np.int64), np.ones(group.size, np.int64)
 
 
 def _average_daily_load(history: DailyHistory, rows: Ints, days: int) -> Ints:
@@ -150,6 +164,7 @@ def validate_matrix(
     role: Role = Role.INITIAL,
     peers: Peers | None = None,
     policy: DayPolicy | None = None,
+    movement: Movement | None = None,
 ) -> ValidatedMatrix:
     """A validated day from a raw one: every expected slot ends up actual, estimated or null, and says which and why.
 
@@ -158,7 +173,8 @@ def validate_matrix(
     (AEMO flag F). ``peers``: the day's whole rows where the matrix is one shard of it (by default the matrix is the
     day); while they are not all known the matrix's own are counted in, and rows that need an estimate are returned in
     ``left_open``, to be judged again. The raw matrix is not touched. The result for a row does not depend on the order
-    of rows. ``policy``: which findings are replaced by estimates beyond those of severity ``fail``.
+    of rows. ``policy``: which findings are replaced by estimates beyond those of severity ``fail``. ``movement``: how
+    the rows' groups moved on the day, where the rows are not all of it.
     """
     statistics = row_statistics(day.values, context.first, context.last)
     judged = subject(day, context, statistics, thresholds, history)
@@ -240,7 +256,8 @@ def validate_matrix(
     estimated[coded] = (code_table("estimate")[codes[coded]] & ~empty[coded]).sum(axis=1)
     held = np.full(day.rows, day.slots, np.int32)
     held[some] = (~empty[some]).sum(axis=1)
-    row_flags |= rr.run_row_rules(judged, total, history, role)
+    held_against = rr.expectation(judged, total, history, movement)
+    row_flags |= rr.run_row_rules(judged, total, history, held_against, role)
     answered = expected + np.maximum(context.meterless[:, 1] - context.meterless[:, 0], 0).astype(np.int32)
     return ValidatedMatrix(
         raw=day,
@@ -260,6 +277,7 @@ def validate_matrix(
         rules_digest=thresholds.digest,
         anchors=anchors,
         left_open=left_open,
+        moved=held_against.moved,
     )
 
 

@@ -26,7 +26,7 @@ from meter_pipeline.vee.output_frames import nullable
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity
 from meter_pipeline.vee.rules.model import Ints, ValidatedMatrix
 from meter_pipeline.vee.summary import VeeOutcome
-from meter_pipeline.vee.tables import usage_history, validated
+from meter_pipeline.vee.tables import part_of_day, usage_history, validated
 
 _KEY: Final = list(validated.INTERVAL_DAY.keys)
 #: Tables that hold a day as it is now, with their columns and the key of a row within the day.
@@ -50,7 +50,7 @@ class Changes:
 @dataclass(slots=True)
 class Writer:
     """One day's rows into the store. ``stored``: keys, versions and hashes of the rows that are there, sorted
-    by key.
+    by key; of the service points ``only``, where the run is for some.
     """
 
     connection: Connection
@@ -61,6 +61,7 @@ class Writer:
     clock: Clock
     actor: str
     stored: pl.DataFrame
+    only: Sequence[str] | None = None
     first: bool = False
     _written: list[pl.DataFrame] = field(default_factory=list)
     _current: list[pl.DataFrame] = field(default_factory=list)
@@ -184,7 +185,10 @@ class Writer:
             )
         if self.first:
             validated.attach_day(connection, day)
-        usage_history.write_usage_history(connection, day, usage)
+        if self.only is None:
+            usage_history.write_usage_history(connection, day, usage)
+        elif not usage_history.change_usage_history(connection, day, usage, self.only):
+            usage_history.write_usage_history(connection, day, part_of_day.day_usage(connection, day))
         return usage
 
     def _put_tables(self, frames: Sequence[pl.DataFrame]) -> None:
@@ -195,7 +199,7 @@ class Writer:
                 self._derived += frame.height
             elif not self.first:
                 self._derived += validated.replace_rows(
-                    self.connection, table, self.day, frame, columns, ("billing_day", *key)
+                    self.connection, table, self.day, frame, columns, ("billing_day", *key), self.only
                 )
 
     def contents(self) -> list[dict[str, Any]]:

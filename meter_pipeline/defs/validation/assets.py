@@ -11,7 +11,7 @@ from meter_pipeline.schemas.report import StageReport
 
 
 def _validated_intervals(municipality: Municipality, day: date, run_id: str) -> StageReport:
-    from meter_pipeline.vee import validate_billing_day
+    from meter_pipeline.vee import touched_since, validate_billing_day
     from meter_pipeline.vee.rules.policy import load as validation_policies
 
     settings = municipality.settings()
@@ -22,6 +22,7 @@ def _validated_intervals(municipality: Municipality, day: date, run_id: str) -> 
         clock=municipality.clock(),
         shards=settings.shards,
         policies=validation_policies(settings.data),
+        only=touched_since(municipality.database(), day),
     )
     return done.report()
 

@@ -95,6 +95,14 @@ class Kind:
             sql.Identifier(*self.history.split(".")), self.incoming, names=names
         )
 
+    def touch(self) -> sql.Composed:
+        """Note the incoming meters for the validation of a day and the days beside it; not while everyone is noted."""
+        return sql.SQL(
+            "INSERT INTO raw.touched_meter (billing_day, meter_id) SELECT %(day)s::date + beside, meter_id "
+            "FROM (SELECT DISTINCT meter_id FROM {}) AS m, generate_series(-1, 1) AS beside "
+            "WHERE NOT EXISTS (SELECT FROM raw.touched_meter WHERE billing_day = %(day)s AND meter_id = '')"
+        ).format(self.incoming)
+
     @property
     def incoming(self) -> sql.Identifier:
         """The session's temporary table for this kind."""
@@ -124,6 +132,11 @@ REGISTER: Final = Kind(
     "register", "raw.register_read", "raw.register_payload", REGISTER_COLUMNS, ("meter_id", "channel", "read_at")
 )
 KINDS: Final = (INTERVAL, REGISTER)
+#: The first load of a day: its validation has everyone to look at
+_TOUCHES_ALL: Final = sql.SQL(
+    "INSERT INTO raw.touched_meter (billing_day, meter_id) SELECT %(day)s, '' "
+    "WHERE NOT EXISTS (SELECT FROM raw.touched_meter WHERE billing_day = %(day)s AND meter_id = '')"
+)
 
 #: Column types of a kind's frame, for the few rows that come back by cursor and for empty results.
 SCHEMA: Final[dict[str, Any]] = {
@@ -234,15 +247,18 @@ async def write_batch(connection: AsyncConnection, batch: Batch) -> bool:
             await dead_letters.write_few(connection, batch.letters)
         began = batch.monotonic()
         if batch.direct:
+            await connection.execute(_TOUCHES_ALL, {"day": batch.day})
             await _copy(connection, batch.kind.copy(batch.kind.partition(batch.day)), batch.direct)
         if batch.kept:
             await _copy(connection, batch.kind.copy(batch.kind.incoming), batch.kept)
             await connection.execute(batch.kind.keep())
+            await connection.execute(batch.kind.touch(), {"day": batch.day})
             if batch.current:
                 await connection.execute(sql.SQL("TRUNCATE {}").format(batch.kind.incoming))
         if batch.current:
             await _copy(connection, batch.kind.copy(batch.kind.incoming), batch.current)
             await connection.execute(batch.kind.upsert())
+            await connection.execute(batch.kind.touch(), {"day": batch.day})
         batch.sent_s = batch.monotonic() - began
         await connection.commit()
         batch.attempt = None

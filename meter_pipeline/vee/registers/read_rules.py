@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.schemas.reads import NO_VALUE
@@ -25,10 +24,10 @@ from meter_pipeline.vee.registers.reads import Step
 from meter_pipeline.vee.registers.series import Registers
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules.catalogue import ROW_RULES, Rule
-from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints
+from meter_pipeline.vee.rules.model import Bools, DailyHistory, Floats, Ints
+from meter_pipeline.vee.rules.movement import ClassMovement, MovementSums
 from meter_pipeline.vee.rules.thresholds import Thresholds
 
-Floats = npt.NDArray[np.float64]
 _WEEK_S: Final = 7 * 86_400
 
 
@@ -36,12 +35,18 @@ _WEEK_S: Final = 7 * 86_400
 class ReadFindings:
     """What the rules say of a day's register-only series. ``flags``: row rule bits by row of the frame that was judged;
     ``silent``: rows whose silence is long enough to be reported; ``doubtful``: by read, whether the stretch that ends
-    there is too much to be a pace for estimates; ``details``: by row and rule code the figures."""
+    there is too much to be a pace for estimates; ``details``: by row and rule code the figures. ``stored``: what the
+    classes did, where the rows are some of the day; else ``moved`` and ``paces`` say it; ``fleet``: rows whose finding
+    depends on other meters of their head-end."""
 
     flags: Ints
     silent: Bools
     doubtful: Bools
     details: dict[int, dict[str, str]] = field(default_factory=dict)
+    stored: ClassMovement | None = None
+    moved: MovementSums | None = None
+    paces: list[tuple[int, int, float | None, float | None]] = field(default_factory=list)
+    fleet: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def add(self, rows: Ints, rule: Rule, said: list[str] | str) -> None:
         """Put a rule's hit on some rows."""
@@ -174,16 +179,22 @@ def _median_by(group: Ints, values: Floats, known: Bools, least: int) -> Floats:
 
 
 def judge(
-    registers: Registers, only: pl.DataFrame, history: DailyHistory, t: Thresholds, day: tuple[int, int]
+    registers: Registers,
+    only: pl.DataFrame,
+    history: DailyHistory,
+    t: Thresholds,
+    day: tuple[int, int],
+    stored: ClassMovement | None = None,
 ) -> ReadFindings:
     """Judge the register-only series of a day, which runs from ``day[0]`` to ``day[1]`` (UTC seconds).
 
     ``only``: their rows with ``index`` into the series, unit, flow, customer_class, status, status_since_s (UTC seconds
-    from which the service has that status), multiplier_micro and decimals; ``history``: daily totals by row.
+    from which the service has that status), multiplier_micro and decimals; ``history``: daily totals by row;
+    ``stored``: what their classes did, where they are not all of the day.
     """
     at = only["index"].to_numpy().astype(np.int64)
     no = np.zeros(at.size, np.bool_)
-    out = ReadFindings(np.zeros(at.size, np.int64), no, np.zeros(registers.reads.series.size, np.bool_))
+    out = ReadFindings(np.zeros(at.size, np.int64), no, np.zeros(registers.reads.series.size, np.bool_), stored=stored)
     if not at.size:
         return out
     names = only.select("customer_class", "unit")
@@ -202,16 +213,27 @@ def judge(
     daily = (use.quantity[at] != NO_VALUE) & (use.gap_s[at] <= t.boundary_hours * 3600)
     floor = limit * t.high_floor_share / 3600
     found = stretches(registers, at, ~daily, floor, t)
-    flagged = _stretch_rules(only, found, group, limit, floor, digit * 1e6, t)
+    moved = _moved(out, only, found, group, t) if stored is None else _as_stored(stored, only, found)
+    flagged = _stretch_rules(only, found, moved, limit, floor, digit * 1e6, t)
     out.doubtful[found.at[flagged["READ_HIGH"] | flagged["READ_IMPOSSIBLE"]]] = True
     inside = (found.opens < day[1]) & (found.closes > day[0])
     for code, hit in flagged.items():
         picked = np.flatnonzero(hit & inside)
         out.add(found.row[picked], ROW_RULES[code], [_said(registers, only, found, int(k)) for k in picked])
-    _day_rules(out, only, np.flatnonzero(daily), use.quantity[at], history, limit * (day[1] - day[0]) / 3600, t)
+    most = limit * (day[1] - day[0]) / 3600
+    _day_rules(out, only, np.flatnonzero(daily), use.quantity[at], history, most, t)
     _gaps(out, registers, at, day, t)
     _steps(out, registers, at, day)
     return out
+
+
+def count_in(movement: ClassMovement, only: pl.DataFrame, found: ReadFindings) -> None:
+    """Add what the classes of the judged registers did to what is stored beside the day."""
+    group = only.select(pl.struct("unit", "flow", "customer_class").rank("dense").cast(pl.Int32) - 1).to_series()
+    movement.add(0, only, group.to_numpy(), found.moved)
+    names = only.select("unit", "flow", "customer_class")
+    for week, row, move, pace in found.paces:
+        movement.paces[week, *names.row(row)] = (move, pace)
 
 
 def _never_read(registers: Registers, at: Ints) -> Bools:
@@ -234,10 +256,48 @@ def _multiplier(out: ReadFindings, multiplier: Ints, digit: Floats, limit: Float
     out.add(wrong, ROW_RULES["MULTIPLIER"], said)
 
 
+def _ratio(found: ReadSpans) -> Floats:
+    """What each stretch counted over what is usual; NaN where nothing is."""
+    tested = np.nan_to_num(found.usual) > 0
+    return np.where(tested, found.amount.astype(np.float64) / np.where(tested, found.usual, 1.0), np.nan)
+
+
+def _moved(
+    out: ReadFindings, only: pl.DataFrame, found: ReadSpans, group: Ints, t: Thresholds
+) -> tuple[Floats, Floats]:
+    """By stretch, how its class moved and at what pace it used, micro units a second, NaN where too few say it: those
+    whose stretches end in the same week moved with the same weather."""
+    ratio, elapsed = _ratio(found), np.maximum(found.elapsed, 1).astype(np.float64)
+    week = found.closes // _WEEK_S
+    cohort = week * (int(group.max(initial=0)) + 1) + group[found.row]
+    move = _median_by(cohort, ratio, np.isfinite(ratio), t.profile_min_rows)
+    pace = _median_by(cohort, found.amount / elapsed, np.ones(ratio.size, np.bool_), t.profile_min_rows)
+    for k in np.unique(cohort, return_index=True)[1].tolist():
+        if np.isfinite(move[k]) or np.isfinite(pace[k]):
+            out.paces.append((int(week[k]), int(found.row[k]), _or_none(move[k]), _or_none(pace[k])))
+    return move, pace
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _as_stored(stored: ClassMovement, only: pl.DataFrame, found: ReadSpans) -> tuple[Floats, Floats]:
+    """The same, as the whole day stored it."""
+    names = list(only.select("unit", "flow", "customer_class").iter_rows())
+    nothing = (None, None)
+    held = [
+        stored.paces.get((week, *names[row]), nothing)
+        for week, row in zip((found.closes // _WEEK_S).tolist(), found.row.tolist(), strict=True)
+    ]
+    move, pace = (np.array([np.nan if pair[k] is None else pair[k] for pair in held], np.float64) for k in (0, 1))
+    return move, pace
+
+
 def _stretch_rules(
     only: pl.DataFrame,
     found: ReadSpans,
-    group: Ints,
+    moved: tuple[Floats, Floats],
     limit: Floats,
     floor: Floats,
     step: Floats,
@@ -247,12 +307,9 @@ def _stretch_rules(
     row, elapsed = found.row, np.maximum(found.elapsed, 1).astype(np.float64)
     amount = found.amount.astype(np.float64)
     tested = np.nan_to_num(found.usual) > 0
-    ratio = np.where(tested, amount / np.where(tested, found.usual, 1.0), np.nan)
-    # those whose stretches end in the same week moved with the same weather
-    cohort = found.closes // _WEEK_S * (int(group.max(initial=0)) + 1) + group[row]
-    move = _median_by(cohort, ratio, tested, t.profile_min_rows)
+    move, pace = moved
     expected = found.usual * np.where(np.isfinite(move), move, 1.0)
-    peers = _median_by(cohort, amount / elapsed, np.ones(amount.size, np.bool_), t.profile_min_rows) * elapsed
+    peers = pace * elapsed
     slack = floor[row] * elapsed
     with np.errstate(invalid="ignore"):
         above_own = tested & (amount > t.high_ratio * expected + slack)
@@ -299,7 +356,9 @@ def _day_rules(
     group = (
         only.select(pl.struct("unit", "flow", "customer_class").rank("dense").cast(pl.Int32) - 1).to_series().to_numpy()
     )
-    judged = rr.expected_use(used, np.ones(rows.size, np.bool_), group[rows], _of_rows(history, rows), t)
+    movement = None if out.stored is None else out.stored.movement(0, only[rows], group[rows])
+    judged = rr.expected_use(used, np.ones(rows.size, np.bool_), group[rows], _of_rows(history, rows), t, movement)
+    out.moved = judged.moved
     unit = only["unit"].to_numpy()
     off = (only["status"].fill_null("active") != "active").to_numpy()[rows]
     days = history.totals[rows]
@@ -344,6 +403,7 @@ def _gaps(out: ReadFindings, registers: Registers, at: Ints, day: tuple[int, int
     )
     if not suspect.size:
         return
+    out.fleet = row[number[suspect]]
     picked = np.concatenate([np.arange(starts[k], starts[k + 1]) for k in suspect])
     part = type(reads)(reads.series[picked], reads.at[picked], reads.dial[picked], reads.capacity[suspect])
     fleets = registers.frame["head_end"].fill_null("").rank("dense").to_numpy().astype(np.int64)

@@ -24,12 +24,14 @@ class RegisterUsage:
     """``frame``: one row per register-only meter's channel, a part of its service point's daily usage. ``quantity``:
     by series of the day's registers what the day was put at, micro units, NO_VALUE where nothing is known and for
     registers beside intervals. By row of ``frame``: ``details`` are the figures of what the rules found, ``silent``
-    whether it was silent for so long that it is reported."""
+    whether it was silent for so long that it is reported. ``of_others``: service points of rows that stand on what
+    other meters of their class or head-end did."""
 
     frame: pl.DataFrame
     quantity: Ints
     silent: Bools
     details: dict[int, dict[str, str]]
+    of_others: list[str]
 
 
 def register_usage(
@@ -82,6 +84,7 @@ def register_usage(
             quantity[row] = int(adl[row]) * int(share[row]) // whole
             code[row] = quality.pack("E", 65, int(reason[row]))
     still = np.flatnonzero(quantity == NO_VALUE)
+    asking = {*still.tolist(), *judged.fleet.tolist()}
     if still.size:
         group = mapped.select(pl.struct("unit", "flow", "customer_class").rank("dense")).to_series().to_numpy()
         for g in np.unique(group[still]):
@@ -103,7 +106,9 @@ def register_usage(
     flags = judged.flags.copy()
     flags |= np.where(mapped["handover"].to_numpy(), rr.EXCHANGE.mask, 0)
     if not use.closed[at].all():
-        flags |= np.where(~use.closed[at] & _overdue(registers, mapped, thresholds)[at], rr.READ_OVERDUE.mask, 0)
+        late, by_fleet = _overdue(registers, mapped, thresholds)
+        flags |= np.where(~use.closed[at] & late[at], rr.READ_OVERDUE.mask, 0)
+        asking |= set(np.flatnonzero(~use.closed[at] & by_fleet[at]).tolist())
     present = quantity != NO_VALUE
     actual = present & (code == quality.ACTUAL)
     flags |= np.where(present & ~actual, rr.ESTIMATED.mask, 0) | np.where(~present, rr.NOT_ESTIMATED.mask, 0)
@@ -132,7 +137,8 @@ def register_usage(
         quality=pl.Series(code.view(np.int16)),
         source=pl.lit("register"),
     )
-    return RegisterUsage(frame, of_series, judged.silent, judged.details)
+    others = mapped["service_point_id"][sorted(asking)].unique().sort().to_list() if asking else []
+    return RegisterUsage(frame, of_series, judged.silent, judged.details, others)
 
 
 def _own_pace(registers: Registers, mapped: pl.DataFrame, judged: ReadFindings, thresholds: Thresholds) -> UsagePace:
@@ -146,9 +152,9 @@ def _own_pace(registers: Registers, mapped: pl.DataFrame, judged: ReadFindings, 
     return out
 
 
-def _overdue(registers: Registers, mapped: pl.DataFrame, thresholds: Thresholds) -> Bools:
+def _overdue(registers: Registers, mapped: pl.DataFrame, thresholds: Thresholds) -> tuple[Bools, Bools]:
     """Series whose last read lies further before the end of the day than ``overdue_factor`` times their usual distance
-    between reads.
+    between reads; and those of which only their head-end says what is usual.
 
     The usual distance is the register's own median; with fewer than three reads its head-end's; a head-end without any
     says nothing.
@@ -157,11 +163,12 @@ def _overdue(registers: Registers, mapped: pl.DataFrame, thresholds: Thresholds)
     late = np.zeros(count, np.bool_)
     reads = registers.reads
     if not reads.series.size or not mapped.height:
-        return late
+        return late, late
     starts = reads.starts
     number = reads.series[starts[:-1]]
     habit, last = np.zeros(count, np.int64), np.zeros(count, np.int64)
     habit[number], last[number] = read_habit(reads), reads.at[starts[1:] - 1]
+    by_fleet = (last > 0) & (habit == 0)
     fleets = registers.frame["head_end"].fill_null("").to_numpy()
     for fleet in np.unique(fleets):
         mine = fleets == fleet
@@ -169,4 +176,4 @@ def _overdue(registers: Registers, mapped: pl.DataFrame, thresholds: Thresholds)
         if known.any():
             habit[mine & (habit == 0)] = int(np.median(habit[known]))
     ends = registers.frame["end_s"].to_numpy()
-    return (last > 0) & (habit > 0) & (ends - last > thresholds.overdue_factor * habit)
+    return (last > 0) & (habit > 0) & (ends - last > thresholds.overdue_factor * habit), by_fleet

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from datetime import date
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,12 @@ import polars as pl
 
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 
+if TYPE_CHECKING:
+    from meter_pipeline.vee.rules.movement import MovementSums
+
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 
 #: Columns of ``keys`` every row of a validated day has. The last five may be null: a row without them is a reference
 # exception.
@@ -228,6 +232,7 @@ class ValidatedMatrix:
     ``flags`` (rows, slots): interval rule bits. ``row_flags``: row rule bits. ``difference``: register difference used,
     NO_VALUE if none. ``unscaled``: sum of the estimates before scaling. ``anchors`` by row index: what explain prints.
     ``left_open``: rows that wait for their peers in other shards, and mean nothing until they are judged again.
+    ``moved``: what the movement of the rows' groups was made of, of all rows that were judged together.
     """
 
     raw: DayMatrix
@@ -247,6 +252,7 @@ class ValidatedMatrix:
     rules_digest: str
     anchors: dict[int, str] = field(default_factory=dict)
     left_open: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    moved: MovementSums | None = None
 
     @property
     def billing_day(self) -> date:
@@ -258,7 +264,7 @@ class ValidatedMatrix:
         arrays = {
             f.name: getattr(self, f.name)[rows]
             for f in fields(self)
-            if f.name not in ("raw", "keys", "rules_version", "rules_digest", "anchors", "left_open")
+            if f.name not in ("raw", "keys", "rules_version", "rules_digest", "anchors", "left_open", "moved")
         }
         anchors = {place[row]: note for row, note in self.anchors.items() if row in place}
         return ValidatedMatrix(
@@ -267,6 +273,7 @@ class ValidatedMatrix:
             rules_version=self.rules_version,
             rules_digest=self.rules_digest,
             anchors=anchors,
+            moved=self.moved,
             **arrays,
         )
 

@@ -11,20 +11,21 @@ import numpy.typing as npt
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee.rules.catalogue import ROW_BITS, ROW_RULES, Role, Rule, Severity, everywhere, register
 from meter_pipeline.vee.rules.interval_rules import Subject, spike
-from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints
+from meter_pipeline.vee.rules.model import Bools, DailyHistory, Floats, Ints
+from meter_pipeline.vee.rules.movement import Movement, MovementSums, movement_sums
 from meter_pipeline.vee.rules.thresholds import Thresholds
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
     """Today's total over what was expected, by row, and how far the row usually strays from 1. ``testable``: enough
-    history to say."""
+    history to say. ``moved``: what the movement of the classes was made of; None where there is no history or it was
+    given."""
 
     testable: Bools
     ratio: Floats
     deviation: Floats
+    moved: MovementSums | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,20 +161,25 @@ def spike_day(r: RowSubject) -> Bools:
     return found
 
 
-def expectation(s: Subject, total: Ints, history: DailyHistory) -> Expectation:
+def expectation(s: Subject, total: Ints, history: DailyHistory, movement: Movement | None = None) -> Expectation:
     """What each row was expected to use, against what it did (``expected_use``).
 
     A meter that answers for part of the day, after an exchange, is not held against whole days.
     """
     known = (s.statistics.present == s.context.expected) & (s.context.expected == s.day.slots)
-    return expected_use(total, known, s.context.group, history, s.thresholds)
+    return expected_use(total, known, s.context.group, history, s.thresholds, movement)
 
 
 def expected_use(
-    total: Ints | Floats, known: Bools, group: npt.NDArray[np.int32], history: DailyHistory, t: Thresholds
+    total: Ints | Floats,
+    known: Bools,
+    group: npt.NDArray[np.int32],
+    history: DailyHistory,
+    t: Thresholds,
+    movement: Movement | None = None,
 ) -> Expectation:
     """What rows were expected to use on a day, against their ``total``; ``known``: whole days; ``group``: peers by
-    number.
+    number; ``movement``: how the groups moved, where the rows are not the whole day (by default the rows say it).
 
     Weather moves a whole class together, so the class's own movement today against the same days is the adjustment: no
     weather data has to have arrived, and a class of one falls back to its own average. Only wholly actual days count.
@@ -186,27 +192,21 @@ def expected_use(
     values = np.where(good, history.totals, 0).astype(np.float64)
     counts = good.sum(axis=1)
     own = values.sum(axis=1) / np.maximum(counts, 1)
-    groups = int(group.max(initial=0)) + 1
     today_known = known & (counts >= t.high_low_min_days)
     base = np.where(today_known & (own > 0), own, 0.0)
-    # class movement: what the class used on each day over what its members use on average; NaN-free by construction
-    today_sum = np.bincount(group, np.where(base > 0, total, 0).astype(np.float64), groups)
-    base_sum = np.bincount(group, base, groups)
-    members = np.bincount(group, base > 0, groups)
-    move = np.where((members >= 8) & (base_sum > 0), today_sum / np.maximum(base_sum, 1e-9), 1.0)
     share = np.where(own[:, None] > 0, values / np.maximum(own[:, None], 1e-9), 0.0)
-    day_moves = np.ones((groups, days))
-    for d in range(days):
-        seen = good[:, d] & (own > 0)
-        n = np.bincount(group, seen, groups)
-        day_moves[:, d] = np.where(n >= 8, np.bincount(group, share[:, d] * seen, groups) / np.maximum(n, 1), 1.0)
-    residual = np.abs(share - day_moves[group])
+    # class movement: what the class used on each day over what its members use on average; NaN-free by construction
+    moved = None if movement is not None else movement_sums(total, base, own, share, good, group)
+    found = movement or (moved.movement() if moved is not None else None)
+    assert found is not None  # noqa: S101 - one of the two is there
+    move = found.today
+    residual = np.abs(share - found.days[group])
     spread = np.where(good, residual, 0.0).sum(axis=1) / np.maximum(counts, 1)
     expected = own * move[group]
     testable = today_known & (expected > 0)
     ratio = np.where(testable, total / np.maximum(expected, 1e-9), 1.0)
     # mean absolute deviation to standard deviation of a normal: sqrt(pi / 2)
-    return Expectation(testable, ratio, np.maximum(spread * 1.2533, 0.05))
+    return Expectation(testable, ratio, np.maximum(spread * 1.2533, 0.05), moved)
 
 
 def is_high(e: Expectation, t: Thresholds) -> Bools:
@@ -484,14 +484,16 @@ SET_ASIDE = _recorded(
 )
 
 
-def run_row_rules(s: Subject, total: Ints, history: DailyHistory, role: Role = Role.INITIAL) -> Ints:
-    """Row flags of every row rule the role has.
+def run_row_rules(
+    s: Subject, total: Ints, history: DailyHistory, expected: Expectation, role: Role = Role.INITIAL
+) -> Ints:
+    """Row flags of every row rule the role has. ``expected``: from ``expectation``.
 
     Early termination: a row hit by a terminating rule carries that bit alone, for nothing after it could be trusted.
     """
     flags = s.context.register_flags.copy()
     stopped = np.zeros(s.day.rows, np.bool_)
-    row_subject = RowSubject(s, total, history, expectation(s, total, history))
+    row_subject = RowSubject(s, total, history, expected)
     for rule in ROW_RULES.values():
         if rule.check is None or role not in rule.severity:
             continue

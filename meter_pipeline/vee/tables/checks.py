@@ -4,6 +4,7 @@ in hand.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -40,12 +41,12 @@ SELECT count(*), coalesce(sum(held), 0)::bigint,
 FROM (SELECT meter_id, channel, actual, estimated, missing, expected,
     coalesce(cardinality(values) - cardinality(array_positions(values, -2147483648)),
         cardinality(wide_values) - cardinality(array_positions(wide_values, -9223372036854775808))) AS held
-    FROM vee.interval_day WHERE billing_day = %(day)s) AS v
+    FROM vee.interval_day WHERE billing_day = %(day)s AND {among}) AS v
 """
 _ABSENT = """
 SELECT coalesce((array_agg(DISTINCT i.meter_id || ' ' || c.channel ORDER BY i.meter_id || ' ' || c.channel))[1:5], '{}')
 FROM ref.installations AS i JOIN ref.channels AS c USING (meter_id)
-WHERE c.kind = 'interval' AND c.interval_minutes IS NOT NULL AND i.installed_at < %(past)s AND (i.removed_at IS NULL OR i.removed_at > %(start)s)
+WHERE {among} AND c.kind = 'interval' AND c.interval_minutes IS NOT NULL AND i.installed_at < %(past)s AND (i.removed_at IS NULL OR i.removed_at > %(start)s)
     AND EXISTS (SELECT FROM ref.service_points AS p WHERE p.service_point_id = i.service_point_id AND p.valid_from <= %(day)s
         AND (p.valid_to IS NULL OR p.valid_to > %(day)s))
     AND NOT EXISTS (SELECT FROM vee.exception AS e WHERE e.billing_day = %(day)s AND e.kind = 'SET_ASIDE' AND e.service_point_id = i.service_point_id)
@@ -54,12 +55,25 @@ WHERE c.kind = 'interval' AND c.interval_minutes IS NOT NULL AND i.installed_at 
 
 
 def stored_day(
-    connection: Connection, day: date, start: datetime, past: datetime, tolerance: RegisterTolerance
+    connection: Connection,
+    day: date,
+    start: datetime,
+    past: datetime,
+    tolerance: RegisterTolerance,
+    points: Sequence[str] | None = None,
 ) -> StoredDay:
-    """Read a validated day back, in the transaction that wrote it."""
-    at = {"day": day, "start": start, "past": past}
-    rows, slots, miscounted = connection.execute(_VALUES.encode(), at).fetchone() or (0, 0, [])
-    absent: list[str] = (connection.execute(_ABSENT.encode(), at).fetchone() or ([],))[0]
+    """Read a validated day back (of some service points, where they are given), in the transaction that wrote it."""
+    at = {"day": day, "start": start, "past": past, "points": None if points is None else list(points)}
+
+    def among(column: str) -> str:
+        return "true" if points is None else f"{column} = ANY(%(points)s)"
+
+    values, lacking = (
+        _VALUES.replace("{among}", among("service_point_id")),
+        _ABSENT.replace("{among}", among("i.service_point_id")),
+    )
+    rows, slots, miscounted = connection.execute(values.encode(), at).fetchone() or (0, 0, [])
+    absent: list[str] = (connection.execute(lacking.encode(), at).fetchone() or ([],))[0]
     allowed = tolerance.sql("d.multiplier", "d.decimals", "v.expected")
     over = "abs(v.total_micro - v.register_difference_micro)"
     tested, missed, unlisted = connection.execute(
@@ -72,7 +86,7 @@ def stored_day(
         off AS (SELECT v.service_point_id, v.meter_id, v.channel, {over} > {allowed}
             AND {over} > {allowed} * {tolerance.days_sql("v.meter_id")} AS missed
             FROM vee.interval_day AS v LEFT JOIN d USING (meter_id, channel)
-            WHERE v.billing_day = %(day)s AND v.register_difference_micro IS NOT NULL)
+            WHERE v.billing_day = %(day)s AND {among("v.service_point_id")} AND v.register_difference_micro IS NOT NULL)
         SELECT count(*), count(*) FILTER (WHERE missed), coalesce((array_agg(meter_id || ' ' || channel ORDER BY meter_id, channel)
             FILTER (WHERE missed AND NOT EXISTS (SELECT FROM vee.exception AS e WHERE e.billing_day = %(day)s
                 AND e.service_point_id = off.service_point_id AND e.meter_id = off.meter_id AND e.channel = off.channel

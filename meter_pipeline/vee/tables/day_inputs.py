@@ -29,11 +29,21 @@ class Reference:
 
 
 def read_installations(
-    database: Database, day: date, start: datetime, end: datetime, meter_id: str | None = None
+    database: Database,
+    day: date,
+    start: datetime,
+    end: datetime,
+    meter_id: str | None = None,
+    points: Sequence[str] | None = None,
 ) -> pl.DataFrame:
-    """What is known of every installation that touches a day's time, or of those of one meter: one row per installation
-    and channel, in no order. ``factor_micro``: by how much an interval channel's reads are multiplied on the day."""
-    narrowed = "" if meter_id is None else " AND i.meter_id = $4"
+    """What is known of every installation that touches a day's time, or of those of one meter or of some service
+    points: one row per installation and channel, in no order. ``factor_micro``: by how much an interval channel's reads
+    are multiplied on the day."""
+    narrowed, named = "", list[Any]()
+    if meter_id is not None:
+        narrowed, named = " AND i.meter_id = $4", [meter_id]
+    elif points is not None:
+        narrowed, named = " AND i.service_point_id = ANY(string_to_array($4, ','))", [",".join(points)]
     return database.read(
         f"""
         SELECT i.service_point_id, i.meter_id, i.installed_at AS installed_s, i.removed_at AS removed_s, (i.install_read * 1000000)::bigint AS install_micro,
@@ -49,7 +59,7 @@ def read_installations(
         WHERE i.installed_at < $1 AND (i.removed_at IS NULL OR i.removed_at > $2)
             AND NOT (c.kind = 'register' AND c.unit IN ('kW', 'kVA', 'kVAr')){narrowed}
         """,
-        (end, start, day) if meter_id is None else (end, start, day, meter_id),
+        (end, start, day, *named),
     ).with_columns(_seconds("installed_s"), _seconds("removed_s"))
 
 
@@ -65,21 +75,23 @@ def interval_factors(database: Database, day: date) -> dict[tuple[str, str], int
     return {(meter, channel): factor for meter, channel, factor in found.iter_rows()}
 
 
-def read_reference(database: Database, day: date, weather_from: date) -> Reference:
-    """Who is served on a day, who pays and by what, in no order.
+def read_reference(database: Database, day: date, weather_from: date, points: Sequence[str] | None = None) -> Reference:
+    """Who is served on a day (of ``points``, where they are given), who pays and by what, in no order.
 
     ``temperatures``: mean over the utility's stations by day, from ``weather_from`` to the day.
     """
+    narrowed = "" if points is None else " AND service_point_id = ANY(string_to_array($2, ','))"
+    named = () if points is None else (",".join(points),)
     service_points = database.read(
         "SELECT service_point_id, commodity, customer_class, status, valid_from AS status_since FROM ref.service_points "
-        "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
-        (day,),
+        f"WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1){narrowed}",
+        (day, *named),
     )
     agreements = database.read(
         "SELECT g.service_point_id, account_id, g.tariff_id, g.cycle_id, g.valid_from, g.valid_to, a.opened, a.closed "
         "FROM ref.agreements AS g JOIN ref.accounts AS a USING (account_id) "
-        "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
-        (day,),
+        f"WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1){narrowed}",
+        (day, *named),
     )
     accounts = agreements.select("account_id", "opened", "closed").unique("account_id")
     tariffs = database.read(

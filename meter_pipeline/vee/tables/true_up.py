@@ -27,10 +27,13 @@ class Request:
     service_points: tuple[str, ...] | None = None
 
 
-def pending(connection: Connection, day: date) -> list[tuple[date, bytes]]:
-    """Requests that wait for a day: (read_day, evidence)."""
+def pending(connection: Connection, day: date, service_points: Sequence[str] | None = None) -> list[tuple[date, bytes]]:
+    """Requests that wait for a day: (read_day, evidence); those that name no other than some service points, where they
+    are given."""
     return connection.execute(
-        "SELECT read_day, evidence FROM vee.true_up WHERE billing_day = %s AND done_at IS NULL", (day,)
+        "SELECT read_day, evidence FROM vee.true_up WHERE billing_day = %(d)s AND done_at IS NULL "
+        "AND (%(p)s::text[] IS NULL OR service_points <@ %(p)s::text[])",
+        {"d": day, "p": None if service_points is None else list(service_points)},
     ).fetchall()
 
 

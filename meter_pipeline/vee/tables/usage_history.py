@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
@@ -81,13 +82,87 @@ def read_usage_history(database: Database, first: date, last: date) -> UsageHist
     )
 
 
+def read_usage_of(database: Database, first: date, last: date, points: Sequence[str]) -> UsageHistory:
+    """Daily usage of some service points from ``first`` to ``last``: as ``read_usage_history`` has it of the city, for
+    days on which they have any."""
+    frame = database.read(
+        "SELECT billing_day, service_point_id, flow, unit, quantity_micro, estimated, missing, source, quality FROM vee.daily_usage "
+        'WHERE billing_day BETWEEN $1 AND $2 AND service_point_id = ANY(string_to_array($3, \',\')) ORDER BY 1, 2, flow COLLATE "C", unit COLLATE "C"',
+        (first, last, ",".join(points)),
+    )
+    history = UsageHistory([], [], [], [], {})
+    for (day,), part in frame.group_by("billing_day", maintain_order=True):
+        keys = part.select("service_point_id", "flow", "unit")
+        name = _keys_hash(keys)
+        columns = _history_columns(part)
+        history.days.append(day)
+        history.hashes.append(name)
+        history.quantity.append(columns["quantity_micro"].to_numpy())
+        history.state.append(columns["state"].to_numpy())
+        history.keys[name] = keys
+    return history
+
+
+def _keys_hash(keys: pl.DataFrame) -> bytes:
+    joined = keys.select(pl.concat_str("service_point_id", "flow", "unit", separator="\x1f").str.join("\x1e")).item()
+    return hashlib.sha256(joined.encode()).digest()
+
+
+def _history_columns(usage: pl.DataFrame) -> pl.DataFrame:
+    """quantity_micro with NO_VALUE for null, and state, of rows of usage."""
+    whole = (pl.col("estimated") + pl.col("missing") == 0).cast(pl.Int16) * WHOLE
+    forward = (
+        (pl.col("source") != "interval") & (pl.col("quality").cast(pl.Int32) & 0xE000).is_in(FORWARD_CODES)
+    ).cast(pl.Int16) * FORWARD
+    return usage.select(pl.col("quantity_micro").fill_null(NO_VALUE), (whole + forward).cast(pl.Int16).alias("state"))
+
+
+def change_usage_history(
+    connection: psycopg.Connection[Any], day: date, usage: pl.DataFrame, points: Sequence[str]
+) -> bool:
+    """Bring the entries of some service points of a day's block to their usage (sorted by key); False, and nothing
+    done, where they have other keys than the block has: then the whole block is to be written."""
+    row = connection.execute("SELECT keys_hash FROM vee.usage_block WHERE billing_day = %s", (day,)).fetchone()
+    if row is None:
+        return False
+    held = connection.execute(
+        "SELECT u.n, u.point, u.flow, u.unit FROM vee.usage_keys AS k, unnest(k.service_point_id, k.flow, k.unit) WITH ORDINALITY "
+        "AS u (point, flow, unit, n) WHERE k.keys_hash = %s AND u.point = ANY(%s) ORDER BY u.n",
+        (row[0], list(points)),
+    ).fetchall()
+    keys = usage.select("service_point_id", "flow", "unit").rows() if usage.height else []
+    if [(point, flow, unit) for _, point, flow, unit in held] != keys:
+        return False
+    if not held:
+        return True
+    columns = _history_columns(usage)
+    places = [n for n, *_ in held]
+    values, states = columns["quantity_micro"].to_list(), columns["state"].to_list()
+    now = connection.execute(
+        "SELECT array(SELECT quantity_micro[n] FROM unnest(%(n)s::int[]) WITH ORDINALITY AS p (n, k) ORDER BY k), "
+        "array(SELECT state[n]::int FROM unnest(%(n)s::int[]) WITH ORDINALITY AS p (n, k) ORDER BY k) "
+        "FROM vee.usage_block WHERE billing_day = %(d)s",
+        {"n": places, "d": day},
+    ).fetchone()
+    assert now is not None  # noqa: S101 - the row was read above
+    sets, given = list[str](), list[Any]()
+    for place, value, state, held_value, held_state in zip(places, values, states, *now, strict=True):
+        if (value, state) != (held_value, held_state):
+            sets += [f"quantity_micro[{place}] = %s", f"state[{place}] = %s"]
+            given += [value, state]
+    if sets:
+        connection.execute(
+            f"UPDATE vee.usage_block SET {', '.join(sets)} WHERE billing_day = %s".encode(), (*given, day)
+        )
+    return True
+
+
 def write_usage_history(connection: psycopg.Connection[Any], day: date, usage: pl.DataFrame) -> None:
     """Copy a day's usage (sorted by key) into its block; nothing is written where it is the same."""
     if not usage.height:
         connection.execute("DELETE FROM vee.usage_block WHERE billing_day = %s", (day,))
         return
-    joined = usage.select(pl.concat_str("service_point_id", "flow", "unit", separator="\x1f").str.join("\x1e")).item()
-    keys_hash = hashlib.sha256(joined.encode()).digest()
+    keys_hash = _keys_hash(usage)
     if not connection.execute("SELECT FROM vee.usage_keys WHERE keys_hash = %s", (keys_hash,)).rowcount:
         connection.execute(
             "INSERT INTO vee.usage_keys SELECT %s, array_agg(service_point_id ORDER BY n), array_agg(flow ORDER BY n), array_agg(unit ORDER BY n) "
@@ -95,14 +170,10 @@ def write_usage_history(connection: psycopg.Connection[Any], day: date, usage: p
             "FROM vee.daily_usage WHERE billing_day = %s) AS u ON CONFLICT DO NOTHING",
             (keys_hash, day),
         )
-    whole = (pl.col("estimated") + pl.col("missing") == 0).cast(pl.Int16) * WHOLE
-    forward = (
-        (pl.col("source") != "interval") & (pl.col("quality").cast(pl.Int32) & 0xE000).is_in(FORWARD_CODES)
-    ).cast(pl.Int16) * FORWARD
-    block = usage.select(
+    block = _history_columns(usage).select(
         pl.lit(day, pl.Date).alias("billing_day").first(),
         pl.lit(keys_hash).alias("keys_hash").first(),
-        pl.col("quantity_micro").fill_null(NO_VALUE).implode(),
-        (whole + forward).cast(pl.Int16).implode().alias("state"),
+        pl.col("quantity_micro").implode(),
+        pl.col("state").implode(),
     )
     replace_rows(connection, "vee.usage_block", day, block, _USAGE_BLOCK, ("billing_day",))

@@ -125,11 +125,14 @@ def read_vectors(database: Database, table: VectorTable, day: date, meters: Sequ
     return read_frame(database, table, day, " AND meter_id = ANY(string_to_array($2, ','))", (",".join(meters),))
 
 
-def read_arrived(database: Database, day: date) -> pl.DataFrame:
-    """The channels that raw holds of a day: meter_id, channel, unit, interval_minutes, sorted by the first two."""
-    return database.read(
-        "SELECT meter_id, channel, unit, interval_minutes FROM raw.interval_day WHERE billing_day = $1", (day,)
-    ).sort("meter_id", "channel")
+def read_arrived(database: Database, day: date, meters: Sequence[str] | None = None) -> pl.DataFrame:
+    """The channels that raw holds of a day (of some meters): meter_id, channel, unit, interval_minutes, sorted by the
+    first two."""
+    query = "SELECT meter_id, channel, unit, interval_minutes FROM raw.interval_day WHERE billing_day = $1"
+    if meters is None:
+        return database.read(query, (day,)).sort("meter_id", "channel")
+    narrowed = f"{query} AND meter_id = ANY(string_to_array($2, ','))"
+    return database.read(narrowed, (day, ",".join(meters))).sort("meter_id", "channel")
 
 
 def read_reused_sequences(database: Database, day: date) -> pl.DataFrame:
@@ -167,11 +170,12 @@ def read_reused_sequences(database: Database, day: date) -> pl.DataFrame:
     )
 
 
-def several_meters(database: Database, first: date, last: date) -> list[str]:
-    """Service points that had several meters on a day of a range, a day of an exchange included."""
+def several_meters(database: Database, first: date, last: date, points: Sequence[str] | None = None) -> list[str]:
+    """Service points (of ``points``) that had several meters on a day of a range, a day of an exchange included."""
+    narrowed = "" if points is None else " AND service_point_id = ANY(string_to_array($3, ','))"
     found = database.read(
-        "SELECT DISTINCT service_point_id FROM vee.daily_usage WHERE billing_day BETWEEN $1 AND $2 AND meters > 1 ORDER BY 1",
-        (first, last),
+        f"SELECT DISTINCT service_point_id FROM vee.daily_usage WHERE billing_day BETWEEN $1 AND $2 AND meters > 1{narrowed} ORDER BY 1",
+        (first, last) if points is None else (first, last, ",".join(points)),
     )
     return [str(point) for point in found["service_point_id"].to_list()]
 
@@ -205,12 +209,13 @@ def validated_days(database: Database, first: date, last: date) -> list[date]:
     return frame["billing_day"].to_list()
 
 
-def stored_rows(database: Database, day: date) -> pl.DataFrame:
-    """Keys, hashes, versions and locks of a day's validated rows."""
+def stored_rows(database: Database, day: date, points: Sequence[str] | None = None) -> pl.DataFrame:
+    """Keys, hashes, versions and locks of a day's validated rows (of some service points)."""
+    narrowed = "" if points is None else " AND service_point_id = ANY(string_to_array($2, ','))"
     return database.read(
         "SELECT service_point_id, meter_id, channel, version, locked, input_hash, content_hash FROM vee.interval_day "
-        "WHERE billing_day = $1 ORDER BY service_point_id, meter_id, channel",
-        (day,),
+        f"WHERE billing_day = $1{narrowed} ORDER BY service_point_id, meter_id, channel",
+        (day,) if points is None else (day, ",".join(points)),
     )
 
 
@@ -365,9 +370,10 @@ def replace_rows(
     frame: pl.DataFrame,
     columns: Sequence[str],
     key: Sequence[str],
+    only: Sequence[str] | None = None,
 ) -> int:
     """Bring a day of a derived table to exactly ``frame``: changed rows upserted, vanished ones deleted, equal ones
-    left untouched.
+    left untouched. ``only``: service points that the frame is of; rows of others stay.
 
     Returns the number of rows written or deleted.
     """
@@ -382,13 +388,14 @@ def replace_rows(
     copy_frame(connection, temporary, frame, columns)
     gone = connection.execute(
         sql.SQL(
-            "DELETE FROM {n} AS t WHERE billing_day = %s AND NOT EXISTS (SELECT FROM {i} AS i WHERE {same})"
+            "DELETE FROM {n} AS t WHERE billing_day = %s{among} AND NOT EXISTS (SELECT FROM {i} AS i WHERE {same})"
         ).format(
             n=name,
             i=temporary,
+            among=sql.SQL("" if only is None else " AND service_point_id = ANY(%s)"),
             same=sql.SQL(" AND ").join(sql.SQL("i.{0} = t.{0}").format(sql.Identifier(c)) for c in key),
         ),
-        (day,),
+        (day,) if only is None else (day, list(only)),
     ).rowcount
     compared = [c for c in rest if c != "first_seen"]
     changed = connection.execute(

@@ -1,0 +1,168 @@
+"""What a run for some service points of a billing day reads of the day as it is stored, and the classes' movement."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import polars as pl
+import psycopg
+
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.vectors import read_frame
+from meter_pipeline.vee.tables import validated
+
+Connection = psycopg.Connection[Any]
+
+
+def meters_at(database: Database, start: datetime, past: datetime, points: Sequence[str]) -> list[str]:
+    """Meters that stand at some service points within [start, past)."""
+    found = database.read(
+        "SELECT DISTINCT meter_id FROM ref.installations WHERE service_point_id = ANY(string_to_array($1, ',')) "
+        "AND installed_at < $3 AND (removed_at IS NULL OR removed_at > $2) ORDER BY 1",
+        (",".join(points), start, past),
+    )
+    return [str(meter) for meter in found["meter_id"].to_list()]
+
+
+def points_of(database: Database, start: datetime, past: datetime, meters: Sequence[str]) -> list[str]:
+    """Service points at which some meters stand within [start, past)."""
+    found = database.read(
+        "SELECT DISTINCT service_point_id FROM ref.installations WHERE meter_id = ANY(string_to_array($1, ',')) "
+        "AND installed_at < $3 AND (removed_at IS NULL OR removed_at > $2) ORDER BY 1",
+        (",".join(meters), start, past),
+    )
+    return [str(point) for point in found["service_point_id"].to_list()]
+
+
+def stored_points(database: Database, day: date, meters: Sequence[str]) -> list[str]:
+    """Service points that have validated rows of some meters on a day: those that they left since among them."""
+    found = database.read(
+        "SELECT service_point_id FROM vee.interval_day WHERE billing_day = $1 AND meter_id = ANY(string_to_array($2, ',')) "
+        "UNION SELECT service_point_id FROM vee.register_day WHERE billing_day = $1 AND meter_id = ANY(string_to_array($2, ',')) ORDER BY 1",
+        (day, ",".join(meters)),
+    )
+    return [str(point) for point in found["service_point_id"].to_list()]
+
+
+@dataclass(frozen=True, slots=True)
+class OtherRows:
+    """The validated rows of a day that a run leaves alone: how many, and of how many estimated intervals; the least and
+    the greatest version of the thresholds they were validated under (0 without rows); whether estimates of any are
+    final and should not be, or the other way round."""
+
+    rows: int
+    estimated: int
+    rules: tuple[int, int]
+    finality_differs: bool
+
+
+def other_rows(database: Database, day: date, points: Sequence[str], *, final: bool) -> OtherRows:
+    """Those of all service points but some."""
+    found = database.read(
+        "SELECT count(*) AS rows, coalesce(sum(estimated), 0)::bigint AS estimated, coalesce(min(rules_version), 0) AS first, "
+        "coalesce(max(rules_version), 0) AS last, coalesce(bool_or(estimated > 0 AND locked <> $3), false) AS differs FROM vee.interval_day "
+        "WHERE billing_day = $1 AND NOT service_point_id = ANY(string_to_array($2, ','))",
+        (day, ",".join(points), final),
+    ).to_dicts()[0]
+    return OtherRows(
+        int(found["rows"]), int(found["estimated"]), (int(found["first"]), int(found["last"])), bool(found["differs"])
+    )
+
+
+def other_estimates(database: Database, day: date, points: Sequence[str]) -> pl.DataFrame:
+    """The vectors of a day's rows with an estimate, of all service points but some."""
+    narrowed = " AND estimated > 0 AND NOT service_point_id = ANY(string_to_array($2, ','))"
+    return read_frame(database, validated.INTERVAL_DAY, day, narrowed, (",".join(points),))
+
+
+def vectors_of(database: Database, day: date, points: Sequence[str]) -> pl.DataFrame:
+    """The vectors of a day's rows of some service points."""
+    narrowed = " AND service_point_id = ANY(string_to_array($2, ','))"
+    return read_frame(database, validated.INTERVAL_DAY, day, narrowed, (",".join(points),))
+
+
+def groups(database: Database, day: date) -> pl.DataFrame:
+    """The shapes of a day's head-ends: the columns of vee.group_day."""
+    return database.read(f"SELECT {', '.join(validated.GROUP_DAY)} FROM vee.group_day WHERE billing_day = $1", (day,))
+
+
+def exceptions(database: Database, day: date) -> pl.DataFrame:
+    """A day's exceptions: the columns of vee.exception."""
+    return database.read(f"SELECT {', '.join(validated.EXCEPTION)} FROM vee.exception WHERE billing_day = $1", (day,))
+
+
+def day_usage(connection: Connection, day: date) -> pl.DataFrame:
+    """A day's usage as the caller's transaction sees it, sorted by key, with what its block is made of."""
+    columns = ("service_point_id", "flow", "unit", "quantity_micro", "estimated", "missing", "source", "quality")
+    rows = connection.execute(
+        f"SELECT {', '.join(columns)} FROM vee.daily_usage WHERE billing_day = %s "
+        'ORDER BY service_point_id, flow COLLATE "C", unit COLLATE "C"'.encode(),
+        (day,),
+    ).fetchall()
+    texts = dict.fromkeys(("service_point_id", "flow", "unit", "source"), pl.String)
+    kinds = {c: texts.get(c, pl.Int64 if c == "quantity_micro" else pl.Int32) for c in columns}
+    return pl.DataFrame(rows, schema=kinds, orient="row")
+
+
+def class_movement(database: Database, day: date) -> dict[str, Any] | None:
+    """How the classes of a day moved, as ``write_class_movement`` stored it; None where it did not."""
+    found = database.read("SELECT movement::text AS movement FROM vee.class_movement WHERE billing_day = $1", (day,))
+    return json.loads(found["movement"][0]) if found.height else None
+
+
+def write_class_movement(connection: Connection, day: date, movement: str) -> None:
+    """Store how the classes of a day moved, as JSON text; nothing is written where it is the same."""
+    connection.execute(
+        "INSERT INTO vee.class_movement AS m (billing_day, movement) VALUES (%s, %s::jsonb) ON CONFLICT (billing_day) "
+        "DO UPDATE SET movement = excluded.movement WHERE m.movement IS DISTINCT FROM excluded.movement",
+        (day, movement),
+    )
+
+
+def touches(connection: Connection, day: date) -> list[tuple[int, str]]:
+    """What was noted of a day since its last validation: (touch_id, meter_id), the meter empty for everyone."""
+    return connection.execute(
+        "SELECT touch_id, meter_id FROM raw.touched_meter WHERE billing_day = %s ORDER BY 1", (day,)
+    ).fetchall()
+
+
+def forget(connection: Connection, noted: Sequence[int]) -> None:
+    """Take out what a validation has looked at."""
+    if noted:
+        connection.execute("DELETE FROM raw.touched_meter WHERE touch_id = ANY(%s)", (list(noted),))
+
+
+def note_validation(connection: Connection, day: date, points: Sequence[str] | None) -> None:
+    """Note for billing that a day was validated: whole (None), or for some service points."""
+    connection.execute(
+        "INSERT INTO vee.usage_change (billing_day, service_points) VALUES (%s, %s)",
+        (day, None if points is None else list(points)),
+    )
+
+
+def wanted(connection: Connection, day: date) -> tuple[int, list[str], list[list[str] | None]]:
+    """Of a day: how many rows of usage it has, the meters noted since its last validation ('' for everyone), and the
+    service points of each request that waits (null for everyone's)."""
+    row = connection.execute(
+        "SELECT coalesce((SELECT cardinality(quantity_micro) FROM vee.usage_block WHERE billing_day = %(d)s), 0), "
+        "coalesce((SELECT array_agg(DISTINCT meter_id) FROM raw.touched_meter WHERE billing_day = %(d)s), '{}')",
+        {"d": day},
+    ).fetchone()
+    asked = connection.execute(
+        "SELECT service_points FROM vee.true_up WHERE billing_day = %s AND done_at IS NULL", (day,)
+    ).fetchall()
+    assert row is not None  # noqa: S101 - a query without a table
+    return int(row[0]), list(row[1]), [points for (points,) in asked]
+
+
+def set_aside(connection: Connection, day: date) -> list[str]:
+    """Service points that a day's last validation set aside."""
+    rows = connection.execute(
+        "SELECT DISTINCT service_point_id FROM vee.exception WHERE billing_day = %s AND kind = 'SET_ASIDE' ORDER BY 1",
+        (day,),
+    ).fetchall()
+    return [str(point) for (point,) in rows]
