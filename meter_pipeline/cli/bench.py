@@ -19,7 +19,8 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="day, floor, load, probe, cli, estimation, vee, baselines, anomalies, billing, ledger, scale, feeds, desk, backfill, backlog, migration, correction, late."
+            help="day, late, floor, load, probe, cli, estimation, vee, baselines, anomalies, billing, ledger, scale, feeds, desk, "
+            "backfill, backlog, migration, correction."
         ),
     ],
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
