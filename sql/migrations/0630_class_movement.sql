@@ -9,4 +9,4 @@ COMMENT ON COLUMN vee.class_movement.billing_day IS 'The day.';
 COMMENT ON COLUMN vee.class_movement.movement IS 'classes: interval minutes (0: registers), unit, flow, class, use today, usual use, members, and by earlier day members and the sum of their shares; paces: week, unit, flow, class, movement and pace of registers read less than daily.';
 
 -- migrate:down
-DROP TABLE vee.class_movement;
+DO $$ BEGIN RAISE EXCEPTION 'migrations go forward only: restore a backup'; END $$;

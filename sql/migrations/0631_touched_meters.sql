@@ -31,4 +31,4 @@ COMMENT ON COLUMN billing.usage_seen.billing_day IS 'The day.';
 COMMENT ON COLUMN billing.usage_seen.change_id IS 'The last validation that it was billed after.';
 
 -- migrate:down
-DROP TABLE billing.usage_seen, vee.usage_change, raw.touched_meter;
+DO $$ BEGIN RAISE EXCEPTION 'migrations go forward only: restore a backup'; END $$;
