@@ -34,6 +34,7 @@ def guess(
 
     from meter_pipeline.feeds import registry
     from meter_pipeline.feeds.declaration_text import advice, toml_text
+    from meter_pipeline.feeds.guessed_shapes import read_again
     from meter_pipeline.feeds.head_ends import HeadEndError
     from meter_pipeline.feeds.rejects import FeedRefused
     from meter_pipeline.settings import load_settings
@@ -45,10 +46,9 @@ def guess(
         guessed = registry.guess(file, zone)
         declared = replace(guessed.head_end, name=(name or file.stem).upper()[:64])
         parsed = registry.parse(file, declared, BillingCalendar(zone))
-        if any(reason["code"] == "too_fine" for reasons in parsed.rejects["reasons"].to_list() for reason in reasons):
-            declared = replace(declared, rounding="half_even")
-            guessed.notes["rounding"] = "values are finer than a millionth of their unit"
-            parsed = registry.parse(file, declared, BillingCalendar(zone))
+        declared, parsed = read_again(
+            declared, guessed.notes, parsed, lambda made: registry.parse(file, made, BillingCalendar(zone))
+        )
     except (FeedRefused, HeadEndError) as error:
         problem(f"{file.name}: {error}", "docs/feeds.md shows how to declare its shape")
     written = toml_text(declared, guessed.notes)

@@ -19,13 +19,14 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "meter_id": (
         "meterid", "meter", "meternumber", "meterserial", "meterserialnumber", "serialnumber", "nmi", "mpan", "mprn", "esiid", "zaehlpunkt",
         "zahlpunkt", "zaehlpunktnummer", "zaehler", "zahler", "zaehlernummer", "meteringpoint", "messlokation", "pod", "cups", "ean", "userkey",
-        "deviceid", "device", "endpointid", "messageid", "id",
+        "meterno", "messpunkt", "prm", "pdl", "cpe", "deviceid", "device", "endpointid", "messageid", "id",
     ),
     "channel": ("channel", "channelid", "suffix", "register", "registerid", "datastream", "readtype", "obis", "type"),
     "time": (
         "time", "timestamp", "datetime", "intervalstart", "readtime", "readat", "start", "starttime", "startdate", "beginn", "von", "from",
         "readdateandendtime", "local", "zeit", "zeitstempel", "date", "datum", "day", "usagedate", "intervalend", "end", "endtime", "ende",
-        "readingtime", "ts",
+        "readingtime", "ts", "stamp", "fecha", "fechahora", "horodate", "data", "readdate", "readingdate", "usagetime", "servicedate", "intervalstarttime",
+        "localtime",
     ),
     "value": (
         "value", "kwh", "usage", "reading", "consumption", "consumed", "quantity", "read", "readvalue", "register", "dial", "wert", "verbrauch",
@@ -37,14 +38,17 @@ _NAMES: Final[dict[str, tuple[str, ...]]] = {
     "source_version": ("sourceversion", "version"),
     "interval_minutes": ("intervalminutes", "intervallength"),
     "dst": ("dst", "dstflag", "isdst", "clockchange", "zeitumstellung", "sommerzeit", "season", "timechange", "repeatedhour", "repeatedhourflag"),
-    "period": ("hour", "hourending", "he", "period", "settlementperiod", "sp", "hr", "interval", "stunde", "hourofday"),
+    "period": ("hour", "hourending", "he", "period", "settlementperiod", "sp", "hr", "interval", "stunde", "hourofday", "hrending", "hourend", "hrend",
+        "hora", "heure", "uur", "ora", "slot",
+    ),
 }  # fmt: skip
 TIME_FORMATS: Final = (
     None, "%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y/%m/%d %H:%M:%S",
     "%Y/%m/%d %H:%M", "%d.%m.%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%y %H:%M", "%d-%m-%Y %H:%M:%S", "%d-%m-%Y %H:%M", "%m/%d/%Y %I:%M:%S %p",
     "%m/%d/%Y %I:%M %p", "%d-%b-%Y %H:%M", "%d-%b-%y %I.%M.%S.%f %p", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%Y/%m/%d", "%Y%m%d",
     "%d-%b-%Y", "%b %d %Y", "%d-%b-%Y %I:%M:%S %p", "%d-%b-%Y %H:%M:%S", "%d %b %Y", "%d %b %Y %H:%M", "%m/%d/%y %H:%M", "%m/%d/%y %I:%M %p",
-    "%a %b %d %Y %H:%M:%S", "%b %d, %Y %I:%M %p", "%m/%d/%y",
+    "%a %b %d %Y %H:%M:%S", "%b %d, %Y %I:%M %p", "%m/%d/%y", "%m/%d/%y, %I:%M %p", "%m/%d/%Y, %I:%M %p", "%m/%d/%Y, %I:%M:%S %p",
+    "%d/%m/%Y, %H:%M:%S", "%d/%m/%Y, %H:%M", "%b %d, %Y, %I:%M %p", "%b %d, %Y, %I:%M:%S %p",
 )  # fmt: skip
 #: rank of a column whose name says nothing of a field
 UNNAMED: Final = 99
@@ -96,6 +100,8 @@ class Table:
     decimal: str = "."
     thousands: str = ""
     lines: list[str] = field(default_factory=list)
+    #: a row below the names with units alone
+    units: list[str] = field(default_factory=list)
 
 
 def plain(name: str) -> str:
@@ -181,8 +187,9 @@ def read_table(head: bytes) -> Table:
     if not header:
         body = [names, *body]
         names = [str(i + 1) for i in range(len(names))]
+    units = body.pop(0) if header and body and _is_units_row(body[0]) else []
     columns = [Column(name, [row[i] for row in body]) for i, name in enumerate(names)]
-    table = Table(names, columns, body, delimiter, header, preamble, encoding, lines=lines)
+    table = Table(names, columns, body, delimiter, header, preamble, encoding, lines=lines, units=units)
     _marks(table)
     judge_columns(table)
     return table
@@ -197,10 +204,18 @@ def _header_at(rows: list[list[str]], width: int) -> int:
         while names and not names[-1]:
             names.pop()
         below = [cell.strip() for cell in rows[at + 1]] if at + 1 < len(rows) else []
+        if at + 2 < len(rows) and _is_units_row(below):
+            below = [cell.strip() for cell in rows[at + 2]]
         holds = any(_NUMBER.fullmatch(cell) or _COMMA.fullmatch(cell) for cell in below if cell)
         if len(names) > 1 and all(names) and len(set(names)) == len(names) and len(below) == width and holds:
             return at
     return wide[0]
+
+
+def _is_units_row(row: list[str]) -> bool:
+    """Whether a row has nothing but units."""
+    given = [cell for cell in row if cell]
+    return bool(given) and all(is_unit(cell) and not cell.isdigit() for cell in given)
 
 
 def judge_columns(table: Table) -> None:
@@ -246,6 +261,8 @@ def is_number(column: Column, table: Table, empty_too: bool = False) -> bool:
     def fits(text: str) -> bool:
         if text.endswith("-"):
             text = text[:-1]
+        if text.startswith("(") and text.endswith(")"):
+            text = text[1:-1]
         if table.thousands:
             text = text.replace(table.thousands, "")
         return bool(_NUMBER.fullmatch(text.replace(table.decimal, ".") if table.decimal != "." else text))

@@ -214,6 +214,8 @@ class RowReader:
         unit = self.head_end.unit
         if unit and len(text) > len(unit) and text[-len(unit) :].lower() == unit.lower():
             text = text[: -len(unit)].rstrip()
+        if text.startswith("(") and text.endswith(")") and text[1:2] not in "+-":
+            text = f"-{text[1:-1].strip()}"  # accountants' negative
         decimal, thousands = self.head_end.decimal, self.head_end.thousands
         if decimal == "." and not thousands:
             return text

@@ -252,6 +252,9 @@ class StampParser:
         zeros = [np.zeros(size, np.int64) for _ in range(3)]
         result = Instants(zeros[0], zeros[1], np.full(size, State.BAD, np.uint8), zeros[2])
         shapes: dict[bytes, list[int]] = {}
+        if any(not text.isascii() for text in texts):
+            # Browsers write 12:00 AM with U+202F since 2023, spreadsheets U+00A0.
+            texts = [text.replace(b"\xe2\x80\xaf", b" ").replace(b"\xc2\xa0", b" ") for text in texts]
         for i, text in enumerate(texts):
             shapes.setdefault(text.translate(_TO_SHAPE), []).append(i)
         for shape, members in shapes.items():

@@ -29,7 +29,19 @@ from meter_pipeline.feeds.guessed_columns import (
     stamp_fits,
     stamp_format,
 )
-from meter_pipeline.feeds.head_ends import DayColumns, Elsewhere, HeadEnd, IdRules, Periods, ValueColumn
+from meter_pipeline.feeds.guessed_shapes import (
+    american,
+    day_columns,
+    is_digit_stamp,
+    is_meter_name,
+    looks_like_dials,
+    numeric_stamp,
+    pairs_in_lists,
+    period_column,
+    rises_by_minutes,
+    swapped_format,
+)
+from meter_pipeline.feeds.head_ends import Elsewhere, HeadEnd, IdRules, Periods, ValueColumn
 from meter_pipeline.feeds.json_records import expand, path_of
 from meter_pipeline.feeds.rejects import FeedRefused, shown
 from meter_pipeline.ids import canonical_id
@@ -42,19 +54,10 @@ _QUALITIES: Final = {
     "A": "A", "OK": "A", "VAL": "A", "ACTUAL": "A", "VALID": "A", "MEASURED": "A", "REAL": "A", "R": "A", "W": "A", "0": "A",
     "E": "E", "EST": "E", "ESTIMATED": "E", "ESTIMATE": "E", "1": "E", "S": "S", "SUB": "S", "SUBSTITUTED": "S", "N": "N",
 }  # fmt: skip
-_FEWEST_DAY_COLUMNS: Final = 23
 #: records of a document that are looked at
 _SAMPLE: Final = 500
 #: a line above rows that names their meter
 _HEADING: Final = r'(?i)^"?(?:meter|device|serial|nmi|esiid|mpan|pod)[a-z #.]*"?[:;,\t] *"?([A-Z0-9-]{3,})'
-#: formats of numeric stamps, and the numbers of the years 2000 to 2100 in them
-_NUMERIC_STAMPS: Final = (
-    ("epoch_ms", 946_684_800_000, 4_102_444_800_000),
-    ("epoch", 946_684_800, 4_102_444_800),
-    ("excel", 36_526, 73_051),
-)
-#: rises that make a dial of a series: so many where it stands this many times above its advance, or so many anyway
-_FEWEST_STEPS, _DIAL_OVER_ADVANCE, _MANY_STEPS = 10, 100, 100
 _EXPORT: Final = ("export", "received", "feedin", "generation", "einspeisung", "returned", "teruglevering", "reverse")
 
 
@@ -85,6 +88,9 @@ def delimited(head: bytes, zone: str | None = None) -> Guess:
             options={"skip_lines": table.preamble} if table.preamble else {},
         )
     )
+    if table.units:
+        guess.head_end = replace(guess.head_end, skip={"*": (table.delimiter.join(table.units) + "*",)})
+        guess.notes["skip"] = "the row below the header that names units"
     if table.preamble:
         guess.notes["options.skip_lines"] = "lines before the header; check that the next file has as many"
     return _mapped(guess, table, zone)
@@ -113,6 +119,9 @@ def json_document(document: Any, zone: str | None = None) -> Guess:
     lists: dict[tuple[str, ...], int] = {}
     leaves: dict[tuple[str, ...], tuple[str, ...]] = {}
     _walk(document, (), (), lists, leaves)
+    pairs = None if lists else pairs_in_lists(document, leaves)
+    if pairs is not None:
+        return _mapped(Guess(HeadEnd("sniffed", "json")), pairs, zone)
     if not lists:
         raise FeedRefused(
             "unknown_format", "JSON without a list of objects: declare format json with the paths of its columns"
@@ -170,7 +179,7 @@ def _mapped(guess: Guess, table: Table, zone: str | None) -> Guess:
     columns: dict[str, str | tuple[str, ...]] = {}
     made = _time(guess, table, free, columns, zone)
     _coded(guess, free, columns)
-    day = _day_columns(table, free, columns, made)
+    day = day_columns(table, free, columns, made)
     if day is not None:
         count = day.count
         minutes = {23: 60, 24: 60, 25: 60, 46: 30, 48: 30, 50: 30, 92: 15, 96: 15, 100: 15}.get(
@@ -184,7 +193,8 @@ def _mapped(guess: Guess, table: Table, zone: str | None) -> Guess:
     if meter is not None:
         _ids(guess, meter)
     matrix = day is None and meter is None and _meter_columns(guess, table, free, columns, made)
-    if meter is None and not matrix and table.header and "channel" not in columns:
+    channels = next((len(each.words) for each in table.columns if each.name == columns.get("channel")), 0)
+    if meter is None and not matrix and table.header and channels <= 1:
         _meter_beside(guess, table, made)
     values = [] if day is not None or matrix else _values(guess, free, columns, made)
     missing = [] if "time" in columns else ["time"]
@@ -223,18 +233,14 @@ def _meter_columns(
 ) -> bool:
     """Whether each column of numbers is a meter, by its name: a table of a time and meters."""
     numbers = [column for column in free if column.numbers]
-    plain_names = all(
-        canonical_id(column.name) is not None
-        and any(letter.isdigit() for letter in column.name)
-        and column_unit(column.name) is None
-        and all(named(column.name, field_name) is None for field_name in ("value", "unit", "channel", "period"))
-        for column in numbers
-    )
+    plain_names = all(is_meter_name(column) for column in numbers)
     if len(numbers) < 2 or not plain_names or not table.header or {"unit", "channel"} & columns.keys():
         return False
     made["values"] = (ValueColumn("*", "E1", meter_id="*"),)
-    made["unit"] = ""
-    guess.notes["unit"] = "not in the file: kWh, gal, m3, CCF, therm, ..."
+    written = {unit for unit in table.units if unit}
+    made["unit"] = written.pop() if len(written) == 1 else ""
+    if not made["unit"]:
+        guess.notes["unit"] = "not in the file: kWh, gal, m3, CCF, therm, ..."
     guess.notes["values"] = "each column is taken for a meter: name those that are in [[values]] where some are not"
     return True
 
@@ -251,18 +257,6 @@ def _meter_beside(guess: Guess, table: Table, made: dict[str, Any]) -> None:
     )
 
 
-def _numeric_stamp(column: Column) -> str | None:
-    """Unix time or a spreadsheet's serial days, by the size of the numbers of a column that is called a time."""
-    try:
-        numbers = [float(text) for text in column.texts if text]
-    except ValueError:
-        return None
-    for time_format, least, most in _NUMERIC_STAMPS:
-        if numbers and all(least <= number < most for number in numbers):
-            return time_format
-    return None
-
-
 def _time(
     guess: Guess, table: Table, free: list[Column], columns: dict[str, str | tuple[str, ...]], zone: str | None
 ) -> dict[str, Any]:
@@ -271,9 +265,11 @@ def _time(
     stamps = [
         each for each in stamps if each[1] and not (is_number(each[0], table) and named(each[0].name, "time") is None)
     ]
+    stamps = stamps or [(column, *stamp_format(column.texts)) for column in free if is_digit_stamp(column)]
     if not stamps:
         for column in free:
-            numeric = _numeric_stamp(column) if named(column.name, "time") is not None else None
+            called = named(column.name, "time") is not None
+            numeric = numeric_stamp(column) if called or rises_by_minutes(column) else None
             if numeric is not None:
                 free.remove(column)
                 columns["time"] = column.name
@@ -287,25 +283,33 @@ def _time(
     only_dates = all(":" not in text and len(text) <= 11 for text in column.texts if text)
     clocks = [each for each in free if only_dates and not each.numbers and is_clock(each.texts)]
     clock = next(iter(clocks), None)
-    period = next((each for each in free if only_dates and named(each.name, "period") is not None), None)
+    period = period_column(free, column) if only_dates else None
     columns["time"] = column.name
     if clock is not None:
-        free.remove(clock)
+        for beside in clocks:  # the others say when an interval ends
+            free.remove(beside)
         columns["time"] = (column.name, clock.name)
         twelve = is_clock(clock.texts) or ""
-        if time_format == "%d/%m/%Y" and "%p" in twelve and stamp_fits(column.texts, "%m/%d/%Y"):
+        twelve_hours = "%p" in twelve or american(zone)
+        if time_format == "%d/%m/%Y" and twelve_hours and stamp_fits(column.texts, "%m/%d/%Y"):
             time_format = "%m/%d/%Y"  # hours of twelve are written where the month comes first
         made["time_format"] = f"{time_format or '%Y-%m-%d'} {twelve}"
     elif period is not None:
         free.remove(period)
         columns["period"] = period.name
-        numbers = [int(text) for text in period.texts if text.isdigit()]
-        made["periods"] = Periods(min(numbers, default=1) if min(numbers, default=1) in (0, 1) else 1)
+        numbers = [int(text.strip("HEhe")) for text in period.texts if text.strip("HEhe").isdigit()]
+        second = any(text[-1:] in ("X", "x", "*") for text in period.texts)
+        first = min(numbers, default=1) if min(numbers, default=1) in (0, 1) else 1
+        made["periods"] = Periods(first, "clock" if second else "elapsed")
+        if second:
+            made["options"] = {**guess.head_end.options, "ambiguous": "first"}
         most = max(numbers, default=24)
         made["interval_minutes"] = 60 if most <= 25 else 30 if most <= 50 else 15
         guess.notes["periods"] = "elapsed counts through the civil day (25 in autumn); clock is the local time of day"
-    swapped = _swapped(time_format)
+    swapped = swapped_format(time_format)
     if swapped is not None and stamp_fits(column.texts, swapped):
+        if clock is None and swapped.startswith("%m/") and american(zone):
+            made["time_format"] = swapped
         guess.notes["time_format"] = "whether the day or the month comes first cannot be told from this file: ask"
     _flag(guess, column, free, columns, made)
     if plain(column.name) in ("intervalend", "end", "endtime", "readdateandendtime", "ende", "to", "bis"):
@@ -321,13 +325,6 @@ def _time(
         if each[0] in free:
             free.remove(each[0])
     return made | _zone(guess, offset, zone)
-
-
-def _swapped(time_format: str | None) -> str | None:
-    """A format with its day and month the other way round; None where it has no such numbers."""
-    if time_format is None or "%d" not in time_format or "%m" not in time_format or time_format.startswith("%Y"):
-        return None
-    return time_format.replace("%d", "%?").replace("%m", "%d").replace("%?", "%m")
 
 
 def _flag(
@@ -468,33 +465,6 @@ def _ids(guess: Guess, meter: Column) -> None:
         guess.notes["ids"] = "signs that an identifier cannot have: check that no two meters become one"
 
 
-def _day_columns(
-    table: Table, free: list[Column], columns: dict[str, str | tuple[str, ...]], made: dict[str, Any]
-) -> DayColumns | None:
-    """A long run of neighbouring numbers: a day in a row."""
-    best: list[Column] = []
-    run: list[Column] = []
-    for column in table.columns:
-        is_meter = named(column.name, "meter_id") is not None
-        if column in free and not is_meter and is_number(column, table, empty_too=True):
-            run.append(column)
-            best = run if len(run) > len(best) else best
-        else:
-            run = []
-    while best and best[-1].name == "":
-        best = best[:-1]
-    if len(best) < _FEWEST_DAY_COLUMNS:
-        return None
-    skip = len(best) - max((n for n in (24, 25, 48, 50, 96, 100, 144, 288, 300) if n <= len(best)), default=len(best))
-    best = best[:-skip] if skip and plain(best[-1].name) in ("total", "sum", "summe") else best
-    for column in best:
-        free.remove(column)
-    ends = plain(best[0].name) in ("0030", "0100", "0015", "030", "100", "015", "1", "he1", "he01")
-    if ends and plain(best[0].name) not in ("1", "he1", "he01"):
-        made["stamp"] = "end"
-    return DayColumns(best[0].name, len(best))
-
-
 def _values(
     guess: Guess, free: list[Column], columns: dict[str, str | tuple[str, ...]], made: dict[str, Any]
 ) -> list[ValueColumn]:
@@ -532,7 +502,7 @@ def _kind(guess: Guess, table: Table) -> None:
         names = [each.column for each in made.values] or [str(value)]
         series = next((column for column in table.columns if column.name == names[0]), None)
         owner = next((column for column in table.columns if column.name == meter), None)
-        if series is not None and _looks_like_dials(series, owner, made):
+        if series is not None and looks_like_dials(series, owner, made):
             guess.head_end = made = replace(made, kind="register")
             guess.notes["kind"] = "the values of a meter never fall: dials; take this line out if they are intervals"
             guess.notes.pop("stamp", None)
@@ -543,26 +513,3 @@ def _kind(guess: Guess, table: Table) -> None:
         power = False
     if power and made.kind == "interval":
         guess.notes["average_power"] = "values are power: average_power = true and interval_minutes make energy of them"
-
-
-def _looks_like_dials(values: Column, meters: Column | None, head_end: HeadEnd) -> bool:
-    """Whether the values of each meter never fall, nearly: a register, not intervals. A short series must also stand
-    far above what it advances by, as a dial does that has counted for years."""
-    last: dict[str, float] = {}
-    lowest: dict[str, float] = {}
-    up = down = 0
-    for at, text in enumerate(values.texts):
-        try:
-            number = float(text.replace(head_end.thousands or "\0", "").replace(head_end.decimal, "."))
-        except ValueError:
-            continue
-        owner = meters.texts[at] if meters is not None else ""
-        before = last.get(owner)
-        if before is not None:
-            up += number > before
-            down += number < before
-        last[owner] = number
-        lowest[owner] = min(number, lowest.get(owner, number))
-    never_falls = up >= _FEWEST_STEPS and down * 50 <= up
-    far_above = all(low >= _DIAL_OVER_ADVANCE * (last[owner] - low) for owner, low in lowest.items())
-    return never_falls and (far_above or up >= _MANY_STEPS)

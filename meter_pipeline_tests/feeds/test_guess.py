@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.cli.feeds import app
-from meter_pipeline.feeds.head_ends import read_head_end
+from meter_pipeline.feeds.head_ends import DayColumns, Periods, read_head_end
 from meter_pipeline.feeds.inspect import inspect
 
 
@@ -88,6 +88,52 @@ FILES: dict[str, tuple[str, dict[str, Any], dict[str, int]]] = {
         "Consumption (kwh), Cost, Start, End\n" + hours("{v}, 3.1, 2026-11-10T{h:02d}:00:00+00:00, 2026-11-10T{h:02d}:59:00+00:00\n"),
         {"constants": {"meter_id": "METER-1"}},
         {"METER-1": 24},
+    ),
+    "numbers of hours in Spanish": (
+        "CUPS;Fecha;Hora;Consumo_kWh\n" + "".join(f"ES01;10/11/2026;{h + 1};0,{h + 100}\n" for h in range(24)),
+        {"decimal": ",", "interval_minutes": 60, "time_format": "%m/%d/%Y"},
+        {"ES01": 24},
+    ),
+    "second passes": (
+        "meter_no|read_date|hr_ending|kwh\n" + "".join(f"HE12|20261101|{h}|1.5\n" for h in ("01", "02", "02X", *map("{:02d}".format, range(3, 25)))),
+        {"periods": Periods(1, "clock"), "time_format": "%Y%m%d"},
+        {"HE12": 25},
+    ),
+    "digits alone": ("Meter,When,kWh\n" + hours("0000012345,20261110{h:02d}00,{v}\n"), {"time_format": "%Y%m%d%H%M"}, {"0000012345": 24}),
+    "a quality behind every value": (
+        "NMI,Date," + ",".join(f"I{k},Q{k}" for k in range(1, 49)) + "\n6001,2026-11-10," + ",".join(f"0.{k},A" for k in range(10, 58)) + "\n",
+        {"day_columns": DayColumns("I1", 48, step=2, quality=1), "interval_minutes": 30},
+        {"6001": 48},
+    ),
+    "values that are missing": (
+        "Meter,Start,kWh\n" + hours("M1,2026-11-10 {h:02d}:00,{v}\n") + "M1,2026-11-11 00:00,\nM1,2026-11-11 01:00,nan\n",
+        {"nulls": ("nan",)},
+        {"M1": 24},
+    ),
+    "pairs in lists": (
+        json.dumps({"units": "kWh", "data": [[1794268800 + 1800 * k, 0.1 + k % 3 / 10] for k in range(48)]}),
+        {"format": "json", "time_format": "epoch"},
+        {"METER-1": 48},
+    ),
+    "blanks that do not break": (
+        "Meter,Start,kWh\n" + "".join(f'M6,"11/10/26, {h % 12 or 12}:00\u202f{"AP"[h // 12]}M",{h}.5\n' for h in range(24)),
+        {"time_format": "%m/%d/%y, %I:%M %p"},
+        {"M6": 24},
+    ),
+    "negatives in parentheses": (
+        "Meter,Date,Time,Net kWh\n" + "".join(f'P13,11/10/2026,{h:02d}:00,"{f"({h}.25)" if h % 5 == 1 else f"{h}.5"}"\n' for h in range(24)),
+        {"time_format": "%m/%d/%Y %H:%M"},
+        {"P13": 24},
+    ),
+    "start and end times beside a date": (
+        "TYPE,DATE,START TIME,END TIME,USAGE (kWh),COST\n" + hours("Electric usage,2026-11-10,{h:02d}:00,{h:02d}:59,{v},$0.10\n"),
+        {"constants": {"meter_id": "METER-1"}, "time_format": "%Y-%m-%d %H:%M"},
+        {"METER-1": 24},
+    ),
+    "a row of units": (
+        "Timestamp,Meter A,Meter B\n,kWh,kWh\n" + hours("2026-11-10 {h:02d}:00,{v},{v}\n"),
+        {"unit": "kWh"},
+        {"METER A": 24, "METER B": 24},
     ),
 }  # fmt: skip
 
