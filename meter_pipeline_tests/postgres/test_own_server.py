@@ -228,6 +228,7 @@ def test_an_owner_who_may_not_create_roles_has_them_made_by_an_administrator(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a demo takes a minute, and six beside other work
 @pytest.mark.parametrize("roles", ["made by the owner", "made by an administrator"])
 def test_the_whole_demo_as_an_owner_who_is_no_superuser(
     system: System, roles: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
