@@ -24,6 +24,7 @@ class SourceRows:
     files: list[before_billing.Row]
     channel_days: list[before_billing.Row]
     registers: list[before_billing.Row]
+    register_usage: list[before_billing.Row]
     usage: pl.DataFrame
     prior_day: pl.DataFrame
 
@@ -34,6 +35,7 @@ class SourceRows:
             before_billing.files(connection, day),
             before_billing.channel_days(connection, day),
             before_billing.registers(connection, day, *calendar.bounds(day), register_tolerance()),
+            before_billing.register_usage(connection, day),
             checks.validated_usage(connection, day),
             checks.stored_charges(connection, day - timedelta(days=1), before=True),
         )
@@ -77,6 +79,7 @@ def day_checks(
             "file_to_reads": other.files,
             "reads_to_validated": other.channel_days,
             "intervals_to_register": other.registers,
+            "registers_to_usage": other.register_usage,
             "validated_to_determinants": reconcile.usage_rows(
                 other.usage, held, excused, checks.revised(connection, day)
             ),

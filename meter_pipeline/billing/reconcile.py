@@ -20,14 +20,15 @@ CHECKS: Final[dict[str, str]] = {
     "file_to_reads": "reads landed in a file (raw.feed_file_day) against the outcomes of its committed batches (raw.load_batch)",
     "reads_to_validated": "channel-days read (raw.interval_day) against channel-days validated (vee.interval_day)",
     "intervals_to_register": "validated intervals (vee.interval_day) against the register's own reads (raw.register_read)",
+    "registers_to_usage": "what registers without intervals were put at, and their reads (vee.register_day), against their services' usage (vee.daily_usage)",
     "validated_to_determinants": "validated usage (vee.daily_usage) against usage in determinants (billing.determinant_day), in the meter's unit",
     "determinants_to_lines": "usage in determinants (billing.determinant_day) against how far the priced positions moved (billing.charge_day)",
     "lines_to_total": "the sum of a stored day's lines against its total",
     "lines_to_statement": "the stored charges of a period's days (billing.charge_day) against the statement's lines (billing.statement_line)",
     "statement_to_ledger": "statements in the store, hashed again from their lines, against the leaves in the ledger (ledger.entry)",
 }
-DAY_CHECKS: Final = tuple(CHECKS)[:6]
-STATEMENT_CHECKS: Final = tuple(CHECKS)[6:]
+STATEMENT_CHECKS: Final = ("lines_to_statement", "statement_to_ledger")
+DAY_CHECKS: Final = tuple(check for check in CHECKS if check not in STATEMENT_CHECKS)
 #: Joints whose figures are millionths; the others count.
 _MICRO: Final = frozenset(CHECKS) - {"file_to_reads", "reads_to_validated", "statement_to_ledger"}
 

@@ -38,6 +38,10 @@ PLANTED: Final = {
         f"UPDATE vee.interval_day SET total_micro = total_micro + 1000000 {_OF_DAY}",
         "reconciliation",
     ),
+    "registers_to_usage": (
+        f"UPDATE vee.register_day SET usage_micro = usage_micro + 1 {_OF_DAY} AND usage_micro IS NOT NULL",
+        "reconciliation",
+    ),
     "validated_to_determinants": (
         f"UPDATE vee.daily_usage SET quantity_micro = quantity_micro + 1 {_OF_DAY}",
         "billed_equals_validated",
@@ -54,10 +58,10 @@ PLANTED: Final = {
 
 @pytest.fixture(scope="module")
 def city(server: Database, template: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[City]:
-    """A meter whose register checks its intervals, billed for a period, with its statement."""
+    """A meter whose register checks its intervals and one without intervals, billed for a period, with statements."""
     copy_database(server, "every_check", template.name)
     made = City(server.sibling("every_check"), tmp_path_factory.mktemp("every_check") / "city")
-    game = Game(made, [Life(0, "checked", ())])
+    game = Game(made, [Life(0, "checked", ()), Life(1, "register", ())])
     game.begin()
     game.take("issue")
     yield made

@@ -133,6 +133,32 @@ def registers(
     )
 
 
+def register_usage(connection: Connection, day: date) -> list[Row]:
+    """What registers without intervals were put at, as their reads say, against the usage of their services, by unit,
+    in millionths. Nothing for days of before this was kept by register."""
+    return _rows(
+        connection,
+        f"""
+        SELECT {_subject("service_point_id")} AS subject, unit, cause, sum(counted)::bigint, sum(held)::bigint, count(*), ''
+        FROM (
+            SELECT service_point_id, unit, coalesce(r.counted, 0) AS counted, coalesce(u.held, 0) AS held,
+                CASE WHEN coalesce(r.put, 0) = coalesce(u.held, 0) AND coalesce(r.unlike, 0) = 0 THEN 'none' ELSE 'open' END AS cause
+            FROM (
+                SELECT service_point_id, unit, sum(usage_micro)::bigint AS put, sum(coalesce(quantity_micro, usage_micro))::bigint AS counted,
+                    count(*) FILTER (WHERE usage_micro <> quantity_micro) AS unlike
+                FROM vee.register_day WHERE billing_day = %(day)s AND usage_micro IS NOT NULL GROUP BY 1, 2
+            ) AS r FULL JOIN (
+                SELECT service_point_id, unit, sum(CASE source WHEN 'mixed' THEN register_micro ELSE quantity_micro END)::bigint AS held
+                FROM vee.daily_usage WHERE billing_day = %(day)s AND source <> 'interval' GROUP BY 1, 2
+            ) AS u USING (service_point_id, unit)
+        ) AS compared
+        WHERE EXISTS (SELECT FROM vee.register_day WHERE billing_day = %(day)s AND usage_micro IS NOT NULL)
+        GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+        """,
+        day,
+    )
+
+
 def _subject(service: str, everyone: str = "'all'") -> str:
     """SQL for what a row is about: a service where the cause is open, else everyone."""
     return f"CASE WHEN cause = 'open' THEN {service} ELSE {everyone} END"
