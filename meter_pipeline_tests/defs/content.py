@@ -9,7 +9,15 @@ from meter_pipeline.postgres.database import Database
 SCHEMAS = ("raw", "vee", "anomaly", "billing")
 #: How the work was cut into batches and entries and how it was steered, not what it made. The leaves themselves are
 # compared below.
-STEERING = {"raw.load_batch", "raw.day_load", "raw.breaker", "billing.leaf_prefix"}
+STEERING = {
+    "raw.load_batch",
+    "raw.day_load",
+    "raw.breaker",
+    "raw.touched_meter",
+    "vee.usage_change",
+    "billing.leaf_prefix",
+    "billing.usage_seen",
+}
 #: Instants of writing, runs, and numbers of ledger entries, which count every entry of the log, pauses among them.
 OF_THE_RUN = (
     "landed_at",
