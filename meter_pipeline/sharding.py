@@ -80,6 +80,17 @@ def between(frame: pl.DataFrame, ids: pl.Series) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
+class KeySet:
+    """Some ids, by name: what a KeyRange is to ranges. The key's index finds each in SQL."""
+
+    ids: tuple[str, ...]
+
+    def where(self, column: str, number: int) -> tuple[str, list[str]]:
+        """SQL that narrows a query to the ids, and its parameters, of which the first is ``number``."""
+        return f" AND {column} = ANY(string_to_array(${number}, ','))", [",".join(self.ids)]
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRange:
     """Ids from ``first`` (included) to ``past`` (excluded), by their bytes; None on either side is no limit. The key's
     index finds a range in SQL."""

@@ -25,7 +25,7 @@ from meter_pipeline.billing.reference import load_reference
 from meter_pipeline.billing.sealed_days import keep_revisions
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, DayServices, Reference, services_of_day
 from meter_pipeline.billing.tables import adjustments as late
-from meter_pipeline.billing.tables import days
+from meter_pipeline.billing.tables import days, part_of_day
 from meter_pipeline.billing.tables import reconciliation as checks
 from meter_pipeline.billing.tariff_freeze import freeze_versions
 from meter_pipeline.billing.tariffs import Tariff
@@ -38,7 +38,7 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.postgres.reading import reading
 from meter_pipeline.schemas.report import StageReport
-from meter_pipeline.sharding import key_ranges
+from meter_pipeline.sharding import KeyRange, KeySet, key_ranges
 
 #: Services read, computed and written together: their quarter-hours are 10 MB, and eight of these make a hundred
 #: thousand, so that reading, computing and writing overlap from soon after the start until soon before the end (4.1 s
@@ -55,7 +55,8 @@ class BillingOutcome:
     reconciliation checks.
     ``exceptions``: reason -> services. ``streaks``: services that have been nothing but estimates for
     reconcile.STREAK_DAYS or more. ``adjustments``: proposed because the day moved under statements that were issued
-    (``statements_touched``).
+    (``statements_touched``). ``service_points``: how many a run for some of them billed, None for a whole day; figures
+    and frames are then of those.
     """
 
     billing_day: date
@@ -78,6 +79,7 @@ class BillingOutcome:
     streaks: pl.DataFrame = field(default_factory=pl.DataFrame)
     seconds: dict[str, float] = field(default_factory=dict)
     ledger_entry: int | None = None
+    service_points: int | None = None
 
     def report(self) -> StageReport:
         """The day for asset metadata."""
@@ -94,6 +96,7 @@ def bill_billing_day(
     clock: Clock = SYSTEM_CLOCK,
     actor: str = "billing",
     shards: int = 0,
+    only: Sequence[str] | None = None,
 ) -> BillingOutcome:
     """Determinants, charges, exceptions and reconciliation of a billing day; idempotent, byte for byte.
 
@@ -102,15 +105,19 @@ def bill_billing_day(
     that was billed before is compared row by row and only what changed is written; charges of later days that stand on
     it are brought forward, and adjustments of statements already issued from it are proposed. The day is worked through
     in ``shards`` ranges of service points (0: of SERVICES_PER_SHARD): the next is read and the last written while one
-    is computed. How many there are changes no byte. Raises psycopg errors, and control.pause_check.PausedError where a
-    pause is raised before it writes.
+    is computed. How many there are changes no byte. ``only``: bill these service points of a day that was billed
+    before again, and those whose usage is billed with theirs; the others stay as they are stored, which leaves the same
+    bytes (a day that was not billed yet is billed whole). Raises psycopg errors, and control.pause_check.PausedError
+    where a pause is raised before it writes.
     """
     outcome = BillingOutcome(day)
     with _sessions(database, calendar, outcome, clock, actor) as run:
-        inputs = _read(run)
+        validation = part_of_day.last_validation(run.connection, day)
+        inputs = _read(run, only)
         computed = _compute(run, inputs, shards)
         result = _persist(run, inputs, computed)
         table = _reconcile(run, result.stored, computed.source.result())
+        part_of_day.note_billed(run.connection, day, validation)
     _summarise(outcome, result.charges, table, inputs.services.tariffs)
     if late.waiting(database):
         from meter_pipeline.billing.adjustments import propose_late_changes
@@ -166,24 +173,28 @@ def _sessions(
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """What the day is billed from beside its usage. ``first_load``: the day has no rows yet and is not sealed."""
+    """What the day is billed from beside its usage. ``first_load``: the day has no rows yet and is not sealed;
+    ``only``: the service points that are billed, None for all."""
 
     reference: Reference
     services: DayServices
     first_load: bool
+    only: tuple[str, ...] | None
 
 
-def _read(run: _Run) -> _Inputs:
+def _read(run: _Run, only: Sequence[str] | None) -> _Inputs:
     """Lock billing and read reference data and the services of the day."""
     days.ensure_day(run.connection, run.day)
     run.connection.commit()
     days.lock(run.connection)
-    reference = load_reference(run.session, run.day, run.beside)
+    run.outcome.sealed = days.sealed(run.connection, run.day)
+    billed = days.is_billed(run.connection, run.day)
+    points = tuple(part_of_day.with_virtual_points(run.session, run.day, only)) if only and billed else None
+    reference = load_reference(run.session, run.day, run.beside, points)
     services = with_parts(services_of_day(reference, run.day), reference, run.day)
     run.watch("reference")
-    run.outcome.sealed = days.sealed(run.connection, run.day)
-    first_load = not run.outcome.sealed and not days.is_billed(run.connection, run.day)
-    return _Inputs(reference, services, first_load)
+    run.outcome.service_points = None if points is None else len(points)
+    return _Inputs(reference, services, not run.outcome.sealed and not billed, points)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +215,11 @@ def _compute(run: _Run, inputs: _Inputs, shards: int) -> _Computed:
     before_writing(run.session, clock=run.clock)
     freeze_versions(run.connection, services.tariffs, inputs.reference, run.clock, run.actor)
     ids = services.services["service_point_id"]
-    ranges = key_ranges(ids.to_list(), max(1, -(-len(ids) // shards) if shards else SERVICES_PER_SHARD))
+    ranges: list[KeyRange | KeySet] = [
+        *key_ranges(ids.to_list(), max(1, -(-len(ids) // shards) if shards else SERVICES_PER_SHARD))
+    ]
+    if inputs.only is not None:
+        ranges = [KeySet(inputs.only)]
     results: list[DayCharges] = []
     hashed: list[Future[tuple[list[bytes], list[bytes]]]] = []
     ahead = run.reader.submit(read_shard, run.beside, run.calendar, day, services, ranges[0])
@@ -234,25 +249,25 @@ class _Persisted:
 
 def _persist(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
     """Write what changed, its ledger entry, and the later days and statements that stand on it."""
-    persisted = _keep_revisions(run, computed) if run.outcome.sealed else _write_day(run, inputs, computed)
+    persisted = _keep_revisions(run, inputs, computed) if run.outcome.sealed else _write_day(run, inputs, computed)
     run.watch("write")
     return persisted
 
 
-def _keep_revisions(run: _Run, computed: _Computed) -> _Persisted:
+def _keep_revisions(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
     """A sealed day stays as it was issued: differences go to billing.determinant_revision."""
     connection, day = run.connection, run.day
-    revised = keep_revisions(connection, run.session, computed.charges, day, run.clock)
+    revised = keep_revisions(connection, run.session, computed.charges, day, run.clock, inputs.only)
     run.outcome.revisions = len(revised)
     run.outcome.statements_touched = late.note_late_changes(connection, run.session, day, revised, run.clock.now())
-    stored = days.read_day(run.session, "charge_day", day, CHARGE_SCHEMA.names())
+    stored = days.read_day(run.session, "charge_day", day, CHARGE_SCHEMA.names(), inputs.only)
     return _Persisted(replace(computed.charges, charges=stored), BilledRows.read(connection, day))
 
 
 def _write_day(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
     """An open day is brought to what was computed; later days that stand on it are brought forward."""
     connection, day, result = run.connection, run.day, computed.charges
-    changed = _write(connection, result, day, inputs.first_load)
+    changed = _write(connection, result, day, inputs.first_load, inputs.only)
     run.outcome.changed = len(changed)
     if not changed:
         return _Persisted(result, BilledRows.read(connection, day))
@@ -270,7 +285,7 @@ def _write_day(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
         result.charges,
         changed,
         day,
-        lambda later: load_reference(run.session, later),
+        lambda later: load_reference(run.session, later, None, inputs.only),
         lambda again, points, later: ledger.insert(
             connection,
             _entry(
@@ -314,16 +329,19 @@ def _hash(_: _Run, result: DayCharges) -> tuple[list[bytes], list[bytes]]:
     return charge_hashes(result.charges).to_list(), determinant_leaves(result.determinants).to_list()
 
 
-def _write(connection: Connection, result: DayCharges, day: date, loaded: bool) -> list[str]:
+def _write(
+    connection: Connection, result: DayCharges, day: date, loaded: bool, only: Sequence[str] | None
+) -> list[str]:
     """The day's rows; returns the service points whose determinants or charges changed. ``loaded``: all were new and
-    are written."""
+    are written; ``only``: the service points that the rows are of."""
+    among = None if only is None else list(only)
     changed: list[str] = result.determinants["service_point_id"].to_list()
     if not loaded:
-        written = set(days.bring_to(connection, "determinant_day", day, result.determinants, KEY))
-        written |= set(days.bring_to(connection, "charge_day", day, result.charges, KEY))
+        written = set(days.bring_to(connection, "determinant_day", day, result.determinants, KEY, only=among))
+        written |= set(days.bring_to(connection, "charge_day", day, result.charges, KEY, only=among))
         changed = sorted(written)
     faults = result.exceptions.select(pl.lit(day).alias("billing_day"), *EXCEPTION_SCHEMA.names())
-    days.bring_to(connection, "exception_day", day, faults, (*KEY, "reason", "detail"))
+    days.bring_to(connection, "exception_day", day, faults, (*KEY, "reason", "detail"), only=among)
     return changed
 
 
@@ -353,7 +371,7 @@ def _entry(
     """
     charges, changed = result.charges, written.points
     leaves, determinants = hashes or (charge_hashes(charges).to_list(), [])
-    if len(changed) < result.determinants.height:
+    if before is not None:
         some = set(changed)
         charges = charges.filter(pl.col("service_point_id").is_in(changed))
         leaves = _of(some, result.charges, leaves)

@@ -21,7 +21,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline.set_aside import apart
-from meter_pipeline.sharding import KeyRange
+from meter_pipeline.sharding import KeyRange, KeySet
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def _rows_of(matrix: DayMatrix, chosen: pl.Expr) -> DayMatrix:
 
 
 def read_shard(
-    database: Database, calendar: BillingCalendar, day: date, bound: DayServices, within: KeyRange
+    database: Database, calendar: BillingCalendar, day: date, bound: DayServices, within: KeyRange | KeySet
 ) -> ShardInput:
     """Usage and positions of the services of a range."""
     services = bound.within(within)
@@ -110,7 +110,7 @@ def _extras(
     calendar: BillingCalendar,
     day: date,
     services: DayServices,
-    within: KeyRange,
+    within: KeyRange | KeySet,
     daily: pl.DataFrame,
 ) -> DayExtras:
     """What some of a range's tariffs ask of the day beyond usage: read only where one asks."""

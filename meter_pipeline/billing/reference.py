@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 
 from meter_pipeline.billing.service_agreements import Reference
@@ -9,10 +10,14 @@ from meter_pipeline.billing.tables import days
 from meter_pipeline.postgres.database import Database
 
 
-def load_reference(database: Database, day: date, beside: Database | None = None) -> Reference:
-    """Everything billing knows about who pays for what, up to a day. ``beside``: a second session, which reads some of
-    it meanwhile."""
-    frames = days.read_reference(database, day, beside)
+def load_reference(
+    database: Database, day: date, beside: Database | None = None, points: Sequence[str] | None = None
+) -> Reference:
+    """Everything billing knows about who pays for what, up to a day (at some service points). ``beside``: a second
+    session, which reads some of it meanwhile."""
+    frames = (
+        days.read_reference(database, day, beside) if points is None else days.read_reference_of(database, day, points)
+    )
     documents, hashes = days.read_documents(database)
     return Reference(
         frames["agreements"],

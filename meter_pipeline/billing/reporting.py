@@ -35,7 +35,8 @@ def stage_report(outcome: BillingOutcome) -> StageReport:
     unbilled = outcome.exception_rows.with_columns(
         pl.col("reason").replace_strict(EXCEPTIONS, default="").alias("meaning")
     )
-    figures: dict[str, object] = {
+    some = {} if outcome.service_points is None else {"service points billed again": outcome.service_points}
+    figures: dict[str, object] = some | {
         "services": outcome.services,
         "services charged": outcome.charged,
         "billed": f"{micro(outcome.total):,.2f} {outcome.currency}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from datetime import date
 
 from meter_pipeline.billing.accrual import DETERMINANT_SCHEMA, DayCharges
@@ -15,21 +16,31 @@ from meter_pipeline.postgres.driver import Connection
 
 
 def keep_revisions(
-    connection: Connection, database: Database, result: DayCharges, day: date, clock: Clock
+    connection: Connection,
+    database: Database,
+    result: DayCharges,
+    day: date,
+    clock: Clock,
+    only: Sequence[str] | None = None,
 ) -> list[str]:
-    """Keep what a sealed day's determinants and exceptions would be now; returns the service points that are news.
+    """Keep what a sealed day's determinants and exceptions would be now (of the service points ``only``, where the run
+    is for some); returns the service points that are news.
 
     A day is compared with what was last kept of it, and with the sealed rows where nothing was: a correction that is
     taken back is a revision too. A service that nobody is charged for any more has null determinants.
     """
-    stored = store.read_day(database, "determinant_day", day, DETERMINANT_SCHEMA.names()).cast(DETERMINANT_SCHEMA)
+    columns = DETERMINANT_SCHEMA.names()
+    stored = store.read_day(database, "determinant_day", day, columns, only).cast(DETERMINANT_SCHEMA)
     differs = result.determinants.join(stored, on=DETERMINANT_SCHEMA.names(), how="anti", nulls_equal=True)
     now, then = defaultdict(list), defaultdict(list)
     for point, reason, detail in result.exceptions.select("service_point_id", "reason", "detail").iter_rows():
         now[point].append([reason, detail])
+    chosen = None if only is None else set(only)
     for point, reason, detail in store.exceptions_of(database, day):
-        then[point].append([reason, detail])
-    news = set(differs["service_point_id"].to_list()) | store.revised(connection, day)
+        if chosen is None or point in chosen:
+            then[point].append([reason, detail])
+    before = store.revised(connection, day)
+    news = set(differs["service_point_id"].to_list()) | (before if chosen is None else before & chosen)
     news |= {point for point in now.keys() | then.keys() if sorted(now[point]) != sorted(then[point])}
     # Nobody is charged for the day any more where the agreement was ended before it, or where the service is set aside.
     gone = set(stored["service_point_id"].to_list()) - set(result.determinants["service_point_id"].to_list())

@@ -12,7 +12,7 @@ import polars as pl
 
 from meter_pipeline.billing.tariffs import Tariff, TariffRefusedError, parse_tariff, says_rider, shares_riders
 from meter_pipeline.billing.tariffs.model import Layout
-from meter_pipeline.sharding import EVERYTHING, KeyRange
+from meter_pipeline.sharding import EVERYTHING, KeyRange, KeySet
 
 #: Why a service was not billed, or was billed with something to look at. A closed list.
 EXCEPTIONS: Final[dict[str, str]] = {
@@ -148,9 +148,9 @@ class DayServices:
     layouts: Mapping[tuple[str, int], Layout] = field(default_factory=dict)
     parts: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PART_SCHEMA))
 
-    def within(self, span: KeyRange) -> DayServices:
-        """The part of it in a range of service points."""
-        if span == EVERYTHING:
+    def within(self, span: KeyRange | KeySet) -> DayServices:
+        """The part of it in a range of service points. Of some by name it holds no others to begin with."""
+        if isinstance(span, KeySet) or span == EVERYTHING:
             return self
         ids, low, high = self.services["service_point_id"], 0, self.services.height
         low = low if span.first is None else int(ids.search_sorted(span.first, "left"))

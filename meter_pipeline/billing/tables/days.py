@@ -14,7 +14,7 @@ from psycopg import sql
 from meter_pipeline.postgres.array_bytes import listed, lists
 from meter_pipeline.postgres.copy_binary import copy_frame
 from meter_pipeline.postgres.database import Database, scalar
-from meter_pipeline.sharding import EVERYTHING, KeyRange
+from meter_pipeline.sharding import EVERYTHING, KeyRange, KeySet
 
 Connection = psycopg.Connection[Any]
 
@@ -56,6 +56,23 @@ def hold_reference(connection: Connection) -> None:
     """Keep reference data as it is until the transaction ends: a change of it waits, or was committed before. A
     statement can then be rebuilt from the changes whose ledger entries stand before its own. Taken before ``lock``."""
     connection.execute("SELECT pg_advisory_xact_lock_shared(hashtextextended('meter_pipeline reference data', 0))")
+
+
+#: The same of some service points
+_REFERENCE_OF: Final[dict[str, str]] = _REFERENCE | {
+    "agreements": "SELECT account_id, service_point_id, tariff_id, cycle_id, valid_from, valid_to FROM ref.agreements "
+    "WHERE valid_from <= $1 AND service_point_id = ANY(string_to_array($2, ',')) ORDER BY service_point_id, valid_from",
+    "accounts": "SELECT account_id, customer_class FROM ref.accounts WHERE account_id IN (SELECT account_id FROM ref.agreements "
+    "WHERE valid_from <= $1 AND service_point_id = ANY(string_to_array($2, ','))) ORDER BY account_id",
+    "service_attributes": "SELECT service_point_id, attribute, value, valid_from, valid_to FROM ref.service_attributes "
+    "WHERE valid_from <= $1 AND service_point_id = ANY(string_to_array($2, ',')) ORDER BY 1, 2, 4",
+}
+
+
+def read_reference_of(database: Database, day: date, points: Sequence[str]) -> dict[str, pl.DataFrame]:
+    """As read_reference, of some service points."""
+    named = ",".join(points)
+    return {name: database.read(query, [day, named] if "$2" in query else ()) for name, query in _REFERENCE_OF.items()}
 
 
 def read_reference(database: Database, day: date, beside: Database | None = None) -> dict[str, pl.DataFrame]:
@@ -114,7 +131,11 @@ def read_day(
 
 
 def read_prior(
-    database: Database, day: date, columns: Sequence[str], services: pl.DataFrame, within: KeyRange = EVERYTHING
+    database: Database,
+    day: date,
+    columns: Sequence[str],
+    services: pl.DataFrame,
+    within: KeyRange | KeySet = EVERYTHING,
 ) -> pl.DataFrame:
     """The last position before a day of every stretch that began earlier: yesterday's, or the latest one billed.
 

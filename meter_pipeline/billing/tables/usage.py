@@ -15,7 +15,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.vectors import VectorTable, read_matrices
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
-from meter_pipeline.sharding import EVERYTHING, KeyRange
+from meter_pipeline.sharding import EVERYTHING, KeyRange, KeySet
 
 USAGE: Final = VectorTable(
     "vee.interval_day",
@@ -30,7 +30,7 @@ _SHARED: Final = quality.pack("S", 17, 85)
 BILLED_FLOWS: Final = "('import', 'export', 'net')"
 
 
-def read_usage(database: Database, day: date, within: KeyRange = EVERYTHING) -> list[DayMatrix]:
+def read_usage(database: Database, day: date, within: KeyRange | KeySet = EVERYTHING) -> list[DayMatrix]:
     """Validated billed intervals of a day, imports and exports, of a range of service points. A net channel is an
     import where its intervals are positive and an export where they are negative (split_net)."""
     narrowed, limits = within.where("service_point_id", 2)
@@ -82,7 +82,7 @@ def split_net(matrix: DayMatrix) -> DayMatrix:
     )
 
 
-def read_daily(database: Database, day: date, within: KeyRange = EVERYTHING) -> pl.DataFrame:
+def read_daily(database: Database, day: date, within: KeyRange | KeySet = EVERYTHING) -> pl.DataFrame:
     """What registers alone make of a day, by service point, flow and unit; quantities in millionths.
 
     A day's share of the stretch between two reads is counted, not estimated: only time that no read closes is.
@@ -112,7 +112,7 @@ def _daily(database: Database, day: date, narrowed: str, limits: Sequence[object
     )
 
 
-def read_dials(database: Database, day: date, within: KeyRange = EVERYTHING) -> pl.DataFrame:
+def read_dials(database: Database, day: date, within: KeyRange | KeySet = EVERYTHING) -> pl.DataFrame:
     """What time-of-use registers of services without intervals counted on a day, with the hours they count on such a
     day (DIALS_SCHEMA). A register that counts no hour of the day has no row; rest days are weekends and holidays."""
     narrowed, limits = within.where("r.service_point_id", 2)
@@ -128,7 +128,7 @@ def read_dials(database: Database, day: date, within: KeyRange = EVERYTHING) -> 
 
 
 def read_demand(
-    database: Database, calendar: BillingCalendar, day: date, within: KeyRange = EVERYTHING
+    database: Database, calendar: BillingCalendar, day: date, within: KeyRange | KeySet = EVERYTHING
 ) -> pl.DataFrame:
     """Demand dials at service points on a day, with what was read for it and the hours they count on such a day
     (demand_dials.DEMAND_SCHEMA).

@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 
 
 def _reconciled_billing(municipality: Municipality, day: date, run_id: str) -> StageReport:
-    from meter_pipeline.billing import bill_billing_day
+    from meter_pipeline.billing import bill_billing_day, validated_since_billed
 
-    shards = municipality.settings().shards
+    database = municipality.database()
     return bill_billing_day(
-        municipality.database(), municipality.calendar(), day, clock=municipality.clock(), shards=shards
+        database,
+        municipality.calendar(),
+        day,
+        clock=municipality.clock(),
+        shards=municipality.settings().shards,
+        only=validated_since_billed(database, day),
     ).report()
 
 

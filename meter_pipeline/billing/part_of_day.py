@@ -1,0 +1,24 @@
+"""Billing a day again for some service points: those that were validated since the day was last billed."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Final
+
+from meter_pipeline.billing.tables import part_of_day as store
+from meter_pipeline.postgres.database import Database
+
+#: More service points than this are billed as a whole day, which costs about the same
+MOST_POINTS: Final = 5_000
+
+
+def validated_since_billed(database: Database, day: date) -> tuple[str, ...] | None:
+    """The service points of a billed day that were validated since, sorted. None where that is the whole day, or where
+    nothing was validated and a person runs it."""
+    with database.connect("billing") as connection:
+        validations = store.validated_since(connection, day)
+    named = [points for points in validations if points is not None]
+    if not named or len(named) < len(validations):
+        return None
+    points = sorted({point for several in named for point in several})
+    return tuple(points) if len(points) <= MOST_POINTS else None

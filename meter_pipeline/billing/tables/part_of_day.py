@@ -1,0 +1,61 @@
+"""What a run for some service points of a billed day has to look at, and that it was looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Any
+
+import psycopg
+
+from meter_pipeline.postgres.database import Database, scalar
+
+Connection = psycopg.Connection[Any]
+
+
+def last_validation(connection: Connection, day: date) -> int:
+    """The number of a day's last validation; 0 where there is none."""
+    found = "SELECT coalesce(max(change_id), 0) FROM vee.usage_change WHERE billing_day = %(d)s"
+    return int(scalar(connection, found, {"d": day}) or 0)
+
+
+def validated_since(connection: Connection, day: date) -> list[list[str] | None]:
+    """The validations of a day since it was last billed: the service points of each, None for a whole day."""
+    rows = connection.execute(
+        "SELECT service_points FROM vee.usage_change WHERE billing_day = %(d)s AND change_id > "
+        "coalesce((SELECT change_id FROM billing.usage_seen WHERE billing_day = %(d)s), 0) ORDER BY change_id",
+        {"d": day},
+    ).fetchall()
+    return [points for (points,) in rows]
+
+
+def note_billed(connection: Connection, day: date, validation: int) -> None:
+    """Note up to which validation a day is billed."""
+    connection.execute(
+        "INSERT INTO billing.usage_seen (billing_day, change_id) VALUES (%s, %s) ON CONFLICT (billing_day) DO UPDATE "
+        "SET change_id = greatest(usage_seen.change_id, excluded.change_id)",
+        (day, validation),
+    )
+
+
+def with_virtual_points(database: Database, day: date, points: Sequence[str]) -> list[str]:
+    """Some service points with those at which their usage is billed too, and those whose usage is billed at them."""
+    # A link that was taken out is kept as a version: the service point that it led to is billed otherwise now.
+    links = " UNION ALL ".join(
+        f"SELECT service_point_id, value FROM ref.{table} WHERE attribute IN ('totals_into', 'deducts_from') AND valid_from <= $1 "
+        "AND (valid_to IS NULL OR valid_to > $1)"
+        for table in ("service_attributes", "service_attributes_version")
+    )
+    found = database.read(
+        f"""
+        WITH RECURSIVE part AS (
+            SELECT service_point_id COLLATE "C" AS member, upper(btrim(value)) COLLATE "C" AS target FROM ({links}) AS link),
+        reached AS (
+            SELECT unnest(string_to_array($2, ',')) COLLATE "C" AS point
+            UNION SELECT CASE WHEN p.member = r.point THEN p.target ELSE p.member END COLLATE "C"
+            FROM reached AS r JOIN part AS p ON r.point IN (p.member, p.target))
+        SELECT point FROM reached ORDER BY 1
+        """,
+        (day, ",".join(points)),
+    )
+    return sorted({str(point) for point in found["point"].to_list()})

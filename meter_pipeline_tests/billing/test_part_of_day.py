@@ -1,0 +1,147 @@
+"""Billing a day again for the touched service points leaves what billing the whole day leaves: every table, every
+ledger entry, the days carried forward and the statements noted.
+
+A city of all commodities and every planted defect is billed for three days. The first day is changed at random, in two
+copies; one is billed for what was validated again, the other whole.
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from meter_pipeline.billing import bill_billing_day
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.ingest import ingest_billing_day, land_inbox
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.reference import import_folder
+from meter_pipeline.simulator import Spec, simulate
+from meter_pipeline.vee import validate_billing_day
+from meter_pipeline_tests.support import copy_database
+from meter_pipeline_tests.vee.city import noon_after
+
+FIRST = date(2026, 11, 2)
+DAYS = [FIRST + timedelta(days=k) for k in range(3)]
+#: What of the ledger and of the versions kept says when and in which transaction
+OF_THE_RUN = ["xid", "recorded_at", "replaced_by"]
+
+
+@pytest.fixture(scope="module")
+def city(
+    server: Database, template: Database, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Database, BillingCalendar]:
+    """Three billed days; what another day would ask for is not run."""
+    from dataclasses import replace
+
+    from meter_pipeline.settings import load_settings
+
+    folder = tmp_path_factory.mktemp("part")
+    data = folder / "data"
+    simulate(Spec(meters=60, days=len(DAYS), start=FIRST, seed=5), data)
+    database = copy_database(server, "billed_part", template.name)
+    settings = replace(
+        load_settings(), home=folder / "home", data=data, inbox=data / "inbox", database_url=database.url
+    )
+    Path(settings.home).mkdir()
+    calendar = settings.calendar()
+    import_folder(database, data / "reference")
+    clock = noon_after(DAYS[-1])
+    land_inbox(database, calendar, settings, clock=clock)
+    for day in DAYS:
+        ingest_billing_day(database, calendar, day, settings=settings, clock=clock)
+        validate_billing_day(database, calendar, day, clock=clock)
+        bill_billing_day(database, calendar, day, clock=clock)
+    with server.connect(autocommit=True) as connection:
+        # sessions that reading keeps open: a template may have none
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'billed_part'")
+    return database, calendar
+
+
+def held(database: Database) -> dict[str, str]:
+    """Every row of billing and of the notes on bills, and every ledger entry."""
+    found = {}
+    with database.connect(autocommit=True) as c:
+        tables = c.execute(
+            "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            "WHERE n.nspname = 'billing' AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY 1"
+        ).fetchall()
+        for (table,) in [*tables, ("ledger.entry",)]:
+            row = c.execute(
+                f"SELECT coalesce(string_agg(h, E'\\n' ORDER BY h), '') FROM (SELECT (to_jsonb(t) - %s::text[])::text AS h FROM {table} t) x".encode(),
+                (OF_THE_RUN,),
+            ).fetchone()
+            assert row is not None
+            found[table] = row[0]
+    return found
+
+
+def change(database: Database, rng: random.Random) -> list[str]:
+    """One to three service points come out differently: usage, payer, tariff, a deduct meter, no usage."""
+    with database.connect() as c:
+        points = [p for (p,) in c.execute(
+            "SELECT DISTINCT service_point_id FROM billing.determinant_day WHERE billing_day = %s ORDER BY 1", (FIRST,)
+        ).fetchall()]  # fmt: skip
+        chosen = rng.sample(points, rng.randrange(1, 4))
+        for point in chosen:
+            kind = rng.choice(["usage", "payer", "no usage", "tariff", "attribute"])
+            if kind == "usage":
+                c.execute(
+                    "UPDATE vee.daily_usage SET quantity_micro = quantity_micro + 7000000 WHERE billing_day = %s AND service_point_id = %s",
+                    (FIRST, point),
+                )
+                c.execute(
+                    "UPDATE vee.interval_day SET values[5] = values[5] + 700 WHERE billing_day = %s AND service_point_id = %s AND values IS NOT NULL",
+                    (FIRST, point),
+                )
+            elif kind == "payer":
+                c.execute(
+                    "UPDATE ref.agreements SET valid_from = %s WHERE service_point_id = %s AND valid_from <= %s",
+                    (FIRST + timedelta(days=1), point, FIRST),
+                )
+            elif kind == "no usage":
+                c.execute(
+                    "DELETE FROM vee.daily_usage WHERE billing_day = %s AND service_point_id = %s", (FIRST, point)
+                )
+                c.execute(
+                    "DELETE FROM vee.interval_day WHERE billing_day = %s AND service_point_id = %s", (FIRST, point)
+                )
+            elif kind == "tariff":
+                c.execute(
+                    "UPDATE ref.agreements SET tariff_id = (SELECT min(tariff_id) FROM ref.agreements AS o JOIN ref.service_points AS p USING "
+                    "(service_point_id) WHERE p.commodity = (SELECT min(commodity) FROM ref.service_points WHERE service_point_id = %s)) "
+                    "WHERE service_point_id = %s",
+                    (point, point),
+                )
+            else:
+                other = points[points.index(point) - 1]
+                c.execute(
+                    "INSERT INTO ref.service_attributes (service_point_id, attribute, value, valid_from) SELECT %s, 'deducts_from', %s, %s "
+                    "WHERE NOT EXISTS (SELECT FROM ref.service_attributes WHERE service_point_id = %s AND attribute = 'deducts_from')",
+                    (point, other, FIRST, point),
+                )
+    return chosen
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_part_leaves_the_bytes_of_the_whole_day(
+    server: Database, city: tuple[Database, BillingCalendar], seed: int
+) -> None:
+    """Random service points of the first of three days."""
+    billed, calendar = city
+    found = []
+    for way in ("part", "whole"):
+        database = copy_database(server, f"billed_{seed}_{way}", billed.name)
+        points = change(database, random.Random(seed))
+        outcome = bill_billing_day(
+            database, calendar, FIRST, clock=noon_after(DAYS[-1]), only=points if way == "part" else None
+        )
+        assert (outcome.service_points is not None) == (way == "part")
+        assert outcome.services <= 2 * len(points) or way == "whole"
+        found.append((outcome.changed, outcome.carried, held(database)))
+    (changed, carried, part), (changed_whole, carried_whole, whole) = found
+    for table, rows in whole.items():
+        assert part[table] == rows, table
+    assert (changed, carried) == (changed_whole, carried_whole)
