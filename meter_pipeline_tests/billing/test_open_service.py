@@ -36,6 +36,19 @@ FAULT = (
 MENDED = FAULT.replace(" - 4000000", "")
 
 
+#: A file of head-end HE for the second day whose one read is in no batch
+FILE = (
+    (
+        "INSERT INTO raw.feed_file (sha256, content_sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, "
+        "received, rejected, dead_letters) VALUES (sha256('f'), sha256('f'), 'f.csv', 'HE', 'electricity', 'csv', 1, 'f.csv', now(), 1, 0, 0)"
+    ),
+    (
+        "INSERT INTO raw.feed_file_day (sha256, billing_day, staged_path, staged_sha256, received, interval_rows, register_rows, "
+        f"duplicate_in_file, superseded_in_file, loaded_at) VALUES (sha256('f'), '{SECOND}', 's', sha256('s'), 1, 1, 0, 0, 0, now())"
+    ),
+)
+
+
 def run(database: Database, *statements: str) -> None:
     with database.connect() as connection:
         for statement in statements:
@@ -113,15 +126,29 @@ def test_a_file_that_does_not_add_up_holds_the_services_of_its_head_end(database
     run(
         database,
         f"UPDATE vee.interval_day SET head_end = 'OTHER' WHERE service_point_id = 'SP-001' AND billing_day = '{SECOND}'",
-        "INSERT INTO raw.feed_file (sha256, content_sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, "
-        "received, rejected, dead_letters) VALUES (sha256('f'), sha256('f'), 'f.csv', 'HE', 'electricity', 'csv', 1, 'f.csv', now(), 1, 0, 0)",
-        "INSERT INTO raw.feed_file_day (sha256, billing_day, staged_path, staged_sha256, received, interval_rows, register_rows, "
-        f"duplicate_in_file, superseded_in_file, loaded_at) VALUES (sha256('f'), '{SECOND}', 's', sha256('s'), 1, 1, 0, 0, 0, now())",
+        *FILE,
     )
     bill_billing_day(database, CHICAGO, SECOND, clock=CLOCK)
     assert adjusted(database) == ["A-001"]
     [why] = database.read("SELECT waits_for FROM billing.late_change")["waits_for"].to_list()
     assert why == f"reconciliation of {SECOND} is open: file_to_reads of SP-002"
+
+
+def test_a_file_that_waits_holds_the_corrections_of_its_head_end_s_meters(database: Database) -> None:
+    points = town(database)
+    run(
+        database,
+        "INSERT INTO ref.meters (meter_id, commodity, head_end) VALUES ('M-001', 'electricity', 'HE'), ('M-002', 'electricity', 'OTHER')",
+        "INSERT INTO ref.installations (service_point_id, meter_id, installed_at) VALUES ('SP-001', 'M-001', '2020-01-01T06:00Z'), "
+        "('SP-002', 'M-002', '2020-01-01T06:00Z')",
+        *FILE,
+        "UPDATE raw.feed_file_day SET loaded_at = NULL",
+    )
+    put_intervals(database, SECOND, dict.fromkeys(points, [2000] * 24))
+    bill_billing_day(database, CHICAGO, SECOND, clock=CLOCK)
+    assert adjusted(database) == ["A-002"]
+    [why] = database.read("SELECT waits_for FROM billing.late_change")["waits_for"].to_list()
+    assert why == f"reads of {SECOND} wait to be loaded"
 
 
 #: Intervals say 2,400 kWh. What validation says of it, and what the register counted.

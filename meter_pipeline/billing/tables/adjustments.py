@@ -216,7 +216,8 @@ def late_changes(database: Database, checks: Sequence[str]) -> pl.DataFrame:
     where it can.
 
     One read that closes a month changes every day of it. The statement is corrected when the last of the days that are
-    asked for is validated and billed again, by one adjustment that the threshold judges as one. Days whose
+    asked for is validated and billed again, by one adjustment that the threshold judges as one; and after files of its
+    meters' head-ends that wait to be loaded, but for days of before the first one billed. Days whose
     reconciliation is open correct nothing, nor do days whose data validation holds.
     """
     return database.read(
@@ -228,8 +229,10 @@ def late_changes(database: Database, checks: Sequence[str]) -> pl.DataFrame:
                     JOIN billing.statement_segment AS g ON g.statement_id = c.statement_id AND t.billing_day >= g.segment_start
                     AND t.billing_day < g.segment_end AND (t.service_points IS NULL OR g.service_point_id = ANY(t.service_points))
                     WHERE t.done_at IS NULL),
-                (SELECT 'reads of ' || min(f.billing_day) || ' wait to be loaded' FROM raw.feed_file_day AS f
-                    WHERE f.loaded_at IS NULL AND f.billing_day >= s.period_start AND f.billing_day < s.period_end),
+                (SELECT 'reads of ' || min(d.billing_day) || ' wait to be loaded' FROM raw.feed_file_day AS d JOIN raw.feed_file AS f USING (sha256)
+                    WHERE d.loaded_at IS NULL AND d.billing_day >= greatest(s.period_start, (SELECT min(billing_day) FROM billing.charge_day))
+                    AND d.billing_day < s.period_end AND EXISTS (SELECT FROM billing.statement_segment AS g JOIN ref.installations AS i
+                        USING (service_point_id) JOIN ref.meters AS m USING (meter_id) WHERE g.statement_id = c.statement_id AND m.head_end = f.head_end)),
                 (SELECT 'reconciliation of ' || o.billing_day || ' is open: ' || o.joint || ' of ' || o.service_point_id
                     FROM billing.open_service AS o WHERE o.billing_day = ANY(array_agg(c.billing_day)) AND o.joint = ANY(string_to_array($1, ','))
                     AND (o.service_point_id = 'all' OR o.service_point_id = ANY(array_agg(c.service_point_id)) OR o.service_point_id IN
