@@ -290,7 +290,7 @@ class Controller:
         if dominant == "wal" and p90 > self.target:
             return move, max(batch, self.batch * 1.1), min(writers, self.writers - 1)
         if dominant == "data" and p90 > self.target:
-            return move, min(batch, self.batch * 0.9), writers
+            return move, min(batch, max(self.batch * 0.9, min(self.batch, self.least_rows))), writers
         if move == "grow" and dominant is None and writers < self.limits.writers_most and not self._hold_writers:
             return move, batch, writers + 1
         return move, batch, writers
