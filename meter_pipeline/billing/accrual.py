@@ -147,7 +147,7 @@ def _rows(
         days["period"].to_numpy(),
         budget,
         np.where(average < 0, -1, average * finer),
-        attribute_arrays(chosen),
+        attribute_arrays(chosen, group.tariff),
     )
 
 

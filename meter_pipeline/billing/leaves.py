@@ -75,13 +75,20 @@ DETERMINANT_COLUMNS: Final = (
 
 def _texts(rows: pl.DataFrame, tag: str, columns: Sequence[str]) -> pl.Series:
     """Tag and columns joined by unit separators; whole numbers in decimal, lists joined by commas."""
-    parts = [
-        pl.col(name).cast(pl.List(pl.String)).list.join(",")
-        if isinstance(rows.schema[name], pl.List)
-        else pl.col(name).cast(pl.String)
-        for name in columns
-    ]
+    parts = [_text(rows, name) for name in columns]
     return rows.select(pl.concat_str([pl.lit(tag), *parts], separator="\x1f")).to_series()
+
+
+def _text(rows: pl.DataFrame, name: str) -> pl.Expr:
+    """A column's texts. One of dates or numbers that is the same in all rows, as most of a day's are, is written out
+    for one of them only."""
+    kind = rows.schema[name]
+    if isinstance(kind, pl.List):
+        return pl.col(name).cast(pl.List(pl.String)).list.join(",")
+    column = rows[name]
+    if kind != pl.String and rows.height > 1 and not column.null_count() and column.min() == column.max():
+        return pl.lit(column.head(1).cast(pl.String)[0])
+    return pl.col(name).cast(pl.String)
 
 
 def charge_leaves(rows: pl.DataFrame) -> pl.Series:

@@ -159,15 +159,18 @@ def position(tariff: Tariff, frame: dict[str, Any], rows: npt.NDArray[np.int64] 
     )
 
 
-def attribute_arrays(services: pl.DataFrame) -> dict[str, npt.NDArray[Any]]:
-    """The attributes by which charges differ or are multiplied, one array of text each."""
+def attribute_arrays(services: pl.DataFrame, tariff: Tariff) -> dict[str, npt.NDArray[Any]]:
+    """The attributes that a tariff's charges depend on, one array of text each. All of them would cost a billing day of
+    100,000 services a tenth of its charges."""
+    wanted = tariff.reads
     names = ("customer_class", "meter_size", "jurisdiction", "rate_code", *COUNTS, "tax_exempt")
-    found = {name: text_array(services[name]) for name in names}
-    if "declared" not in services.columns or services["declared"].null_count() == services.height:
+    found = {name: text_array(services[name]) for name in names if name in wanted}
+    declared = wanted - {*names, "budget_per_day", "winter_average_per_day"}
+    if not declared or "declared" not in services.columns or services["declared"].null_count() == services.height:
         return found
     texts = text_array(services["declared"])
     # A city has few different texts: each is taken apart once.
     apart = {text: dict(pair.split(NAMED, 1) for pair in text.split(PAIRS)) if text else {} for text in set(texts)}
-    for name in sorted({name for values in apart.values() for name in values}):
+    for name in sorted(declared & {name for values in apart.values() for name in values}):
         found[name] = np.array([apart[text].get(name, "") for text in texts], dtype=object)
     return found

@@ -92,7 +92,7 @@ def _arrays(rows: pl.DataFrame, prefix: str, tariff: Tariff, period: Period, hel
         "winter_average": np.where(average < 0, -1, average * finer),
         "service_day": rows["segment_end"].cast(pl.Int32).to_numpy().astype(np.int64) + EPOCH - 1,
         "bill_day": np.full(rows.height, period.end.toordinal(), np.int64),
-        "attributes": attribute_arrays(rows),
+        "attributes": attribute_arrays(rows, tariff),
         "scale": held.scale,
     }
 
