@@ -38,9 +38,11 @@ def ui(
     os.environ.update(environment(settings, database))
     os.chdir(os.environ["DAGSTER_HOME"])  # where dagster.yaml is; from the project it warns of a second one
     ERR.print(f"[bold]Dagster UI:[/] http://{host}:{port}  (Ctrl-C ends it)")
-    os.execv(  # noqa: S606 - no shell is wanted
-        str(DAGSTER), [str(DAGSTER), "dev", "-w", str(packaged("workspace.yaml")), "-h", host, "-p", str(port)]
-    )
+    # `dagster dev` tells its own maintainers' news first: that `dg dev` supersedes it (which needs a project of dg's),
+    # and what each daemon is called. A person waits for the address above.
+    quiet = ["-W", "ignore:Function `dev_command` is superseded"]
+    command = [*quiet, str(DAGSTER), "dev", "--log-level", "warning", "-w", str(packaged("workspace.yaml"))]
+    os.execv(sys.executable, [sys.executable, *command, "-h", host, "-p", str(port)])  # noqa: S606 - no shell is wanted
 
 
 @app.command()
