@@ -9,6 +9,7 @@ import json
 import statistics
 import time
 import uuid
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -218,11 +219,11 @@ def _stored(accounts: int, interval: int, days: int, timed: int) -> dict[str, An
     first = END - timedelta(days=days)
     try:
         migrate(database)
-        _put_city(database, accounts, first)
+        put_city(database, accounts, [(first, END)])
         seconds = []
         for k in range(days):
             day = first + timedelta(days=k)
-            _put_day(database, calendar, day, accounts, 60 if k < days - timed else interval, k)
+            put_day(database, calendar, day, accounts, 60 if k < days - timed else interval, k)
             if k == days - timed:
                 with database.connect("bench", autocommit=True) as connection:
                     connection.execute("VACUUM (ANALYZE) billing.determinant_day, billing.charge_day")
@@ -258,7 +259,8 @@ def _stored(accounts: int, interval: int, days: int, timed: int) -> dict[str, An
             connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
 
 
-def _put_city(database: Database, accounts: int, first: date) -> None:
+def put_city(database: Database, accounts: int, periods: Sequence[tuple[date, date]]) -> None:
+    """The city's reference data, one billing cycle with some periods."""
     reference, _ = _city(accounts)
     ids = reference.agreements.with_columns(p="service_point_id")
     points = ids.select(
@@ -280,7 +282,8 @@ def _put_city(database: Database, accounts: int, first: date) -> None:
             "INSERT INTO ref.tariff_document VALUES ('E-TOU', 1, %s::jsonb, %s)",
             (raw, hashlib.sha256(raw.encode()).digest()),
         )
-        connection.execute("INSERT INTO ref.billing_cycles VALUES ('C1', %s, %s)", (first, END))
+        for first, past in periods:
+            connection.execute("INSERT INTO ref.billing_cycles VALUES ('C1', %s, %s)", (first, past))
 
 
 _ROW = {
@@ -303,7 +306,7 @@ _VALIDATED = VectorTable(
 )
 
 
-def _put_day(database: Database, calendar: BillingCalendar, day: date, accounts: int, minutes: int, seed: int) -> None:
+def put_day(database: Database, calendar: BillingCalendar, day: date, accounts: int, minutes: int, seed: int) -> None:
     """A validated day of the city, nothing estimated, as validation would have left it."""
     slots = calendar.slots(day, minutes)
     values = np.random.default_rng(seed).integers(0, 700 * minutes // 15, (accounts, slots)) * 1000

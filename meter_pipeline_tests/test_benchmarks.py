@@ -28,6 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "load": {"meters": 100, "sample": 960, "rounds": 1},
     "migration": {"accounts": 20, "rounds": 1},
     "probe": {"meters": 100, "idle_s": 0.2, "days": 1, "rounds": 1, "most_added_ms": 1},
+    "rate_study": {"accounts": 10, "periods": 2},
     "scale": {"sizes": "20"},
 }
 
