@@ -446,6 +446,7 @@ REFERENCE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "known_from",
         ),
     ),
+    "id_spellings": (("kind", "id"), ("kind", "id", "written", "known_from")),
     "opening_balances": (
         (
             "service_point_id",

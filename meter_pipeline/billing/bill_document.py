@@ -18,6 +18,7 @@ import polars as pl
 from meter_pipeline.billing.bill_settings import BillSettings
 from meter_pipeline.billing.tables.bill_page import bill_rows
 from meter_pipeline.billing.tables.days import read_documents
+from meter_pipeline.billing.tables.spellings import KINDS, Spellings, as_written, spellings
 from meter_pipeline.billing.tariffs import parse_tariff
 from meter_pipeline.billing.tariffs.model import DemandCharge, FixedCharge, PercentCharge, Tariff, UsageCharge
 from meter_pipeline.money import money_text
@@ -51,7 +52,29 @@ def bill_documents(
         if name in heads:
             own = {what: parts.get(name, rows[what].clear()) for what, parts in grouped.items()}
             made.append(_bill(heads[name], own, points, tariffs, utility, ZoneInfo(zone), settings))
-    return made
+    ids = {bill["account_id"] for bill in made} | {
+        row.get(field)
+        for bill in made
+        for service in bill["services"]
+        for row in (service, *service["reads"])
+        for field in KINDS
+    }
+    written = spellings(database, ids)
+    return [_as_written(bill, written) for bill in made] if written else made
+
+
+def _as_written(bill: Mapping[str, Any], written: Spellings) -> dict[str, Any]:
+    """A bill whose ids are as the customer system writes them; its own id stays."""
+    services = []
+    for service in bill["services"]:
+        own = as_written(service, written)
+        reads = [as_written(read, written) for read in service["reads"]]
+        services.append(own | {"reads": reads, "address": _address(own["premise_id"])})
+    return as_written(bill, written) | {"services": services}
+
+
+def _address(premise: str) -> str:
+    return f"[service address of premise {premise}]" if premise else ""
 
 
 def _bill(
@@ -110,7 +133,7 @@ def _service(
         "service_point_id": name,
         "commodity": point.get("commodity") or "",
         "premise_id": premise,
-        "address": f"[service address of premise {premise}]" if premise else "",
+        "address": _address(premise),
         "first": segment["first_day"],
         "last": segment["past_day"] - timedelta(days=1),
         "days": segment["days"],

@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+from meter_pipeline.billing.tables.spellings import KINDS, as_written, spellings
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.outbound import tables
 from meter_pipeline.outbound.contracts import Output
@@ -98,7 +99,11 @@ def deliver(
             "sequence": str(sequence),
             "scope": scope,
         }
-        content = template.text(fresh, facts | {f"sum_{field}": total for field, total in sums.items()})
+        written = spellings(database, (record.get(field) for record in fresh for field in KINDS))
+        content = template.text(
+            [as_written(record, written) for record in fresh],
+            facts | {f"sum_{field}": total for field, total in sums.items()},
+        )
         digest = hashlib.sha256(content).digest()
         row = {
             "output": output.name,

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from meter_pipeline.billing.tariffs import (
     TariffRefusedError,
@@ -34,6 +34,15 @@ MOST_FAULTS = 1000
 #: Columns that came later and that a file may lack: they are empty then.
 MAY_LACK = frozenset({("channels.csv", "modulus")})
 
+#: Tables that define ids: of what, by column. Their spelling is the customer system's.
+DEFINES: Final[Mapping[str, Mapping[str, str]]] = {
+    "accounts": {"account_id": "account"},
+    "meters": {"meter_id": "meter"},
+    "service_points": {"service_point_id": "service_point", "premise_id": "premise"},
+}
+
+#: By what an id names and the id in capitals: as it is written.
+Spellings = dict[tuple[str, str], str]
 Rows = dict[str, list[tuple[Any, ...]]]
 Documents = dict[tuple[str, int], bytes]
 
@@ -48,10 +57,11 @@ def read_folder(folder: Path) -> tuple[Rows, Documents]:
     rows: Rows = {}
     faults: list[Fault] = []
     lines: dict[str, list[int]] = {}
+    spellings: Spellings = {}
     for name, table in TABLES.items():
         path = folder / f"{name}.csv"
         if path.is_file():
-            rows[name], lines[name] = _read_table(path, table, faults)
+            rows[name], lines[name] = _read_table(path, table, faults, spellings)
     if not rows and not faults:
         faults.append(
             Fault(
@@ -64,11 +74,20 @@ def read_folder(folder: Path) -> tuple[Rows, Documents]:
         check_balances(rows, lines, documents, faults)
     if faults:
         raise ReferenceRefused(faults)
+    given = {row[:2]: row for row in rows.get("id_spellings", [])}
+    found = {(kind, name): (kind, name, written) for (kind, name), written in spellings.items()}
+    if found | given:
+        rows["id_spellings"] = sorted((found | given).values())
     return rows, documents
 
 
-def _read_table(path: Path, table: Table, faults: list[Fault]) -> tuple[list[tuple[Any, ...]], list[int]]:
+def _read_table(
+    path: Path, table: Table, faults: list[Fault], spellings: Spellings
+) -> tuple[list[tuple[Any, ...]], list[int]]:
+    """A table's rows and their lines. ``spellings`` takes in the ids that the table defines and writes otherwise than
+    in capitals."""
     name = path.name
+    defined = DEFINES.get(path.stem, {})
     rows: list[tuple[Any, ...]] = []
     numbers: list[int] = []
     try:
@@ -98,6 +117,8 @@ def _read_table(path: Path, table: Table, faults: list[Fault]) -> tuple[list[tup
             for at, (column, kind) in zip(order, kinds, strict=True):
                 try:
                     row.append(_cell(cells[at] if at >= 0 else "", kind))
+                    if column in defined and row[-1] != cells[at]:
+                        spellings[defined[column], row[-1]] = cells[at]
                 except ValueError as error:
                     faults.append(Fault(name, line, column, str(error)))
                     row.append(None)

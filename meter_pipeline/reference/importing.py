@@ -13,7 +13,7 @@ from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import history, tables
 from meter_pipeline.reference.faults import Fault, ReferenceRefused
-from meter_pipeline.reference.folder import Documents, Rows, read_folder
+from meter_pipeline.reference.folder import DEFINES, Documents, Rows, read_folder
 from meter_pipeline.schemas.reference import STRETCHES, TABLES
 
 
@@ -67,6 +67,7 @@ def write_rows(
 ) -> dict[str, int]:
     """``import_rows`` in the caller's transaction, which is lost where it raises."""
     documents = _without_used(connection, rows, documents)
+    rows = _with_spellings(connection, rows)
     try:
         counts, digest = tables.write(connection, rows, documents, source, snapshot)
     except driver.errors.ForeignKeyViolation as error:
@@ -83,6 +84,20 @@ def write_rows(
     if history.record(connection, body, source=source, reason=why, by=by) is not None:
         tables.note_import(connection, digest, source, counts)
     return counts
+
+
+def _with_spellings(connection: driver.Connection, rows: Rows) -> Rows:
+    """The rows, and those of ids that were written in small letters before and are written in capitals now."""
+    columns = {name: list(TABLES[name].columns) for name in DEFINES}
+    here = {
+        (kind, row[columns[name].index(column)])
+        for name, defined in DEFINES.items()
+        for column, kind in defined.items()
+        for row in rows.get(name, [])
+    }
+    said = {row[:2] for row in rows.get("id_spellings", [])}
+    turned = [(kind, key, key) for kind, key in tables.spelled(connection) if (kind, key) in here - said]
+    return {**rows, "id_spellings": [*rows.get("id_spellings", []), *turned]} if turned else rows
 
 
 def remove_row(database: Database, name: str, key: Sequence[str], *, by: str, why: str) -> dict[str, Any]:

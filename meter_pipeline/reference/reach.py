@@ -176,6 +176,8 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
     "opening_balances": dict.fromkeys(
         ("service_point_id", "account_id", "tariff_id", "kind", "name", "period_end", "quantity"), _BILL
     ),
+    # How a page and an output write a name; no figure stands on it.
+    "id_spellings": dict.fromkeys(("kind", "id", "written"), _NOTHING),
     # Which bills wait, not what they say.
     "estimate_limits": dict.fromkeys(
         ("customer_class", "commodity", "cause", "most_bills", "action", "count_on_bill", "valid_from", "valid_to"),

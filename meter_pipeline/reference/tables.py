@@ -301,6 +301,11 @@ def settle(database: Database, counts: Mapping[str, int]) -> None:
             )
 
 
+def spelled(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
+    """Ids that the customer system writes otherwise than in capitals: what each names, and the id."""
+    return connection.execute("SELECT kind, id FROM ref.id_spellings WHERE written <> id ORDER BY 1, 2").fetchall()
+
+
 def read_table(database: Database, name: str) -> pl.DataFrame:
     """A reference table as a frame sorted by key; decimals as exact text in Decimal columns, instants UTC."""
     table = TABLES[name]

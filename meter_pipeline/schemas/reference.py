@@ -261,6 +261,12 @@ TABLES: Final[dict[str, Table]] = {
         {"account_id": "accounts.account_id"},
         "What bills of the old system hand on to the first bills here: credits for exports, in units or money, and the peaks that ratchets look back on.",
     ),
+    "id_spellings": Table(
+        {"kind": "choice:account|meter|premise|service_point", "id": "long_id", "written": "text"},
+        ("kind", "id"),
+        {},
+        "How the customer system writes an id whose letters are not all capitals: outputs and bills have it so. An import adds these rows itself.",
+    ),
     "estimate_limits": Table(
         {
             "customer_class": "choice:residential|commercial|industrial|municipal|*",

@@ -156,6 +156,11 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "period_end": "day after the last of the old bill's period",
         "quantity": "how much",
     },
+    "id_spellings": {
+        "kind": "what the id names",
+        "id": "the id as it is kept here, in capitals",
+        "written": "the id as the customer system writes it",
+    },
     "estimate_limits": {
         "customer_class": "class of the account; * every other one",
         "commodity": "electricity, water or gas; * every other one",

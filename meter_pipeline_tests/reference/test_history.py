@@ -36,7 +36,7 @@ def test_a_changed_row_keeps_what_was_known_before_and_the_ledger_has_a_leaf_for
     import_folder(database, folder(tmp_path))
     import_folder(database, folder(tmp_path, channels=RATIO_TEN), by="ana", why="the nameplate says 10")
     (first, rows, _), (second, corrected, by) = sets(database)
-    assert rows == 2 + 2 + 1 + 2 + 1 + 1 + 1, "each row of the first import, and the tariff document"
+    assert rows == 2 + 2 + 1 + 2 + 1 + 1 + 1 + 1, "each row, the tariff document, and the spelling of an id"
     assert (corrected, by) == (1, "ana")
     assert multipliers(database, first - timedelta(microseconds=1)) == []
     assert multipliers(database, first) == ["1", "1"]
