@@ -19,6 +19,7 @@ import polars as pl
 
 from meter_pipeline.billing.adjustments import propose_late_changes
 from meter_pipeline.billing.day import bill_billing_day
+from meter_pipeline.billing.part_of_day import validated_since_billed
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.corrections import tables
@@ -32,6 +33,7 @@ from meter_pipeline.reference.folder import read_folder
 from meter_pipeline.reference.importing import RowChange, change_row, write_rows
 from meter_pipeline.reference.tables import Snapshot
 from meter_pipeline.vee.day import validate_billing_day
+from meter_pipeline.vee.part_of_day import touched_since, worth_alone
 from meter_pipeline.vee.tables import true_up
 
 #: Rounds of days that ask for other days: a read that closes a year asks for it at once.
@@ -128,14 +130,16 @@ def _impact(tried: OneTransaction, session: Any, calendar: BillingCalendar, mark
     waiting, issued, sealed = tables.statements(session, pairs)
     before = tables.money(session, points, first) if first else {}
     known = {(day, evidence) for day, several in true_up.waiting(tried) for evidence in several}
-    again = list(days)
+    by_day = pairs.group_by("billing_day").agg("service_point_id").sort("billing_day")
+    again: dict[date, list[str] | None] = dict(by_day.iter_rows())
     for _ in range(_MOST_ROUNDS):
-        for day in again:
-            validate_billing_day(tried, calendar, day, clock=clock)
-            bill_billing_day(tried, calendar, day, clock=clock)
+        for day, reached in again.items():
+            only = touched_since(tried, day) if reached is None else worth_alone(tried, day, reached)
+            validate_billing_day(tried, calendar, day, clock=clock, only=only)
+            bill_billing_day(tried, calendar, day, clock=clock, only=validated_since_billed(tried, day))
         asked = {(day, evidence) for day, several in true_up.waiting(tried) for evidence in several} - known
         known |= asked
-        again = sorted({day for day, _ in asked})
+        again = dict.fromkeys(sorted({day for day, _ in asked}))
         if not again:
             break
     if days:

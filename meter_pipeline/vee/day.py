@@ -203,6 +203,9 @@ def _validate_registers(run: _Run, intervals: _Intervals) -> _Registers:
     (usage, found), faults = without_faults(series["service_point_id"].unique().sort().to_list(), of)
     read.aside.update(faults)
     if context.part is not None:
+        if usage.of_others:
+            # a correction is tried in one transaction that nothing rolls back but its end
+            intervals.writer.undo()
         refuse_others(usage.of_others)
     elif moved:
         read_rules.count_in(intervals.streamed.moved, *moved[-1])

@@ -48,12 +48,22 @@ def touched_since(database: Database, day: date) -> Touched | None:
     with database.connect("vee") as connection:
         rows, meters, asked = store.wanted(connection, day)
         named = [points for points in asked if points is not None]
-        if rows < LEAST_ROWS or "" in meters or len(named) < len(asked) or not (meters or named):
+        if "" in meters or len(named) < len(asked) or not (meters or named):
             return None
         points = sorted({point for several in named for point in several} | set(store.set_aside(connection, day)))
-    if (len(points) + len(meters)) * LARGEST_SHARE > rows:
-        return None
-    return Touched(tuple(points), tuple(sorted(meters)))
+    return _worth(Touched(tuple(points), tuple(sorted(meters))), rows)
+
+
+def worth_alone(database: Database, day: date, points: Sequence[str]) -> Touched | None:
+    """Some service points of a day as its part, or None where a run of the whole day costs about the same."""
+    with database.connect("vee") as connection:
+        rows, _, _ = store.wanted(connection, day)
+        return _worth(Touched(tuple(sorted({*points, *store.set_aside(connection, day)})), ()), rows)
+
+
+def _worth(touched: Touched, rows: int) -> Touched | None:
+    small = rows < LEAST_ROWS or (len(touched.service_points) + len(touched.meters)) * LARGEST_SHARE > rows
+    return None if small else touched
 
 
 class WholeDayNeededError(Exception):

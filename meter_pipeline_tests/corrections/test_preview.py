@@ -7,6 +7,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from meter_pipeline.corrections.apply import import_folder
 from meter_pipeline.corrections.preview import preview_folder
 from meter_pipeline.postgres.database import Database
@@ -25,7 +27,14 @@ def everything(database: Database) -> dict[str, Any]:
         return {n: connection.execute(f"SELECT t::text FROM {n} AS t ORDER BY 1".encode()).fetchall() for (n,) in names}
 
 
-def test_a_ratio_is_previewed_to_the_cent_and_comes_out_so(database: Database, tmp_path: Path) -> None:
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_ratio_is_previewed_to_the_cent_and_comes_out_so(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    """``alone``: the corrected service point is judged and billed alone, as in a city that is large enough."""
+    if alone:
+        monkeypatch.setattr("meter_pipeline.vee.part_of_day.LEAST_ROWS", 0)
+        monkeypatch.setattr("meter_pipeline.vee.part_of_day.LARGEST_SHARE", 1)
     city = town(database, tmp_path / "town")
     city.days(DAYS[:4])
     city.issue("C1", PERIODS[0][1])
