@@ -84,7 +84,7 @@ def _landed(database: Database, mine: Settings) -> None:
 def _stages(database: Database, mine: Settings) -> Stopwatch:
     """Validation to checkpoint, as the assets run them."""
     from meter_pipeline.anomalies import detect_billing_day
-    from meter_pipeline.billing import bill_billing_day, validated_since_billed
+    from meter_pipeline.billing import bill_billing_day, last_billed, validated_since_billed
     from meter_pipeline.ledger.day import checkpoint_billing_day, verify_before_billing
     from meter_pipeline.ledger.sources import AFTER_BILLING
     from meter_pipeline.ledger_hashers import hashers
@@ -94,12 +94,22 @@ def _stages(database: Database, mine: Settings) -> Stopwatch:
     stages: list[tuple[str, Callable[[], Any]]] = [
         ("validate", lambda: validate_billing_day(database, calendar, DAY, only=touched_since(database, DAY))),
         ("flags", lambda: detect_billing_day(database, calendar, DAY, clock=SYSTEM_CLOCK)),
-        ("ledger", lambda: verify_before_billing(database, DAY, settings=mine, hashers=hashers())),
+        (
+            "ledger",
+            lambda: verify_before_billing(
+                database, DAY, settings=mine, hashers=hashers(), points=validated_since_billed(database, DAY)
+            ),
+        ),
         ("bill", lambda: bill_billing_day(database, calendar, DAY, only=validated_since_billed(database, DAY))),
         (
             "ledger",
             lambda: checkpoint_billing_day(
-                database, DAY, settings=mine, clock=SYSTEM_CLOCK, hashers=hashers(), sources=AFTER_BILLING
+                database,
+                DAY,
+                settings=mine,
+                hashers=hashers(),
+                sources=AFTER_BILLING,
+                points=last_billed(database, DAY),
             ),
         ),
     ]

@@ -12,9 +12,9 @@ from meter_pipeline.lazy import attach
 
 if TYPE_CHECKING:
     from meter_pipeline.billing.day import BillingOutcome, bill_billing_day
-    from meter_pipeline.billing.part_of_day import validated_since_billed
+    from meter_pipeline.billing.part_of_day import last_billed, validated_since_billed
 
-__all__ = ["BillingOutcome", "bill_billing_day", "validated_since_billed"]
+__all__ = ["BillingOutcome", "bill_billing_day", "last_billed", "validated_since_billed"]
 
 __getattr__ = attach(
     __name__,
@@ -23,6 +23,6 @@ __getattr__ = attach(
             "BillingOutcome",
             "bill_billing_day",
         ),
-        "part_of_day": ("validated_since_billed",),
+        "part_of_day": ("last_billed", "validated_since_billed"),
     },
 )

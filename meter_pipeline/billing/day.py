@@ -117,7 +117,7 @@ def bill_billing_day(
         computed = _compute(run, inputs, shards)
         result = _persist(run, inputs, computed)
         table = _reconcile(run, result.stored, computed.source.result())
-        part_of_day.note_billed(run.connection, day, validation)
+        part_of_day.note_billed(run.connection, day, validation, inputs.only)
     _summarise(outcome, result.charges, table, inputs.services.tariffs)
     if late.waiting(database):
         from meter_pipeline.billing.adjustments import propose_late_changes

@@ -22,3 +22,10 @@ def validated_since_billed(database: Database, day: date) -> tuple[str, ...] | N
         return None
     points = sorted({point for several in named for point in several})
     return tuple(points) if len(points) <= MOST_POINTS else None
+
+
+def last_billed(database: Database, day: date) -> tuple[str, ...] | None:
+    """The service points that a day was last billed for, sorted; None where it was the whole day."""
+    with database.connect("billing") as connection:
+        points = store.billed_points(connection, day)
+    return None if points is None else tuple(points)

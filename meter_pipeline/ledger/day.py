@@ -129,10 +129,12 @@ def verify_before_billing(
     clock: Clock = SYSTEM_CLOCK,
     signer: SignerClient | None = None,
     hashers: Mapping[str, Hasher] | None = None,
+    points: Sequence[str] | None = None,
 ) -> LedgerBefore:
     """Order what reads and validation recorded, verify it from where the last verification ended, and match the day's
     reads and validated rows with their leaves (their content too where ``hashers`` are given). Nothing is signed; the
-    checkpoint after billing signs both.
+    checkpoint after billing signs both. ``points``: the service points that will be billed, where they are not all:
+    their rows are looked at.
 
     A read changed behind the ledger's back, or a row without an entry, is found here: no bill may stand on it. Raises
     SequencerBusyError.
@@ -140,7 +142,7 @@ def verify_before_billing(
     # It is asked after billing, and takes a moment to start.
     (signer or signer_client(settings.home / "keys")).start()
     ordered = order(database, utility=_utility_name(settings), clock=clock)
-    found = verify(database, home=settings.home, days=[day], hashers=hashers, sources=BEFORE_BILLING)
+    found = verify(database, home=settings.home, days=[day], hashers=hashers, sources=BEFORE_BILLING, points=points)
     held = keys_file(settings.home, ordered.origin)
     vkeys = held.read_text("utf-8").split() if held.exists() else []
     return LedgerBefore(day, found, ordered.added, vkeys[-1] if vkeys else None)
@@ -156,17 +158,19 @@ def checkpoint_billing_day(
     hashers: Mapping[str, Hasher] | None = None,
     full: bool = False,
     sources: Sequence[Source] = SOURCES,
+    points: Sequence[str] | None = None,
 ) -> LedgerDay:
     """The checkpoint after a billing day's work, then its verification: the log since it was last verified, the day's
     rows against their leaves (their content too where ``hashers`` are given, by encoding), the guards. ``sources``:
-    AFTER_BILLING where verify_before_billing has looked at the rest.
+    AFTER_BILLING where verify_before_billing has looked at the rest. ``points``: the service points that were billed,
+    where they were not all.
 
     Raises SignerRefusedError where the signer sees a shorter log or a fork. Running it again signs the same tree.
     """
     made = checkpoint(
         database, home=settings.home, utility=_utility_name(settings), signer=signer, billing_day=day, clock=clock
     )
-    found = verify(database, home=settings.home, full=full, days=[day], hashers=hashers, sources=sources)
+    found = verify(database, home=settings.home, full=full, days=[day], hashers=hashers, sources=sources, points=points)
     with database.connect("meter-pipeline-ledger") as connection:
         growth = entries.growth(connection)
     return LedgerDay(day, made, found, growth)

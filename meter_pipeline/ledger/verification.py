@@ -47,6 +47,7 @@ def verify(
     sources: Iterable[Source] = SOURCES,
     trusted: Sequence[str] = (),
     authority: Path | None = None,
+    points: Sequence[str] | None = None,
 ) -> VerifyOutcome:
     """Verify the log, and the rows of ``sources`` on ``days`` against their leaves.
 
@@ -55,7 +56,8 @@ def verify(
     a day's row hashes again from its rows, by encoding; without them rows are matched by the hash they carry, and rows
     that carry none are passed over. ``trusted`` are verifier keys the caller holds; by default those this deployment
     has seen (``checkpoints.keys_file``). ``authority``: certificates (PEM) of the time-stamp authority, to verify the
-    stored time stamps with. Nothing is written to the database.
+    stored time stamps with. ``points``: of the one day in ``days``, look at the rows of these service points alone; the
+    others were matched with their leaves when they were written. Nothing is written to the database.
     """
     with database.connect("meter-pipeline-ledger-verify") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -83,7 +85,9 @@ def verify(
             for table in (*tables, *_replaced(connection, source))
             if table.encoding in rules
         ]
-        with contents_of(database, connection, asked) as contents:
+        some = points is not None and len(days) == 1 and hashers is not None and not full
+        only = ledger_rows.names_of_points(connection, days[0], points or ()) if some else {}
+        with contents_of(database, connection, asked, only) as contents:
             # The rows to hash arrive while the log is gone through: they are most of the time of a day's verification.
             _log(connection, outcome, checkpoints, (remembered, remembered_root), full)
             for source, tables, day in wanted:

@@ -66,7 +66,7 @@ def held(database: Database) -> dict[str, str]:
     with database.connect(autocommit=True) as c:
         tables = c.execute(
             "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            "WHERE n.nspname = 'billing' AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY 1"
+            "WHERE n.nspname = 'billing' AND c.relname <> 'usage_seen' AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY 1"
         ).fetchall()
         for (table,) in [*tables, ("ledger.entry",)]:
             row = c.execute(
@@ -145,3 +145,43 @@ def test_a_part_leaves_the_bytes_of_the_whole_day(
     for table, rows in whole.items():
         assert part[table] == rows, table
     assert (changed, carried) == (changed_whole, carried_whole)
+
+
+def test_the_ledger_checks_the_rows_of_the_part(
+    server: Database, city: tuple[Database, BillingCalendar], tmp_path: Path
+) -> None:
+    """A charge or a validated row of the part that was changed by hand is found; one of another service point by the
+    whole day's check."""
+    from meter_pipeline.ledger.checkpoints import order
+    from meter_pipeline.ledger.verification import verify
+    from meter_pipeline.ledger_hashers import hashers
+
+    database = copy_database(server, "billed_ledger", city[0].name)
+    order(database, utility="town")
+    with database.connect() as c:
+        points = [p for (p,) in c.execute(
+            "SELECT DISTINCT service_point_id FROM vee.interval_day WHERE billing_day = %s AND values IS NOT NULL AND service_point_id IN "
+            "(SELECT service_point_id FROM billing.charge_day WHERE billing_day = %s) ORDER BY 1", (FIRST, FIRST)
+        ).fetchall()]  # fmt: skip
+    mine, other = points[0], points[1]
+
+    def found(some: list[str] | None) -> tuple[list[str], int]:
+        outcome = verify(database, home=tmp_path, days=[FIRST], hashers=hashers(), points=some)
+        return sorted({finding.check for finding in outcome.findings}), outcome.checked["rows of billing.charge_day"]
+
+    assert found([mine]) == ([], 1)
+    assert found(None)[0] == []
+    change = "UPDATE vee.interval_day SET values[5] = values[5] + %s WHERE billing_day = %s AND service_point_id = %s"
+    for point in (other, mine):
+        with database.connect() as c:
+            c.execute(change, (1, FIRST, point))
+        assert (found([mine])[0] != []) == (point == mine), point
+        assert found(None)[0] != []
+        with database.connect() as c:
+            c.execute(change, (-1, FIRST, point))
+    with database.connect() as c:
+        c.execute(
+            "UPDATE billing.charge_day SET total = total + 1 WHERE billing_day = %s AND service_point_id = %s",
+            (FIRST, mine),
+        )
+    assert found([mine])[0] != []

@@ -29,13 +29,19 @@ def validated_since(connection: Connection, day: date) -> list[list[str] | None]
     return [points for (points,) in rows]
 
 
-def note_billed(connection: Connection, day: date, validation: int) -> None:
-    """Note up to which validation a day is billed."""
+def note_billed(connection: Connection, day: date, validation: int, points: Sequence[str] | None) -> None:
+    """Note up to which validation a day is billed, and which service points were (None: all)."""
     connection.execute(
-        "INSERT INTO billing.usage_seen (billing_day, change_id) VALUES (%s, %s) ON CONFLICT (billing_day) DO UPDATE "
-        "SET change_id = greatest(usage_seen.change_id, excluded.change_id)",
-        (day, validation),
+        "INSERT INTO billing.usage_seen (billing_day, change_id, service_points) VALUES (%s, %s, %s) ON CONFLICT (billing_day) "
+        "DO UPDATE SET change_id = greatest(usage_seen.change_id, excluded.change_id), service_points = excluded.service_points",
+        (day, validation, None if points is None else list(points)),
     )
+
+
+def billed_points(connection: Connection, day: date) -> list[str] | None:
+    """The service points that a day was last billed for; None where it was the whole day."""
+    row = connection.execute("SELECT service_points FROM billing.usage_seen WHERE billing_day = %s", (day,)).fetchone()
+    return None if row is None else row[0]
 
 
 def with_virtual_points(database: Database, day: date, points: Sequence[str]) -> list[str]:

@@ -24,6 +24,7 @@ def _judged(municipality: Municipality, report: StageReport) -> StageReport:
 
 def _ledger_before_billing(municipality: Municipality, day: date, run_id: str) -> StageReport:
     from meter_pipeline import deployed_versions
+    from meter_pipeline.billing import validated_since_billed
     from meter_pipeline.ledger.day import verify_before_billing
     from meter_pipeline.ledger.versions import note
     from meter_pipeline.ledger_hashers import hashers
@@ -31,7 +32,15 @@ def _ledger_before_billing(municipality: Municipality, day: date, run_id: str) -
     database, settings, clock = municipality.database(), municipality.settings(), municipality.clock()
     note(database, deployed_versions.in_use(settings), clock=clock)
     return _judged(
-        municipality, verify_before_billing(database, day, settings=settings, clock=clock, hashers=hashers()).report()
+        municipality,
+        verify_before_billing(
+            database,
+            day,
+            settings=settings,
+            clock=clock,
+            hashers=hashers(),
+            points=validated_since_billed(database, day),
+        ).report(),
     )
 
 
@@ -54,13 +63,20 @@ def ledger_before_billing() -> dg.AssetsDefinition:
 
 
 def _ledger_checkpoint(municipality: Municipality, day: date, run_id: str) -> StageReport:
+    from meter_pipeline.billing import last_billed
     from meter_pipeline.ledger.day import checkpoint_billing_day
     from meter_pipeline.ledger.sources import AFTER_BILLING
     from meter_pipeline.ledger_hashers import hashers
 
     database, settings, clock = municipality.database(), municipality.settings(), municipality.clock()
     done = checkpoint_billing_day(
-        database, day, settings=settings, clock=clock, hashers=hashers(), sources=AFTER_BILLING
+        database,
+        day,
+        settings=settings,
+        clock=clock,
+        hashers=hashers(),
+        sources=AFTER_BILLING,
+        points=last_billed(database, day),
     )
     return _judged(municipality, done.report())
 

@@ -186,15 +186,42 @@ def _on(table: str, day: date | None, place: LiteralString = "%s") -> sql.Compos
     return sql.SQL(" WHERE ") + sql.SQL(_DAY.get(table, "billing_day")) + sql.SQL(" = ") + sql.SQL(place)
 
 
-def parts(database: ReadSession, table: str, day: date | None) -> Iterator[pl.DataFrame]:
+def names_of_points(connection: Connection, day: date, points: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """By table of a day's rows, the column and the names (joined by commas) by which those of some service points are
+    found: reads by the meters that the day has at them."""
+    rows = connection.execute(
+        "SELECT meter_id FROM vee.interval_day WHERE billing_day = %(d)s AND service_point_id = ANY(%(p)s) "
+        "UNION SELECT meter_id FROM vee.register_day WHERE billing_day = %(d)s AND service_point_id = ANY(%(p)s) ORDER BY 1",
+        {"d": day, "p": list(points)},
+    ).fetchall()
+    meters = ("meter_id", ",".join(str(meter) for (meter,) in rows))
+    named = ("service_point_id", ",".join(points))
+    raw = dict.fromkeys((table for table, _ in _PAYLOADS), meters)
+    return raw | dict.fromkeys(_OF_POINTS, named)
+
+
+#: Tables of a day with rows by service point
+_OF_POINTS: Final = (
+    "vee.interval_day",
+    "vee.interval_day_version",
+    "billing.charge_day",
+    "billing.determinant_day",
+)
+
+
+def parts(
+    database: ReadSession, table: str, day: date | None, only: tuple[str, str] | None = None
+) -> Iterator[pl.DataFrame]:
     """Every row of a billing day, or of the whole table, through Arrow and a part at a time: what its hasher needs of
-    it."""
+    it. ``only``: a column and the names, joined by commas, of the rows that are wanted."""
     archived = partitions.archived_frame(database, table, day) if day is not None else None
     if archived is not None:
         yield archived
         return
     query = _CONTENT.get(table) or f"SELECT * FROM {table}"
-    for part in database.parts(query + _on(table, day, "$1").as_string(None), (day,) if day else ()):
+    narrowed = "" if only is None else f" AND {only[0]} = ANY(string_to_array($2, ','))"
+    values = ((day,) if day else ()) + (() if only is None else (only[1],))
+    for part in database.parts(query + _on(table, day, "$1").as_string(None) + narrowed, values):
         yield lists(part, _LISTS.get(table, {}))
 
 
