@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from meter_pipeline import quality
@@ -15,6 +17,7 @@ from meter_pipeline.vee.rules import thresholds
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity, codes
 from meter_pipeline.vee.rules.interval_rules import code_table, run_interval_rules, subject
 from meter_pipeline.vee.rules.model import RowContext
+from meter_pipeline.vee.rules.movement import ClassMovement, movement_sums
 from meter_pipeline.vee.rules.statistics import row_statistics
 from meter_pipeline_tests.vee.matrices import DAY, history, matrix, validate
 
@@ -326,3 +329,16 @@ def test_the_tables_of_quality_codes_say_what_each_code_says() -> None:
         for name in said:
             said[name] += int(code_table(name)[code])
     assert min(said.values()) > 0
+
+
+def test_a_class_whose_registers_are_read_less_than_daily_moves_nothing() -> None:
+    """Two classes of registers, the second without a read that encloses the day: the sums know only the first."""
+    keys = pl.DataFrame(
+        {"unit": ["gal", "kWh"], "flow": ["import", "import"], "customer_class": ["residential", "residential"]}
+    )
+    one = np.ones(1)
+    moved = movement_sums(one, one, one, np.ones((1, 3)), np.ones((1, 3), np.bool_), np.zeros(1, np.int32))
+    held = ClassMovement()
+    held.add(0, keys, np.array([0, 1], np.int32), moved)
+    assert list(held.sums) == [(0, "gal", "import", "residential")]
+    assert ClassMovement.read(json.loads(held.text())).text() == held.text()

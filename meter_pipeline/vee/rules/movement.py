@@ -104,11 +104,15 @@ class ClassMovement:
     paces: dict[tuple[int, str, str, str], Pace] = field(default_factory=dict)
 
     def add(self, minutes: int, keys: pl.DataFrame, group: npt.NDArray[np.int32], moved: MovementSums | None) -> None:
-        """Count in what some rows moved. ``keys``: unit, flow and customer_class by row, ``group`` beside it."""
+        """Count in what some rows moved. ``keys``: unit, flow and customer_class by row, ``group`` beside it. A class
+        of which no row could be compared (registers read less than daily) moved nothing, and may lie beyond the
+        sums."""
         if moved is None:
             return
         self.days = moved.seen.shape[1]
         for names, number in _groups(keys, group):
+            if number >= moved.total.size:
+                continue
             own = moved.of(number)
             held = self.sums.get((minutes, *names))
             self.sums[minutes, *names] = own if held is None else added((held, own))
