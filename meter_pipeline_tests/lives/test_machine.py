@@ -101,6 +101,7 @@ def machine(server: Database, template: Database) -> type[RuleBasedStateMachine]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # 64 steps of whole stages; two minutes on a quiet core
 def test_lives_drawn_step_by_step_pay_what_they_owe(server: Database, template: Database) -> None:
     """Eight lives of eight steps; the seed of a failure is in hypothesis's own database and printed."""
     run_state_machine_as_test(

@@ -126,6 +126,7 @@ def _seal(database: Database, month: date, at: datetime) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # three minutes on a quiet core
 def test_the_law_holds_on_35_days_of_a_city_with_every_defect(database: Database, tmp_path: Path) -> None:
     spec = Spec(300, DAYS, 60, FIRST, seed=24, taken_over="CYCLE-1")
     city = LivingCity(database, tmp_path, spec)
