@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from functools import cache
 from typing import Any, Final
 
 import polars as pl
@@ -285,7 +286,7 @@ def _write_day(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
         result.charges,
         changed,
         day,
-        lambda later: load_reference(run.session, later, None, inputs.only),
+        _later_reference(run.session, changed),
         lambda again, points, later: ledger.insert(
             connection,
             _entry(
@@ -300,6 +301,21 @@ def _write_day(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
     # After what was carried, which moves the same bills.
     run.outcome.statements_touched = late.note_late_changes(connection, run.session, day, changed, run.clock.now())
     return _Persisted(result, stored)
+
+
+#: Up to so many service points are named in a query; of more the whole city is read
+_MOST_NAMED: Final = 5_000
+
+
+def _later_reference(session: Database, changed: Sequence[str]) -> Callable[[], Reference]:
+    """Reference data of the days after one, for the service points that moved on it, read on first use: the days of a
+    period share it, and thirty readings of a city took longer than the day itself."""
+
+    @cache
+    def read() -> Reference:
+        return load_reference(session, date.max, None, changed if len(changed) <= _MOST_NAMED else None)
+
+    return read
 
 
 def _reconcile(run: _Run, stored: BilledRows, source: SourceRows) -> pl.DataFrame:

@@ -60,13 +60,14 @@ def carry_forward(
     charges: pl.DataFrame,
     changed: Sequence[str],
     day: date,
-    reference: Callable[[date], Reference],
+    reference: Callable[[], Reference],
     record: Callable[[DayCharges, Sequence[str], date], object],
 ) -> dict[date, int]:
     """Charges of later billed days in the same stretches, now that the position before them moved. Sealed days stay as
     they are.
 
-    ``record`` writes what was changed on a day into the ledger.
+    ``reference`` reads what is known of the changed service points on any later day; ``record`` writes what was changed
+    on a day into the ledger.
     """
     carried: dict[date, int] = {}
     moved, position = list(changed), charges
@@ -75,7 +76,7 @@ def carry_forward(
             break
         if days.sealed(connection, later):
             continue
-        bound = services_of_day(reference(later), later)
+        bound = services_of_day(reference(), later)
         stretches = bound.services.filter(pl.col("service_point_id").is_in(moved) & (pl.col("stretch_start") <= day))
         moved = stretches["service_point_id"].to_list()
         if not moved:
