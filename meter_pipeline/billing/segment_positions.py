@@ -86,7 +86,10 @@ def gather(
             )
         )
     rows = rows.join(pl.concat(attributes), on=["service_point_id", "billing_day"], how="left")
-    rows = with_targets(reference, rows, tariffs)
+    rows = with_targets(reference, rows, tariffs).with_columns(
+        # Where the tariff changed in the last period too, what the first stretch left goes into the second.
+        pl.col("final") & (pl.col("stretch_end") == pl.col("stretch_end").max().over("account_id", "service_point_id"))
+    )
     rows = _settled(reference, _with_year(database, rows, tariffs, cycle_id, period_start), tariffs)
     carry = read_carry(database, reference, rows, tariffs, period_start)
     return SegmentInputs(rows, tariffs, replace(carry, layouts={**carry.layouts, **layouts}))

@@ -154,6 +154,25 @@ def test_credit_goes_where_the_tariff_says(database: Database) -> None:
     assert open_checks["n"][0] == 0
 
 
+def test_a_tariff_that_changes_in_the_last_period_hands_its_credit_on(database: Database) -> None:
+    """24 kWh left over on the first day are set against the 24 kWh of the second, on another tariff, before the account
+    leaves: nothing is paid out (0.72 at 0.03), nothing charged (2.40)."""
+    add_cycle(database, *STARTS)
+    for name in ("OLD", "NEW"):
+        add_tariff(database, tariff(name, on_close="pay", yearend_rate="0.03"))
+    second = STARTS[0] + timedelta(days=1)
+    point = add_service(database, 1, "OLD", account="A-1", last=second)
+    add_service(database, 1, "NEW", account="A-1", first=second, last=LEFT)
+    for day in days(STARTS[0], 4):
+        if day < LEFT:
+            put_intervals(database, day, {point: [1000] * 24})
+        if day < second:
+            put_intervals(database, day, {point: [2000] * 24}, flow="export")
+        bill_billing_day(database, CHICAGO, day, clock=CLOCK)
+    assert issue_statements(database, CHICAGO, "C1", STARTS[1], clock=CLOCK).issued == 1
+    assert billed(database) == {}
+
+
 def test_a_correction_of_the_last_bill_reaches_the_new_service_point(database: Database) -> None:
     """Another billing cycle at the new place, so that its bill is another statement: 24 kWh more exported on the first
     day take 2.40 off it."""
