@@ -51,6 +51,8 @@ class Snapshot:
     leaves: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     heads: dict[int, bytes] = field(default_factory=dict)
     open_partitions: int = 0
+    #: Billing day and meter ("": everyone) that its next validation looks at; None where validations took them out.
+    touched: set[tuple[Any, str]] | None = None
 
     def state(self) -> str:
         """A hash over what replaying the whole input must not change."""
@@ -83,6 +85,7 @@ def broken(
         if sha256 not in snapshot.files
     ]
     _accounts(snapshot, sent, faults, finished)
+    _touched(snapshot, faults)
     _rows(snapshot, sent, faults, finished)
     _ledger(snapshot, faults, list(heads_seen), finished)
     return faults
@@ -101,6 +104,21 @@ def lost_and_doubled(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]]) ->
         for n in range(low, high)
     )
     return len(lost), sum(count - 1 for count in covered.values())
+
+
+def _touched(snapshot: Snapshot, faults: list[str]) -> None:
+    """I8: a meter whose reads were written is noted for the validation of their day, or all meters are."""
+    if snapshot.touched is None:
+        return
+    days = {batch["billing_day"] for batch in snapshot.batches}
+    stored = {key[0] for _, key in (*snapshot.current, *snapshot.history)}
+    for day in days:
+        if (day, "") not in snapshot.touched:
+            faults += [
+                f"I8: {meter} is not noted for {day}"
+                for meter in sorted(stored)
+                if (day, meter) not in snapshot.touched
+            ]
 
 
 def _accounts(snapshot: Snapshot, sent: Mapping[bytes, list[Payload]], faults: list[str], finished: bool) -> None:

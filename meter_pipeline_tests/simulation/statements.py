@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
 from psycopg import errors
@@ -125,7 +125,7 @@ def _claimed_before(server: Server, connection: Connection, tx: Transaction, _: 
 def _upsert(server: Server, connection: Connection, tx: Transaction, found: Any, p: Any) -> Result:
     table = f"raw.{found[1]}"
     key = [each.strip().strip('"') for each in found[4].split(",")]
-    rows = tx.temporary.pop(found[3], [])
+    rows = tx.temporary.get(found[3], [])
     for row in rows:
         _partition(server, table, row["billing_day"]).wait_free(tuple(row[c] for c in key[1:]), tx)
     for row in rows:
@@ -141,13 +141,34 @@ def _keep(server: Server, connection: Connection, tx: Transaction, found: Any, p
         if "interval" in table
         else ("meter_id", "channel", "read_at", "payload_hash")
     )
-    rows = tx.temporary.pop(found[3], [])
+    rows = tx.temporary.get(found[3], [])
     for row in rows:
         _partition(server, table, row["billing_day"]).wait_free(tuple(row[c] for c in key), tx)
     for row in rows:
         part = _partition(server, table, row["billing_day"])
         if part.get(tuple(row[c] for c in key), tx) is None:
             part.put(tuple(row[c] for c in key), dict(row), tx)
+    return Result([], len(rows))
+
+
+@on(r"INSERT INTO raw\.touched_meter \(billing_day, meter_id\) SELECT %\(day\)s, ''")
+def _touch_all(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
+    return _note(server, tx, p["day"], [(p["day"], "")])
+
+
+@on(r'INSERT INTO raw\.touched_meter .* FROM \(SELECT DISTINCT meter_id FROM "(incoming_\w+)"\)')
+def _touch(server: Server, connection: Connection, tx: Transaction, found: Any, p: Any) -> Result:
+    meters = sorted({row["meter_id"] for row in tx.temporary.get(found[1], [])})
+    return _note(server, tx, p["day"], [(p["day"] + timedelta(days=n), m) for m in meters for n in (-1, 0, 1)])
+
+
+def _note(server: Server, tx: Transaction, day: date, rows: list[tuple[date, str]]) -> Result:
+    table = server.table("raw.touched_meter")
+    if any((row["day"], row["meter"]) == (day, "") for _, row in table.scan(tx)):
+        return Result([], 0)
+    for about, meter in rows:
+        server.sequences["touch"] += 1
+        table.put(server.sequences["touch"], {"day": about, "meter": meter}, tx)
     return Result([], len(rows))
 
 

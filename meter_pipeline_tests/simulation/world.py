@@ -518,6 +518,7 @@ class World:
         found.entries = {n: (row["kind"], row["body"], row["leaves"]) for n, row in server.table("ledger.entry").scan()}
         found.leaves = {n: (row["entry_id"], row["hash"]) for n, row in server.table("ledger.leaf").scan()}
         found.heads = {size: row["root"] for size, row in server.table("ledger.tree_head").scan()}
+        found.touched = {(row["day"], row["meter"]) for _, row in server.table("raw.touched_meter").scan()}
         return found
 
 
