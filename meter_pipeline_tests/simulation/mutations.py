@@ -90,6 +90,14 @@ MUTATIONS: Final = (
         _QUIET,
     ),
     Mutation(
+        "meters of a first load noted for validation",
+        load,
+        "write_batch",
+        'await connection.execute(_TOUCHES_ALL, {"day": batch.day})',
+        "pass",
+        _QUIET,
+    ),
+    Mutation(
         "retry classification: unknown outcome",
         retry,
         "meaning",
