@@ -14,6 +14,7 @@ import polars as pl
 from meter_pipeline.billing.bill_position import QUANTITY_SCALE, MissingAttributeError
 from meter_pipeline.billing.daily_blocks import fill_blocks
 from meter_pipeline.billing.day_groups import DayDeterminants, DayGroup
+from meter_pipeline.billing.day_peaks import after_day
 from meter_pipeline.billing.positions import INTS, Aligned, attribute_arrays, lists, micro_of, position
 from meter_pipeline.billing.pricing import amounts
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, exceptions
@@ -262,9 +263,10 @@ def _reach(
     register_days_before = aligned.registers(prior["register_days"])
     starts = rows.services["stretch_start"].cast(pl.Int32).to_numpy() + EPOCH
     in_season = np.array([register.in_season(day) for register in tariff.registers], np.int64)
-    daily = np.array([register.daily for register in tariff.registers], np.bool_)
     budget_before = prior["budget_to_date"].fill_null(0).to_numpy()
-    higher = group.peaks > peaks_before
+    peaks, peak_at = after_day(
+        tariff.registers, (peaks_before, peak_at_before), (group.peaks, _peak_seconds(group, day, calendar))
+    )
     shared: dict[str, Any] = {
         "carry": aligned.periods(prior["carry"]),
         "history": aligned.registers(prior["history"]),
@@ -288,13 +290,13 @@ def _reach(
     after = shared | {
         "energy": energy_before + group.energy,
         "export": export_before + group.export,
-        "peaks": np.where(daily, peaks_before + group.peaks, np.maximum(peaks_before, group.peaks)),
+        "peaks": peaks,
         "register_days": register_days_before + in_season,
         "days": rows.days_before + 1,
         "season_days": season_days(tariff.schedule, starts.tolist(), rows.days_before + 1),
         "budget": np.where(rows.budget_today < 0, -1, budget_before + rows.budget_today),
     }
-    return _Reached(before, after, np.where(higher, _peak_seconds(group, day, calendar), peak_at_before))
+    return _Reached(before, after, peak_at)
 
 
 def _charge(

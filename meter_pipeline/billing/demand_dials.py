@@ -58,7 +58,7 @@ def fill_demand(
             for _, part in dials.group_by(["meter_id", "channel"])
             if _counts(tariff, part, register.period, day, zone, holiday)
         ]
-        if not found or register.hours is not None or register.daily:
+        if not found or register.hours is not None or register.daily or register.rank:
             every = False
             continue
         if register.months is not None and day.month not in register.months:

@@ -37,7 +37,7 @@ def billing_peak(position: PeriodPosition, charge: DemandCharge) -> Whole:
     """The demand that is charged: the register's own, raised for a low power factor or to a share of another measure,
     what is above a share of another, the ratchet's floor or a share of what was contracted, in whole steps. Raises
     MissingAttributeError."""
-    peak: Whole = peaks(position)[:, charge.register]
+    peak = _highest_days(position, charge) if charge.days > 1 else peaks(position)[:, charge.register]
     if charge.power_factor is not None:
         peak = adjusted(charge.power_factor, peak, _used(position), peaks(position)[:, charge.power_factor.kvarh])
     if charge.least is not None:
@@ -56,6 +56,14 @@ def billing_peak(position: PeriodPosition, charge: DemandCharge) -> Whole:
         step = number * position.scale // 10**places
         peak = product(quotient(peak, step, charge.whole[1]), step)
     return peak
+
+
+def _highest_days(position: PeriodPosition, charge: DemandCharge) -> Whole:
+    """The average of the highest days' peaks; in a bill of fewer days, of those it has."""
+    if position.register_days is None:
+        raise ValueError("peaks are priced with the days of their registers")
+    highest = total([peaks(position)[:, charge.register + k] for k in range(charge.days)])
+    return quotient(highest, np.clip(position.register_days[:, charge.register], 1, charge.days))
 
 
 def _used(position: PeriodPosition) -> Whole:

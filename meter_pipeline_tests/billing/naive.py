@@ -88,6 +88,9 @@ class Month:
     sent: dict[str, Fraction] = field(default_factory=lambda: defaultdict(Fraction))
     peaks: dict[str, Fraction] = field(default_factory=lambda: defaultdict(Fraction))
     daily: dict[date, dict[str, Fraction]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(Fraction)))
+    day_peaks: dict[str, dict[date, Fraction]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(Fraction))
+    )
     highest: Fraction = Fraction(0)
     reactive: Fraction = Fraction(0)
 
@@ -127,7 +130,10 @@ def bills(document: dict[str, Any], hours: list[Hour], holidays: set[date]) -> l
             wanted = demand.get("months", range(1, 13))
             if hour.start.month in wanted and demand.get("period", period) == period:
                 code = demand["code"]
-                month.peaks[code] = max(month.peaks[code], hour.measured(demand.get("measure", "kw")))
+                found_kw = hour.measured(demand.get("measure", "kw"))
+                month.peaks[code] = max(month.peaks[code], found_kw)
+                of_days = month.day_peaks[code]
+                of_days[hour.start.date()] = max(of_days[hour.start.date()], found_kw)
                 for measure in ("kw", "kva", "kvar"):
                     beside = f"{code} {measure}"
                     month.peaks[beside] = max(month.peaks[beside], hour.measured(measure))
@@ -239,6 +245,9 @@ def owed(document: dict[str, Any], charge: dict[str, Any], day: date) -> bool:
 def billing_demand(charge: dict[str, Any], month: Month, account: Account) -> Fraction:
     """The month's peak, or the ratchet's share of an earlier one."""
     peak = month.peaks[charge["code"]]
+    if "highest_days" in charge:
+        count = min(int(charge["highest_days"]), len(month.days))
+        peak = sum(sorted(month.day_peaks[charge["code"]].values(), reverse=True)[:count], Fraction(0)) / count
     if "power_factor" in charge:
         peak *= 1 + short_of(charge["power_factor"], month)
     if "at_least" in charge:

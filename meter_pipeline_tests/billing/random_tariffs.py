@@ -86,6 +86,8 @@ def demand(rng: random.Random, code: str, periods: list[str]) -> dict[str, Any]:
         charge["contract"] = {"percent": rng.choice((60, "75.5", 100))}
     if rng.random() < 0.2:
         charge["whole"] = {"step": rng.choice((1, "0.1", "0.5")), "mode": rng.choice(("half_up", "up", "down"))}
+    if "ratchet" not in charge and rng.random() < 0.4:
+        charge["highest_days"] = rng.randint(2, 5)
     return charge
 
 
@@ -135,7 +137,8 @@ def measured(rng: random.Random, charges: list[dict[str, Any]]) -> list[dict[str
         if plain and "factor" not in charge and charge.get("basis") is None and rng.random() < 0.4:
             charge = charge | {"restart": "day"}
         if charge["kind"] == "demand" and rng.random() < 0.6:
-            kind = rng.choice(("kva", "kvar", "above", "at_least", "power_factor"))
+            beside = () if "highest_days" in charge else ("above", "at_least", "power_factor")
+            kind = rng.choice(("kva", "kvar", *beside))
             more: dict[str, dict[str, Any]] = {
                 "kva": {"measure": "kva"},
                 "kvar": {"measure": "kvar"},

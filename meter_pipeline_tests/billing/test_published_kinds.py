@@ -13,7 +13,7 @@ import pytest
 from meter_pipeline.billing.bill_explanation import BillUse, explain_bill
 from meter_pipeline.billing.tariffs import TariffRefusedError, parse_tariff
 from meter_pipeline_tests.billing.support import raw
-from meter_pipeline_tests.billing.test_price_and_run import amounts, electricity, energy, months
+from meter_pipeline_tests.billing.test_price_and_run import amounts, electricity, energy, months, urdb
 
 DEMAND = {"kind": "demand", "code": "D", "name": "D", "rate": "10"}
 TOU = {
@@ -114,6 +114,49 @@ def test_peaks_that_were_called() -> None:
     mixed = {"period": "peak", "dates": ["2026-07-08"], "days": "weekdays"}
     with pytest.raises(TariffRefusedError, match="names its own days"):
         parse_tariff(raw(electricity(DEMAND, time_of_use=TOU | {"rules": [mixed]})))
+
+
+@pytest.mark.parametrize(
+    ("days", "peaks", "owed"),
+    [
+        (3, {3: "10", 4: "10", 9: "7", 20: "8", 25: "3"}, "56"),
+        (2, {1: "9", 2: "6", 30: "7", 31: "8"}, "51"),
+        (3, {31: "9", 30: "9", 29: "9"}, "54"),
+    ],
+)
+def test_the_average_of_the_highest_days(days: int, peaks: dict[int, str], owed: str) -> None:
+    """Several hours of one day count as one: 6.00 a kW of the average of the highest peaks of different days."""
+    first = datetime(2026, 1, 1)  # noqa: DTZ001 - wall-clock time
+    moments = [first + timedelta(hours=k) for k in range(744)]
+    load = [peaks.get(m.day, "2") if m.hour in (11, 12) else "1" for m in moments]
+    charge = DEMAND | {"rate": "6", "highest_days": days}
+    assert months(electricity(charge), hourly(load), "demand_flat") == amounts(owed)
+
+
+def test_a_bill_of_fewer_days_averages_those_it_has() -> None:
+    charge = electricity(DEMAND | {"rate": "6", "highest_days": 5}, proration={"demand": "none"})
+    assert months(charge, hourly(["4"] * 24 + ["7"] * 24), "demand_flat") == amounts("33")
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"ratchet": {"percent": 80, "months": 11}}, "ratchet: cannot stand beside highest_days"),
+        ({"per": "day"}, "per: is day"),
+        ({"highest_days": 1}, "highest_days: must be a whole number from 2 to 10"),
+    ],
+)
+def test_highest_days_beside_what_is_for_one_peak(more: dict[str, Any], says: str) -> None:
+    with pytest.raises(TariffRefusedError, match=says):
+        parse_tariff(raw(electricity(DEMAND | {"highest_days": 3} | more)))
+
+
+def test_a_urdb_rate_of_daily_demand_charges_every_day_s_peak() -> None:
+    """``demandrateunit`` of "kW daily", as in standby rates: 31 days of 1, 2 or 3 kW at 5.00."""
+    rate = urdb(demandrateunit="kW daily", demandratestructure=[[{"rate": 5}]])
+    rate |= {"demandweekdayschedule": [[0] * 24] * 12, "demandweekendschedule": [[0] * 24] * 12}
+    load = [str(1 + day % 3) for day in range(1, 32) for _ in range(24)]
+    assert months(rate, hourly(load), "demand_tou") == amounts("310")
 
 
 def test_a_factor_that_changes_inside_a_month_is_charged_by_the_day_of_service() -> None:

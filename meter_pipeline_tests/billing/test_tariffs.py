@@ -85,6 +85,8 @@ URDB: dict[str, Any] = {
         ({"coincidentratestructure": [[{"rate": 1}]]}, "coincidentratestructure"),
         ({"fixedchargeunits": "$/fortnight"}, "fixedchargeunits"),
         ({"dgrules": "Barter"}, "dgrules"),
+        ({"flatdemandstructure": [[{"rate": 1}]], "flatdemandunit": "kW daily"}, "flatdemandunit"),
+        ({"demandratchetpercentage": [0.8] * 12, "lookbackpercent": 0.5}, "lookbackpercent"),
     ],
 )
 def test_a_urdb_rate_that_cannot_be_priced_names_the_field(change: dict[str, Any], field: str) -> None:
@@ -115,6 +117,16 @@ def test_a_native_tariff_that_cannot_be_priced_names_the_field(change: dict[str,
     with pytest.raises(TariffRefusedError) as refused:
         parse_tariff(raw(document))
     assert refused.value.field == field
+
+
+def test_a_member_that_stands_twice_is_refused() -> None:
+    """The last of two rates would be billed and the first would be lost."""
+    for text in (
+        b'{"energyratestructure": [[{"rate": 0.1, "rate": 0.2}]]}',
+        b'{"schema": "meter_pipeline.tariff/1", "charges": [], "charges": []}',
+    ):
+        with pytest.raises(TariffRefusedError, match=r"(rate|charges): stands twice"):
+            parse_tariff(text)
 
 
 def test_what_is_not_a_number_is_refused() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DETERMINANT_SCHEMA
+from meter_pipeline.billing.day_peaks import after_day
 from meter_pipeline.billing.day_shards import charges_of, read_shard
 from meter_pipeline.billing.positions import lists, matrix, micro_of
 from meter_pipeline.billing.rate_study import tables
@@ -121,9 +122,11 @@ def _budget_shares(new: Tariff, rows: pl.DataFrame) -> dict[int, np.ndarray[tupl
     }
 
 
-def with_revisions(database: Database, rows: pl.DataFrame, first: date, within: KeyRange) -> pl.DataFrame:
+def with_revisions(
+    database: Database, rows: pl.DataFrame, first: date, within: KeyRange, olds: Mapping[int, Tariff]
+) -> pl.DataFrame:
     """Positions with what later reads of days in sealed months changed: quantities and peaks from the determinants
-    known now.
+    known now. ``olds``: the versions of the tariff that the rows were billed under.
     """
     if not rows.height:
         return rows
@@ -146,7 +149,7 @@ def with_revisions(database: Database, rows: pl.DataFrame, first: date, within: 
         days += [held.filter(~pl.col("service_point_id").is_in(known_later["service_point_id"].to_list())), changed]
         day += timedelta(days=1)
     known = pl.concat(days)
-    again = [_again(row, known) for row in mine.to_dicts()]
+    again = [_again(row, known, olds) for row in mine.to_dicts()]
     kept = rows.filter(~pl.col("service_point_id").is_in(points))
     return pl.concat([kept, pl.DataFrame(again, schema=CHARGE_SCHEMA)])
 
@@ -157,7 +160,7 @@ def _revision(text: str) -> dict[str, object]:
     return row | {name: date.fromisoformat(str(row[name])) for name in dates}
 
 
-def _again(row: dict[str, object], known: pl.DataFrame) -> dict[str, object]:
+def _again(row: dict[str, object], known: pl.DataFrame, olds: Mapping[int, Tariff]) -> dict[str, object]:
     """A position summed again from determinants: few services have one."""
     mine = known.filter(
         (pl.col("service_point_id") == row["service_point_id"])
@@ -166,10 +169,16 @@ def _again(row: dict[str, object], known: pl.DataFrame) -> dict[str, object]:
         & (pl.col("stretch_start") == row["stretch_start"])
         & (pl.col("billing_day") <= pl.lit(row["billing_day"], pl.Date))
     ).sort("billing_day")
+    registers = olds[int(str(row["tariff_version"]))].registers
+    nothing = np.zeros((1, len(registers)), np.int64)
+    peaks = nothing, nothing
+    for k in range(mine.height):
+        of_day = tuple(matrix(mine[name].slice(k, 1), len(registers)) for name in ("peaks", "peak_at"))
+        peaks = after_day(registers, peaks, (of_day[0], of_day[1]))
     sums = {
         "energy_to_date": [sum(v) for v in zip(*mine["energy"].to_list(), strict=True)],
         "export_to_date": [sum(v) for v in zip(*mine["export"].to_list(), strict=True)],
-        "peaks_to_date": [max(v) for v in zip(*mine["peaks"].to_list(), strict=True)],
+        "peaks_to_date": peaks[0][0].tolist(),
     }
     return row | sums
 

@@ -288,7 +288,7 @@ class _Chain:
         key = (cycle_id, start, *days)
         if key not in self.read:
             rows = tables.positions(self.database, days, cycle_id, self.change.replaces, self.within)
-            self.read[key] = with_revisions(self.database, rows, start, self.within)
+            self.read[key] = with_revisions(self.database, rows, start, self.within, self.olds)
         return self.read[key]
 
     def _inputs(

@@ -44,13 +44,29 @@ def _constant(text: str) -> Any:
     raise TariffRefusedError("document", f"{text} is not a number")
 
 
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; a member that stands twice would quietly lose the first."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise TariffRefusedError(twice, "stands twice in one object: leave one of them")
+    return found
+
+
 def parse_document(raw: bytes) -> Any:
-    """The JSON value of a document, numbers with a point as Decimal. Refuses what is not UTF-8 JSON, NaN, Infinity and
-    deep nesting."""
+    """The JSON value of a document, numbers with a point as Decimal. Refuses what is not UTF-8 JSON, NaN, Infinity,
+    members that stand twice and deep nesting."""
     if len(raw) > MAX_BYTES:
         raise TariffRefusedError("document", f"larger than {MAX_BYTES} bytes")
     try:
-        return json.loads(raw.decode("utf-8-sig"), parse_float=_number, parse_int=_number, parse_constant=_constant)
+        return json.loads(
+            raw.decode("utf-8-sig"),
+            object_pairs_hook=_members,
+            parse_float=_number,
+            parse_int=_number,
+            parse_constant=_constant,
+        )
     except UnicodeDecodeError as error:
         raise TariffRefusedError("document", "not UTF-8") from error
     except json.JSONDecodeError as error:

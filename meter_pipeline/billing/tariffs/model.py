@@ -188,7 +188,8 @@ class PowerFactorRule:
 class Register:
     """A demand register: the peak over the moments of some periods of a schedule. ``months`` None: all. ``daily``:
     every day's figure is added up. ``hours``: only what is used in these local hours counts, the system's peaks.
-    ``measure``: one of MEASURES; ``block``: what a block register counts."""
+    ``measure``: one of MEASURES; ``block``: what a block register counts. ``rank``: it holds the rank-th highest of the
+    days' peaks, and stands behind the register of the rank before; 0: the highest moment."""
 
     name: str
     schedule: AnySchedule
@@ -198,6 +199,7 @@ class Register:
     hours: frozenset[datetime] | None = None
     measure: str = "kw"
     block: Block | None = None
+    rank: int = 0
 
     def holds(self, local: datetime, holiday: bool) -> bool:
         """Whether a local moment counts."""
@@ -223,7 +225,8 @@ class DemandCharge:
     of another register's peak counts (kVAr above half of the kW). ``least``: the demand is at least a percentage of
     another register's peak (90 % of the kVA). ``power_factor``: it is raised for a low power factor. ``contract``: it
     is at least a percentage of the service's attribute contract_kw. ``whole``: it is rounded to multiples of a step, by
-    a mode."""
+    a mode. ``days``: it is the average of so many registers, this one and those behind it, which hold the highest days'
+    peaks."""
 
     code: str
     name: str
@@ -238,6 +241,7 @@ class DemandCharge:
     power_factor: PowerFactorRule | None = None
     contract: Decimal | None = None
     whole: tuple[Decimal, str] | None = None
+    days: int = 1
 
 
 @dataclass(frozen=True, slots=True)

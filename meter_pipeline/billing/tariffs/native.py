@@ -8,6 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
+from meter_pipeline.billing.tariffs.charge_parts import read_rounding
 from meter_pipeline.billing.tariffs.export_rates import ExportRates
 from meter_pipeline.billing.tariffs.fields import Field, TariffRefusedError
 from meter_pipeline.billing.tariffs.holidays import LISTS, OBSERVED, RULES, HolidayList
@@ -25,7 +26,7 @@ from meter_pipeline.billing.tariffs.model import (
     Tier,
     UsageCharge,
 )
-from meter_pipeline.billing.tariffs.native_charges import read_charge, read_rounding
+from meter_pipeline.billing.tariffs.native_charges import read_charge
 from meter_pipeline.billing.tariffs.riders import Rider, shared_charges
 from meter_pipeline.billing.tariffs.schedules import RuleSchedule, ScheduleRule
 

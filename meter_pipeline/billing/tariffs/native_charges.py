@@ -8,29 +8,30 @@ from datetime import date
 from decimal import Decimal
 from typing import Final
 
-from meter_pipeline.billing.tariffs.fields import Field, TariffRefusedError
+from meter_pipeline.billing.tariffs.charge_parts import (
+    kvarh_register,
+    own_rounding,
+    read_code,
+    read_ladder,
+    read_power_factor,
+)
+from meter_pipeline.billing.tariffs.fields import Field
 from meter_pipeline.billing.tariffs.model import (
     COMPONENTS,
-    ROUNDING_MODES,
-    TIER_BASES,
     Block,
     ByAttribute,
     Charge,
-    DemandCharge,
     FixedCharge,
     Ladder,
     MinimumCharge,
     PercentCharge,
-    PowerFactorRule,
-    Ratchet,
     Register,
-    Rounding,
     Tier,
     UsageCharge,
 )
+from meter_pipeline.billing.tariffs.native_demand import read_demand
 from meter_pipeline.billing.tariffs.schedules import RuleSchedule
 
-_CODE: Final = re.compile(r"[A-Z0-9][A-Z0-9-]{0,31}", re.ASCII)
 #: Names of attributes: those that every utility has, and what a utility declares (reference/attribute_names.csv)
 _ATTRIBUTE: Final = re.compile(r"[a-z][a-z0-9_]{0,39}", re.ASCII)
 #: Attributes that are no counts, and those by which no price differs
@@ -43,58 +44,6 @@ BASES: Final = (
 )  # fmt: skip
 #: a second name of a basis, from documents that were written with it
 _SAME_BASIS: Final = {"winter_average_volume": "winter_average"}
-#: kWh that one kW makes in a day, by percent of load factor
-_LOAD_FACTOR: Final = Decimal("0.24")
-
-
-def read_rounding(field: Field) -> Rounding:
-    field.only("places", "mode", "of")
-    return Rounding(
-        field["places"].integer(0, 6),
-        field.get("mode", "half_up").choice(*ROUNDING_MODES),
-        field.get("of", "line").choice("line", "bill"),
-    )
-
-
-def _own_rounding(field: Field) -> Rounding | None:
-    return read_rounding(field["rounding"]) if "rounding" in field else None
-
-
-def _code(field: Field) -> str:
-    text = field["code"].text()
-    if not _CODE.fullmatch(text):
-        raise field["code"].refuse("must be up to 32 of A-Z, 0-9 and -")
-    return text
-
-
-def _ladder(field: Field) -> Ladder:
-    tiers: list[Tier] = []
-    rows = field.list(at_least=1)
-    for k, row in enumerate(rows):
-        row.only("upto", "rate", "of", "within")
-        upto = row["upto"].decimal(Decimal(0)) if "upto" in row else None
-        if (upto is None) != (k == len(rows) - 1):
-            raise TariffRefusedError(f"{row.path}.upto", "every tier but the last has a limit, the last has none")
-        basis, upto = _limit(row, upto)
-        # Blocks of several kinds may follow each other (kWh, then hours' use); each kind rises by itself.
-        previous = next((t.upto for t in reversed(tiers) if t.basis == basis), None)
-        if upto is not None and previous is not None and upto <= previous:
-            raise row["upto"].refuse(f"must be above the tier before ({previous})")
-        within = None
-        if "within" in row:
-            row["within"].only("upto", "of")
-            inner, most = _limit(row["within"], row["within"]["upto"].decimal(Decimal(0)))
-            within = (most or Decimal(0), inner)
-        tiers.append(Tier(upto, row["rate"].decimal(), basis, within))
-    return tuple(tiers)
-
-
-def _limit(row: Field, upto: Decimal | None) -> tuple[str, Decimal | None]:
-    """A tier's basis and limit; a load factor in percent is so many kWh a kW and day."""
-    basis = row.get("of", "period").choice(*TIER_BASES, "load_factor")
-    if basis != "load_factor":
-        return basis, upto
-    return "per_kw_daily", None if upto is None else upto * _LOAD_FACTOR
 
 
 def _ladders(field: Field, periods: tuple[str, ...]) -> tuple[Ladder, ...]:
@@ -106,13 +55,13 @@ def _ladders(field: Field, periods: tuple[str, ...]) -> tuple[Ladder, ...]:
     if kind == "rate":
         return ((Tier(None, field["rate"].decimal()),),) * len(periods)
     if kind == "tiers":
-        return (_ladder(field["tiers"]),) * len(periods)
+        return (read_ladder(field["tiers"]),) * len(periods)
     for name, member in field[kind].items():
         if name not in periods:
             raise member.refuse("is not a period of time_of_use")
     if kind == "rates":
         return tuple((Tier(None, field["rates"][p].decimal()),) for p in periods)
-    return tuple(_ladder(field["periods"][p]) for p in periods)
+    return tuple(read_ladder(field["periods"][p]) for p in periods)
 
 
 def _attribute(field: Field, but: frozenset[str], what: str) -> str:
@@ -194,33 +143,7 @@ def _reactive(field: Field, charge: UsageCharge, schedule: RuleSchedule, registe
     if any(t.basis not in ("period", "daily") or t.within for t in charge.ladders[0][0]):
         raise field["tiers"].refuse("tiers of reactive energy are in kVArh, of the period or daily")
     above = field.get("above_percent", Decimal(0)).decimal(Decimal(0))
-    return replace(charge, kvarh=_kvarh(schedule, registers), above=above)
-
-
-def _kvarh(schedule: RuleSchedule, registers: list[Register]) -> int:
-    """The register that adds up all kVArh."""
-    for k, register in enumerate(registers):
-        if register.measure == "kvarh":
-            return k
-    registers.append(Register("kvarh total", schedule, None, daily=True, measure="kvarh"))
-    return len(registers) - 1
-
-
-def _power_factor(field: Field, schedule: RuleSchedule, registers: list[Register]) -> PowerFactorRule:
-    """What a low power factor costs."""
-    field.only("target", "rule", "percent", "places", "credit")
-    target = field["target"].decimal(Decimal("0.01"))
-    if target > 1:
-        raise field["target"].refuse("is a power factor like 0.90, at most 1")
-    rule = field.get("rule", "ratio").choice("ratio", "points")
-    if (rule == "points") != ("percent" in field):
-        raise field.get("percent").refuse(
-            "is what each hundredth below the target costs: for the rule points, and no other"
-        )
-    percent = field["percent"].decimal(Decimal(0)) if rule == "points" else Decimal(0)
-    places = field.get("places", Decimal(4)).integer(1, 6)
-    credit = field.get("credit", False).flag()
-    return PowerFactorRule(target, rule, percent, places, _kvarh(schedule, registers), credit)
+    return replace(charge, kvarh=kvarh_register(schedule, registers), above=above)
 
 
 def _plain_usage(field: Field, periods: tuple[str, ...], component: str) -> UsageCharge:
@@ -259,7 +182,7 @@ def _plain_usage(field: Field, periods: tuple[str, ...], component: str) -> Usag
         raise field["month_days"].refuse("is for basis winter_average and winter_average_cap")
     times, without = _times(field)
     return UsageCharge(
-        _code(field),
+        read_code(field),
         field["name"].text(),
         component,
         tuple(_ladders(m, periods) for m in members),
@@ -267,7 +190,7 @@ def _plain_usage(field: Field, periods: tuple[str, ...], component: str) -> Usag
         field.get("allocation", "pro_rata").choice(*ALLOCATIONS),
         _basis(field),
         field.get("factor", Decimal(1)).decimal(Decimal(0)),
-        rounding=_own_rounding(field),
+        rounding=own_rounding(field),
         month_days=field["month_days"].decimal(Decimal(1)) if "month_days" in field else None,
         times=times,
         without=without,
@@ -287,14 +210,14 @@ def _dated(field: Field, periods: tuple[str, ...], component: str) -> UsageCharg
             raise field[key].refuse("stands beside dated: give one of them")
     variants, rates = _steps(field["dated"], "rates", "rate")
     return UsageCharge(
-        _code(field),
+        read_code(field),
         field["name"].text(),
         component,
         tuple(((Tier(None, rate),),) * len(periods) for rate in rates),
         variants,
         basis=_basis(field),
         factor=field.get("factor", Decimal(1)).decimal(Decimal(0)),
-        rounding=_own_rounding(field),
+        rounding=own_rounding(field),
     )
 
 
@@ -324,107 +247,6 @@ def _amounts(field: Field) -> tuple[ByAttribute, tuple[Decimal, ...]]:
     if "amount" in field:
         raise field["amount"].refuse("stands under by.values where amounts differ by an attribute")
     return variants, tuple(m.decimal() for m in members)
-
-
-def _ratchet(block: Field) -> Ratchet:
-    block.only("percent", "months", "floor", "sources")
-    percents = (
-        tuple(f.decimal(Decimal(0)) for f in block["percent"].list(12))
-        if isinstance(block["percent"].value, list)
-        else (block["percent"].decimal(Decimal(0)),) * 12
-    )
-    named = [f.integer(1, 12) for f in block["sources"].list(at_least=1)] if "sources" in block else None
-    return Ratchet(
-        percents,
-        block["months"].integer(0, 24),
-        block.get("floor", Decimal(0)).decimal(Decimal(0)),
-        None if named is None else frozenset(named),
-    )
-
-
-def _register(field: Field, schedule: RuleSchedule) -> Register:
-    """What a demand charge measures."""
-    period = schedule.periods.index(field["period"].choice(*schedule.periods)) if "period" in field else None
-    months = frozenset(f.integer(1, 12) for f in field["months"].list(at_least=1)) if "months" in field else None
-    hours = frozenset(f.hour() for f in field["hours"].list(at_least=1)) if "hours" in field else None
-    if hours is not None and (period is not None or months is not None):
-        raise field["hours"].refuse("names the hours by itself: without period and months")
-    if period is not None and period in schedule.called and period not in schedule.regular:
-        raise field["period"].refuse("is made of dates alone: demand of such days is hours, one by one")
-    daily = field.get("per", "period").choice("period", "day") == "day"
-    if daily and "ratchet" in field:
-        raise field["ratchet"].refuse("is for the demand of a billing period, not of each day")
-    measure = field.get("measure", "kw").choice("kw", "kva", "kvar")
-    return Register(field["code"].text().lower(), schedule, period, months, daily, hours, measure)
-
-
-def _beside(
-    field: Field, key: str, register: Register, measure: str, registers: list[Register]
-) -> tuple[Decimal, int] | None:
-    """A percentage of what the same hours come to in another measure."""
-    if key not in field:
-        return None
-    if register.daily:
-        raise field[key].refuse("is for the demand of a billing period, not of each day")
-    registers.append(replace(register, name=f"{register.name} {measure}", measure=measure))
-    return field[key]["percent"].decimal(Decimal(0)), len(registers) - 1
-
-
-def _demand(field: Field, schedule: RuleSchedule, registers: list[Register]) -> DemandCharge:
-    field.only(
-        *("kind", "code", "name", "rate", "tiers", "period", "months", "ratchet", "rounding", "per", "hours"),
-        *("measure", "above", "at_least", "power_factor", "contract", "whole"),
-    )
-    code = _code(field)
-    register = _register(field, schedule)
-    registers.append(register)
-    first = len(registers) - 1
-    if "tiers" in field and "rate" in field:
-        raise field["rate"].refuse("stands beside tiers: give one of them")
-    ladder = _ladder(field["tiers"]) if "tiers" in field else (Tier(None, field["rate"].decimal()),)
-    if any(t.basis != "period" or t.within for t in ladder):
-        raise field["tiers"].refuse("demand tiers are in kW and have no other basis")
-    given: list[Field] = []
-    if "ratchet" in field:
-        block = field["ratchet"]
-        given = block.list(at_least=1) if isinstance(block.value, list) else [block]
-    ratchets = [_ratchet(block) for block in given]
-    also = []
-    for k, ratchet in enumerate(ratchets[1:], start=2):
-        registers.append(replace(register, name=f"{register.name}-{k}"))
-        also.append((len(registers) - 1, ratchet))
-    component = "demand_flat" if register.period is None else "demand_tou"
-    held = ratchets[0] if ratchets else None
-    above = at_least = None
-    if "above" in field:
-        field["above"].only("percent")
-        if register.measure == "kw":
-            raise field["above"].refuse(
-                "is what of kVA or kVAr is above a percentage of the kW: for measure kva or kvar"
-            )
-        above = _beside(field, "above", register, "kw", registers)
-    if "at_least" in field:
-        field["at_least"].only("percent", "measure")
-        other = field["at_least"]["measure"].choice(*(m for m in ("kw", "kva", "kvar") if m != register.measure))
-        at_least = _beside(field, "at_least", register, other, registers)
-    factor = _power_factor(field["power_factor"], schedule, registers) if "power_factor" in field else None
-    if factor is not None and register.measure != "kw":
-        raise field["power_factor"].refuse("adjusts demand in kW")
-    contract = whole = None
-    if "contract" in field:
-        field["contract"].only("percent")
-        contract = field["contract"]["percent"].decimal(Decimal(0))
-    if "whole" in field:
-        field["whole"].only("step", "mode")
-        step = field["whole"]["step"].decimal(Decimal("0.001"))
-        whole = step, field["whole"].get("mode", "half_up").choice(*ROUNDING_MODES)
-    for name, given_rule in (("contract", contract), ("whole", whole)):
-        if given_rule is not None and register.daily:
-            raise field[name].refuse("is for the demand of a billing period, not of each day")
-    return DemandCharge(
-        *(code, field["name"].text(), component, first, ladder, held, _own_rounding(field), tuple(also)),
-        *(above, at_least, factor, contract, whole),
-    )
 
 
 def _by_percent(field: Field) -> bool:
@@ -461,13 +283,13 @@ def _fixed(field: Field, known: list[str]) -> FixedCharge:
     if "demand" in field and not limits:
         raise field["demand"].refuse("is for a charge by steps: add steps, or leave out demand")
     return FixedCharge(
-        _code(field),
+        read_code(field),
         field["name"].text(),
         amounts,
         variants,
         field.get("per", "month").choice("month", "day", "year"),
         field.get("component", "fixed").choice(*COMPONENTS),
-        _own_rounding(field),
+        own_rounding(field),
         times,
         tuple(limits),
         known.index(field["demand"].choice(*known)) if "demand" in field else None,
@@ -484,7 +306,7 @@ def read_charge(field: Field, schedule: RuleSchedule, registers: list[Register],
     if kind == "rider" and not of_lines:
         return _usage(field, schedule, registers, field.get("component", "rider").choice(*COMPONENTS))
     if kind == "demand":
-        return _demand(field, schedule, registers)
+        return read_demand(field, schedule, registers)
     if kind == "fixed":
         return _fixed(field, known)
     scope = tuple(f.choice(*known) for f in field["of"].list(at_least=1)) if "of" in field else tuple(known)
@@ -498,7 +320,7 @@ def read_charge(field: Field, schedule: RuleSchedule, registers: list[Register],
             raise field["by"].refuse("can't stand beside per kw")
         demand = known.index(field["demand"].choice(*known)) if per == "kw" else None
         return MinimumCharge(
-            _code(field), field["name"].text(), amounts, scope, variants, per, _own_rounding(field), demand
+            read_code(field), field["name"].text(), amounts, scope, variants, per, own_rounding(field), demand
         )
     field.only(
         *("kind", "code", "name", "percent", "of", "jurisdiction", "exempt", "rounding", "base_cap", "cap"),
@@ -511,18 +333,18 @@ def read_charge(field: Field, schedule: RuleSchedule, registers: list[Register],
         variants, members = _variants(field)
         percents = tuple(member.decimal() for member in members)
     return PercentCharge(
-        _code(field),
+        read_code(field),
         field["name"].text(),
         kind,
         Decimal(0) if any(name in field for name in ("power_factor", "dated", "by")) else field["percent"].decimal(),
         scope,
         field["jurisdiction"].text() if "jurisdiction" in field else None,
         frozenset(f.text() for f in field["exempt"].list()) if "exempt" in field else frozenset(),
-        _own_rounding(field),
+        own_rounding(field),
         field["base_cap"].decimal(Decimal(0)) if "base_cap" in field else None,
         field["cap"].decimal(Decimal(0)) if "cap" in field else None,
         field.get("certificate", False).flag(),
         variants,
         percents,
-        power_factor=_power_factor(field["power_factor"], schedule, registers) if "power_factor" in field else None,
+        power_factor=read_power_factor(field["power_factor"], schedule, registers) if "power_factor" in field else None,
     )

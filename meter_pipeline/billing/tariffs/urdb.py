@@ -168,7 +168,10 @@ def _ratchet(root: Field) -> Ratchet | None:
         percent = tuple(100 * f.decimal(Decimal(0)) for f in root["demandratchetpercentage"].list(12))
     if "lookbackpercent" in root and root["lookbackpercent"].decimal() > 0:
         share = root["lookbackpercent"].decimal(Decimal(0))
-        percent = (share * 100 if share <= 1 else share,) * 12
+        looks_back = (share * 100 if share <= 1 else share,) * 12
+        if any(percent) and percent != looks_back:
+            raise root["lookbackpercent"].refuse("contradicts demandratchetpercentage")
+        percent = looks_back
         marked = [f.flag() for f in root["lookbackmonths"].list(12)] if "lookbackmonths" in root else [False] * 12
         reach = root["lookbackrange"].integer(0, 12) if "lookbackrange" in root else 0
         if any(marked):
@@ -217,8 +220,9 @@ def _demand(root: Field, ratchet: Ratchet | None) -> tuple[list[Register], list[
     charges: list[Charge] = []
     for key in ("flatdemandunit", "demandrateunit"):
         structure = "flatdemandstructure" if key == "flatdemandunit" else "demandratestructure"
-        if structure in root and key in root and root[key].text().lower() not in ("kw", "kva"):
-            raise root[key].refuse("is neither kW nor kVA, which are what is metered")
+        allowed = ("kw", "kva") if key == "flatdemandunit" else ("kw", "kva", "kw daily", "kva daily")
+        if structure in root and key in root and root[key].text().lower() not in allowed:
+            raise root[key].refuse(f"is not one of {', '.join(allowed)}: what is metered is kW and kVA")
     # One schedule without periods serves the flat registers: months decide there, not hours.
     always = MatrixSchedule(("any",), ((0,) * 24,) * 12, ((0,) * 24,) * 12)
     if "flatdemandstructure" in root:
@@ -248,10 +252,17 @@ def _demand(root: Field, ratchet: Ratchet | None) -> tuple[list[Register], list[
         )
         for p, structure_field in enumerate(structures):
             ladder = _tiers(structure_field, {"kw": "period"}, "kw")[0]
-            registers.append(Register(f"tou-{p}", schedule, p, measure=_measure(root, "demandrateunit")))
+            daily = root.get("demandrateunit", "kw").text().lower().endswith(" daily")
+            registers.append(Register(f"tou-{p}", schedule, p, daily=daily, measure=_measure(root, "demandrateunit")))
+            # A day's demand is charged as it was measured: look-backs are of a month's.
             charges.append(
                 DemandCharge(
-                    f"DEMAND-TOU-{p}", f"Demand, {names[p]}", "demand_tou", len(registers) - 1, ladder, ratchet
+                    f"DEMAND-TOU-{p}",
+                    f"Demand, {names[p]}",
+                    "demand_tou",
+                    len(registers) - 1,
+                    ladder,
+                    None if daily else ratchet,
                 )
             )
     return registers, charges, schedule
@@ -259,7 +270,7 @@ def _demand(root: Field, ratchet: Ratchet | None) -> tuple[list[Register], list[
 
 def _measure(root: Field, key: str) -> str:
     """What a demand structure's register measures: kw or kva."""
-    return root[key].text().lower() if key in root else "kw"
+    return root[key].text().lower().removesuffix(" daily") if key in root else "kw"
 
 
 def _metering(root: Field, sells: list[tuple[Decimal | None, ...]]) -> tuple[str, ExportRates | None]:
