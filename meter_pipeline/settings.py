@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.known_keys import unknown
 from meter_pipeline.packaged import CHECKOUT
 
 DEPLOYMENT: Final = "METER_PIPELINE_DEPLOYMENT"
@@ -94,6 +95,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
 _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
 
+#: Keys of utility.toml; further settings stand in its table [settings].
+_OF_UTILITY: Final = ("name", "zone", "currency", "first_billing_day", "locale", "settings")
 #: How pages write dates and numbers where utility.toml does not say.
 DEFAULT_LOCALE: Final = "en_US"
 _LOCALE: Final = re.compile(r"[a-z]{2,3}([_-][A-Z][a-z]{3})?([_-]([A-Z]{2}|[0-9]{3}))?")
@@ -156,6 +159,9 @@ class Settings:
         """The municipality's own settings. Raises SettingsError naming the file and field."""
         path = self.data / "utility.toml"
         raw = _read(path)
+        for name in raw:
+            if name not in _OF_UTILITY:
+                raise SettingsError(f"{path}: {unknown(name, _OF_UTILITY)}")
         missing = [name for name in ("name", "zone", "currency") if not isinstance(raw.get(name), str)]
         if missing:
             raise SettingsError(f"{path}: {', '.join(missing)} missing")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from meter_pipeline.control.pause import ALL, Scope
+from meter_pipeline.known_keys import refuse_unknown
 
 DEFAULT_FILE: Final = Path(__file__).with_name("thresholds.toml")
 
@@ -56,6 +57,7 @@ def load_thresholds(path: Path = DEFAULT_FILE) -> Thresholds:
     content = path.read_bytes()
     try:
         raw = tomllib.loads(content.decode("utf-8"))
+        refuse_unknown(raw, tomllib.loads(DEFAULT_FILE.read_text("utf-8")))
         made = Thresholds(
             version=str(raw["version"]),
             sha256=hashlib.sha256(content).hexdigest(),

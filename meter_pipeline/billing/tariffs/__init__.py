@@ -58,6 +58,9 @@ def parse_tariff(raw: bytes, riders: tuple[bytes, ...] = ()) -> Tariff:
         if "items" in document:
             if len(document["items"]) != 1 or not isinstance(document["items"][0], dict):
                 raise TariffRefusedError("items", f"must hold one rate, holds {len(document['items'])}")
+            for name in document:
+                if name != "items":
+                    raise TariffRefusedError(name, "stands beside items, which hold the rate: it is read by nothing")
             item = document["items"][0]
         return urdb.read(item, digest)
     except TariffRefusedError:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from meter_pipeline import units
+from meter_pipeline.known_keys import refuse_unknown, unknown
 from meter_pipeline.tolerances import RegisterTolerance
 
 
@@ -92,10 +93,21 @@ def _micro(text: str) -> int:
     return units.to_micro(Decimal(text))
 
 
+def _refuse_unknown(doc: dict[str, Any]) -> None:
+    """Refuse keys that nothing reads. Classes of customers are the utility's own. Raises ValueError."""
+    shipped = tomllib.loads(resources.files(__package__).joinpath("thresholds.toml").read_text("utf-8"))
+    refuse_unknown({name: table for name, table in doc.items() if name != "range"}, shipped)
+    for klass, limits in doc.get("range", {}).items():
+        for unit in limits if isinstance(limits, dict) else ():
+            if unit not in units.COMMODITY_OF_UNIT:
+                raise ValueError(f"range: {klass}: {unknown(unit, units.COMMODITY_OF_UNIT)}")
+
+
 def parse(content: bytes) -> Thresholds:
     """Thresholds from the bytes of a TOML file. Raises ThresholdError naming what is missing or wrong."""
     try:
         doc: dict[str, Any] = tomllib.loads(content.decode())
+        _refuse_unknown(doc)
         ranges: dict[str, Any] = doc["range"]
         estimation, register, high_low = doc["estimation"], doc["register"], doc["high_low"]
         return Thresholds(
