@@ -14,7 +14,7 @@ from meter_pipeline.billing.accrual import DETERMINANT_SCHEMA, DayCharges, accru
 from meter_pipeline.billing.day_groups import DayDeterminants, blank_group
 from meter_pipeline.billing.positions import matrix
 from meter_pipeline.billing.service_agreements import DayServices, Reference, services_of_day
-from meter_pipeline.billing.tables import days
+from meter_pipeline.billing.tables import days, part_of_day
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
@@ -64,7 +64,8 @@ def carry_forward(
     record: Callable[[DayCharges, Sequence[str], date], object],
 ) -> dict[date, int]:
     """Charges of later billed days in the same stretches, now that the position before them moved. Sealed days stay as
-    they are.
+    they are. A service point is carried up to the first day that is billed again for it anyhow: that billing starts
+    from the position before it and carries on (a ratio corrected over a month wrote each of its days fifteen times).
 
     ``reference`` reads what is known of the changed service points on any later day; ``record`` writes what was changed
     on a day into the ledger.
@@ -76,6 +77,10 @@ def carry_forward(
             break
         if days.sealed(connection, later):
             continue
+        billed_again = part_of_day.billed_again(connection, later, moved)
+        moved = [point for point in moved if point not in billed_again]
+        if not moved:
+            break
         bound = services_of_day(reference(), later)
         stretches = bound.services.filter(pl.col("service_point_id").is_in(moved) & (pl.col("stretch_start") <= day))
         moved = stretches["service_point_id"].to_list()

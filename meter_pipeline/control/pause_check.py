@@ -12,6 +12,7 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.pause import PauseState
 from meter_pipeline.control.probe import PauseProbe
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import ReadSession
 
 
 class PausedError(RuntimeError):
@@ -26,8 +27,10 @@ def before_writing(database: Database, *, clock: Clock = SYSTEM_CLOCK) -> None:
     """Return where work may write, raise PausedError where a pause holds all of it or the flag cannot be read.
 
     About 4 ms, nearly all of it the new connection: a stage asks a few times a day, and a kept one would be idle in
-    between.
+    between. A transaction that is undone writes nothing and asks nothing.
     """
+    if isinstance(database, ReadSession) and database.shared:
+        return
     # By its URL alone: a reading session is read-only, and is the stage's own.
     with PauseProbe(Database(database.url, database.role), application_name="stage-pause", clock=clock) as probe:
         state = probe.check()

@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from meter_pipeline.control import decisions, dual_control
 from meter_pipeline.control.people import Denial
 from meter_pipeline.control.tables.flags import RequestRow
 from meter_pipeline.corrections import tables
-from meter_pipeline.corrections.impact import pairs_of
+from meter_pipeline.corrections.impact import ask, pairs_of
 from meter_pipeline.corrections.preview import refuse_archived, state_of
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
@@ -31,7 +31,6 @@ from meter_pipeline.reference import Fault, ReferenceRefused, history, importing
 from meter_pipeline.reference.folder import read_folder
 from meter_pipeline.reference.importing import RowChange, write_rows
 from meter_pipeline.reference.tables import Snapshot, record_time, settle
-from meter_pipeline.vee.tables import true_up
 
 #: Two people make a correction that changes money already issued: anybody who works the queues asks, finance confirms.
 CORRECTION: Final = dual_control.Action(
@@ -114,13 +113,6 @@ def _reach(connection: Connection, calendar: BillingCalendar, clock: Clock) -> M
     instant = record_time(connection)
     days = ask(connection, pairs, hashlib.sha256(str(instant).encode()).digest(), clock.now())
     return Made({}, by_table, days, pairs["service_point_id"].n_unique(), issued)
-
-
-def ask(connection: Connection, pairs: pl.DataFrame, evidence: bytes, now: datetime) -> list[date]:
-    """Ask for exactly the reached days, for the service points reached on each."""
-    wanted = pairs.group_by("billing_day").agg(pl.col("service_point_id").sort()).sort("billing_day")
-    requests = [true_up.Request(day, day, evidence, len(points), tuple(points)) for day, points in wanted.iter_rows()]
-    return true_up.ask(connection, requests, now)
 
 
 def request(database: Database, digest: bytes, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> RequestRow:

@@ -17,6 +17,7 @@ from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.reference.history import Change
 from meter_pipeline.reference.reach import REACHES, Days, days_of
 from meter_pipeline.schemas.reference import STRETCHES, TABLES
+from meter_pipeline.vee.tables import true_up
 
 PAIRS: Final = pl.Schema({"service_point_id": pl.String(), "billing_day": pl.Date()})
 #: Tables of which a row names its service point.
@@ -183,3 +184,10 @@ def _to_period_ends(connection: Connection, touched: pl.DataFrame) -> pl.DataFra
         .select("service_point_id", "first", pl.col("period_end").alias("past"), "to_period_end")
     )
     return pl.concat([touched, whole])
+
+
+def ask(connection: Connection, pairs: pl.DataFrame, evidence: bytes, now: datetime) -> list[date]:
+    """Ask for exactly the reached days, for the service points reached on each."""
+    wanted = pairs.group_by("billing_day").agg(pl.col("service_point_id").sort()).sort("billing_day")
+    requests = [true_up.Request(day, day, evidence, len(points), tuple(points)) for day, points in wanted.iter_rows()]
+    return true_up.ask(connection, requests, now)

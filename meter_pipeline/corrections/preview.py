@@ -23,7 +23,7 @@ from meter_pipeline.billing.part_of_day import validated_since_billed
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.corrections import tables
-from meter_pipeline.corrections.impact import pairs_of
+from meter_pipeline.corrections.impact import ask, pairs_of
 from meter_pipeline.ledger.entries import canonical_json
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
@@ -33,7 +33,7 @@ from meter_pipeline.reference.folder import read_folder
 from meter_pipeline.reference.importing import RowChange, change_row, write_rows
 from meter_pipeline.reference.tables import Snapshot
 from meter_pipeline.vee.day import validate_billing_day
-from meter_pipeline.vee.part_of_day import touched_since, worth_alone
+from meter_pipeline.vee.part_of_day import touched_since
 from meter_pipeline.vee.tables import true_up
 
 #: Rounds of days that ask for other days: a read that closes a year asks for it at once.
@@ -130,16 +130,16 @@ def _impact(tried: OneTransaction, session: Any, calendar: BillingCalendar, mark
     waiting, issued, sealed = tables.statements(session, pairs)
     before = tables.money(session, points, first) if first else {}
     known = {(day, evidence) for day, several in true_up.waiting(tried) for evidence in several}
-    by_day = pairs.group_by("billing_day").agg("service_point_id").sort("billing_day")
-    again: dict[date, list[str] | None] = dict(by_day.iter_rows())
+    # Asked for as an import asks: no day's charges are then carried into one that is billed again anyhow.
+    ask(session, pairs, hashlib.sha256(mark.encode()).digest(), clock.now())
+    again = days
     for _ in range(_MOST_ROUNDS):
-        for day, reached in again.items():
-            only = touched_since(tried, day) if reached is None else worth_alone(tried, day, reached)
-            validate_billing_day(tried, calendar, day, clock=clock, only=only)
+        for day in again:
+            validate_billing_day(tried, calendar, day, clock=clock, only=touched_since(tried, day))
             bill_billing_day(tried, calendar, day, clock=clock, only=validated_since_billed(tried, day))
         asked = {(day, evidence) for day, several in true_up.waiting(tried) for evidence in several} - known
         known |= asked
-        again = dict.fromkeys(sorted({day for day, _ in asked}))
+        again = sorted({day for day, _ in asked})
         if not again:
             break
     if days:

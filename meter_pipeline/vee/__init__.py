@@ -14,7 +14,7 @@ from meter_pipeline.lazy import attach
 if TYPE_CHECKING:
     from meter_pipeline.vee.day import validate_billing_day
     from meter_pipeline.vee.explain import explain_day
-    from meter_pipeline.vee.part_of_day import touched_since, worth_alone
+    from meter_pipeline.vee.part_of_day import touched_since
     from meter_pipeline.vee.reporting import usage_report
     from meter_pipeline.vee.rules.policy import PolicyError
     from meter_pipeline.vee.rules.thresholds import ThresholdError, Thresholds, register_tolerance
@@ -32,7 +32,6 @@ __all__ = [
     "usage_report",
     "validate_billing_day",
     "validate_matrix",
-    "worth_alone",
 ]
 
 __getattr__ = attach(
@@ -40,7 +39,7 @@ __getattr__ = attach(
     {
         "day": ("validate_billing_day",),
         "explain": ("explain_day",),
-        "part_of_day": ("touched_since", "worth_alone"),
+        "part_of_day": ("touched_since",),
         "reporting": ("usage_report",),
         "rules.policy": ("PolicyError",),
         "rules.thresholds": (

@@ -54,13 +54,6 @@ def touched_since(database: Database, day: date) -> Touched | None:
     return _worth(Touched(tuple(points), tuple(sorted(meters))), rows)
 
 
-def worth_alone(database: Database, day: date, points: Sequence[str]) -> Touched | None:
-    """Some service points of a day as its part, or None where a run of the whole day costs about the same."""
-    with database.connect("vee") as connection:
-        rows, _, _ = store.wanted(connection, day)
-        return _worth(Touched(tuple(sorted({*points, *store.set_aside(connection, day)})), ()), rows)
-
-
 def _worth(touched: Touched, rows: int) -> Touched | None:
     small = rows < LEAST_ROWS or (len(touched.service_points) + len(touched.meters)) * LARGEST_SHARE > rows
     return None if small else touched

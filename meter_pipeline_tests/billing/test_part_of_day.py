@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from meter_pipeline.billing import bill_billing_day
+from meter_pipeline.billing import bill_billing_day, validated_since_billed
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.ingest import ingest_billing_day, land_inbox
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import import_folder
 from meter_pipeline.simulator import Spec, simulate
 from meter_pipeline.vee import validate_billing_day
+from meter_pipeline.vee.tables.part_of_day import note_validation
 from meter_pipeline_tests.support import copy_database
 from meter_pipeline_tests.vee.city import noon_after
 
@@ -78,11 +79,11 @@ def held(database: Database) -> dict[str, str]:
     return found
 
 
-def change(database: Database, rng: random.Random) -> list[str]:
+def change(database: Database, rng: random.Random, day: date = FIRST) -> list[str]:
     """One to three service points come out differently: usage, payer, tariff, a deduct meter, no usage."""
     with database.connect() as c:
         points = [p for (p,) in c.execute(
-            "SELECT DISTINCT service_point_id FROM billing.determinant_day WHERE billing_day = %s ORDER BY 1", (FIRST,)
+            "SELECT DISTINCT service_point_id FROM billing.determinant_day WHERE billing_day = %s ORDER BY 1", (day,)
         ).fetchall()]  # fmt: skip
         chosen = rng.sample(points, rng.randrange(1, 4))
         for point in chosen:
@@ -90,24 +91,20 @@ def change(database: Database, rng: random.Random) -> list[str]:
             if kind == "usage":
                 c.execute(
                     "UPDATE vee.daily_usage SET quantity_micro = quantity_micro + 7000000 WHERE billing_day = %s AND service_point_id = %s",
-                    (FIRST, point),
+                    (day, point),
                 )
                 c.execute(
                     "UPDATE vee.interval_day SET values[5] = values[5] + 700 WHERE billing_day = %s AND service_point_id = %s AND values IS NOT NULL",
-                    (FIRST, point),
+                    (day, point),
                 )
             elif kind == "payer":
                 c.execute(
                     "UPDATE ref.agreements SET valid_from = %s WHERE service_point_id = %s AND valid_from <= %s",
-                    (FIRST + timedelta(days=1), point, FIRST),
+                    (day + timedelta(days=1), point, day),
                 )
             elif kind == "no usage":
-                c.execute(
-                    "DELETE FROM vee.daily_usage WHERE billing_day = %s AND service_point_id = %s", (FIRST, point)
-                )
-                c.execute(
-                    "DELETE FROM vee.interval_day WHERE billing_day = %s AND service_point_id = %s", (FIRST, point)
-                )
+                c.execute("DELETE FROM vee.daily_usage WHERE billing_day = %s AND service_point_id = %s", (day, point))
+                c.execute("DELETE FROM vee.interval_day WHERE billing_day = %s AND service_point_id = %s", (day, point))
             elif kind == "tariff":
                 c.execute(
                     "UPDATE ref.agreements SET tariff_id = (SELECT min(tariff_id) FROM ref.agreements AS o JOIN ref.service_points AS p USING "
@@ -120,7 +117,7 @@ def change(database: Database, rng: random.Random) -> list[str]:
                 c.execute(
                     "INSERT INTO ref.service_attributes (service_point_id, attribute, value, valid_from) SELECT %s, 'deducts_from', %s, %s "
                     "WHERE NOT EXISTS (SELECT FROM ref.service_attributes WHERE service_point_id = %s AND attribute = 'deducts_from')",
-                    (point, other, FIRST, point),
+                    (point, other, day, point),
                 )
     return chosen
 
@@ -145,6 +142,69 @@ def test_a_part_leaves_the_bytes_of_the_whole_day(
     for table, rows in whole.items():
         assert part[table] == rows, table
     assert (changed, carried) == (changed_whole, carried_whole)
+
+
+#: What says how often a day was written on the way to what it is
+ON_THE_WAY = {"billing.charge_day_version", "billing.determinant_day_version", "ledger.entry"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_parts_of_a_span_of_days_leave_the_bytes_of_whole_days(
+    server: Database, city: tuple[Database, BillingCalendar], seed: int
+) -> None:
+    """Each of three days changes. One copy bills them whole, one after the other, and carries each into the next; one
+    bills their parts; one is killed after a part and begins again; and one bills them shuffled (a day that another
+    carries into keeps its reconciliation until it runs itself)."""
+    billed, calendar = city
+    found: dict[str, dict[str, str]] = {}
+    versions: dict[str, int] = {}
+    for way in ("whole", "parts", "killed", "shuffled"):
+        database = copy_database(server, f"billed_span_{seed}_{way}", billed.name)
+        rng = random.Random(seed)
+        # another payer or tariff reaches the other days too
+        touched = sorted({point for day in DAYS for point in change(database, rng, day)})
+        if way != "whole":
+            with database.connect() as c:
+                for day in DAYS:
+                    note_validation(c, day, touched)
+        order = rng.sample(DAYS, len(DAYS)) if way == "shuffled" else [*DAYS[: way == "killed"], *DAYS]
+        for day in order:
+            bill_billing_day(
+                database, calendar, day, clock=noon_after(DAYS[-1]), only=validated_since_billed(database, day)
+            )
+        found[way] = {table: rows for table, rows in held(database).items() if table not in ON_THE_WAY}
+        with database.connect() as c:
+            versions[way] = c.execute("SELECT count(*) FROM billing.charge_day_version").fetchall()[0][0]
+    for table, rows in found["whole"].items():
+        assert found["parts"][table] == rows, table
+        assert found["killed"][table] == rows, table
+        assert table == "billing.reconciliation" or found["shuffled"][table] == rows, table
+    assert versions["parts"] <= versions["whole"]
+
+
+def test_a_day_is_not_carried_into_one_that_is_billed_again(
+    server: Database, city: tuple[Database, BillingCalendar]
+) -> None:
+    """The position moves on the first day; the second waits to be billed for the service point, the third does not:
+    the second's billing carries on into the third."""
+    database, calendar = copy_database(server, "billed_not_twice", city[0].name), city[1]
+    with database.connect() as c:
+        [(point,)] = c.execute(
+            "SELECT min(service_point_id) FROM (SELECT service_point_id FROM billing.charge_day WHERE stretch_start < %s "
+            "GROUP BY 1 HAVING count(*) = 3) AS p", (FIRST,)
+        ).fetchall()  # fmt: skip
+        for day in DAYS[:2]:
+            c.execute(
+                "UPDATE vee.daily_usage SET quantity_micro = quantity_micro + 7000000 WHERE billing_day = %s AND service_point_id = %s",
+                (day, point),
+            )
+            note_validation(c, day, [point])
+    clock = noon_after(DAYS[-1])
+    first = bill_billing_day(database, calendar, DAYS[0], clock=clock, only=validated_since_billed(database, DAYS[0]))
+    assert (first.changed, first.carried) == (1, {})
+    second = bill_billing_day(database, calendar, DAYS[1], clock=clock, only=validated_since_billed(database, DAYS[1]))
+    assert (second.changed, second.carried) == (1, {DAYS[2]: 1})
+    assert bill_billing_day(database, calendar, DAYS[2], clock=clock).changed == 0
 
 
 def test_the_ledger_checks_the_rows_of_the_part(

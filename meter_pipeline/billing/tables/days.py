@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 import polars as pl
@@ -187,14 +187,23 @@ def _any_billed(database: Database, first: object, day: date) -> bool:
     return bool(database.read(query, [first, day])["found"][0])
 
 
-def later_days(connection: Connection, day: date) -> list[date]:
-    """Billed days after one: a look at the key for each day up to the last, however many services were billed on it."""
-    rows = connection.execute(
-        "SELECT d::date FROM generate_series(%(day)s::date + 1, (SELECT max(billing_day) FROM billing.determinant_day), interval '1 day') AS d "
-        "WHERE EXISTS (SELECT FROM billing.determinant_day AS b WHERE b.billing_day = d::date) ORDER BY 1",
-        {"day": day},
-    )
-    return [r[0] for r in rows]
+def later_days(connection: Connection, day: date) -> Iterator[date]:
+    """Billed days after one, some at a time: a look at the key for each day, however many services were billed on
+    it."""
+    last = scalar(connection, "SELECT max(billing_day) FROM billing.determinant_day")
+    while last is not None and day < last:
+        past = min(day + timedelta(days=_DAYS_AT_ONCE), last)
+        rows = connection.execute(
+            "SELECT d::date FROM generate_series(%(day)s::date + 1, %(past)s::date, interval '1 day') AS d "
+            "WHERE EXISTS (SELECT FROM billing.determinant_day AS b WHERE b.billing_day = d::date) ORDER BY 1",
+            {"day": day, "past": past},
+        ).fetchall()
+        yield from (found for (found,) in rows)
+        day = past
+
+
+#: Later days that are looked for together: most often nothing is carried beyond the first
+_DAYS_AT_ONCE: Final = 31
 
 
 def is_billed(connection: Connection, day: date) -> bool:

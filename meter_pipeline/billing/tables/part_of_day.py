@@ -29,6 +29,22 @@ def validated_since(connection: Connection, day: date) -> list[list[str] | None]
     return [points for (points,) in rows]
 
 
+def billed_again(connection: Connection, day: date, points: Sequence[str]) -> set[str]:
+    """Those of some service points that a billed day will be billed for again: their validation is asked for
+    (vee.true_up), or was done since the day was last billed."""
+    rows = connection.execute(
+        "SELECT service_points FROM vee.true_up WHERE billing_day = %(d)s AND done_at IS NULL "
+        "AND (service_points IS NULL OR service_points && %(p)s::text[]) "
+        "UNION ALL SELECT service_points FROM vee.usage_change WHERE billing_day = %(d)s AND change_id > "
+        "coalesce((SELECT change_id FROM billing.usage_seen WHERE billing_day = %(d)s), 0) "
+        "AND (service_points IS NULL OR service_points && %(p)s::text[])",
+        {"d": day, "p": list(points)},
+    ).fetchall()
+    if any(named is None for (named,) in rows):
+        return set(points)
+    return set(points) & {point for (named,) in rows for point in named}
+
+
 def note_billed(connection: Connection, day: date, validation: int, points: Sequence[str] | None) -> None:
     """Note up to which validation a day is billed, and which service points were (None: all)."""
     connection.execute(
