@@ -198,6 +198,10 @@ def test_a_day_is_not_carried_into_one_that_is_billed_again(
                 "UPDATE vee.daily_usage SET quantity_micro = quantity_micro + 7000000 WHERE billing_day = %s AND service_point_id = %s",
                 (day, point),
             )
+            c.execute(
+                "UPDATE vee.interval_day SET values[5] = values[5] + 700 WHERE billing_day = %s AND service_point_id = %s AND values IS NOT NULL",
+                (day, point),
+            )
             note_validation(c, day, [point])
     clock = noon_after(DAYS[-1])
     first = bill_billing_day(database, calendar, DAYS[0], clock=clock, only=validated_since_billed(database, DAYS[0]))
