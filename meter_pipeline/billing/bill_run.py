@@ -164,7 +164,7 @@ class _Run:
             if outcome.issued or accounts is None:
                 outcome.reconciliation = statement_checks(connection, cycle_id, period_start, period_end)
                 last = period_end - timedelta(days=1)
-                checks.replace(connection, last, outcome.reconciliation, list(STATEMENT_CHECKS), cycle_id)
+                checks.replace(connection, last, outcome.reconciliation, list(STATEMENT_CHECKS), [cycle_id])
             outcome.exceptions = dict(faults.group_by("reason").len().sort("reason").iter_rows())
         return outcome
 

@@ -37,7 +37,7 @@ from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
-from meter_pipeline.postgres.reading import reading
+from meter_pipeline.postgres.reading import ReadSession, reading
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.sharding import KeyRange, KeySet, key_ranges
 
@@ -117,10 +117,10 @@ def bill_billing_day(
         inputs = _read(run, only)
         computed = _compute(run, inputs, shards)
         result = _persist(run, inputs, computed)
-        table = _reconcile(run, result.stored, computed.source.result())
+        table = _reconcile(run, inputs, result.stored, computed.source.result())
         part_of_day.note_billed(run.connection, day, validation, inputs.only)
     _summarise(outcome, result.charges, table, inputs.services.tariffs)
-    if late.waiting(database):
+    if not run.undone and late.waiting(database):
         from meter_pipeline.billing.adjustments import propose_late_changes
 
         before_writing(database, clock=clock)
@@ -149,6 +149,11 @@ class _Run:
     def day(self) -> date:
         return self.outcome.billing_day
 
+    @property
+    def undone(self) -> bool:
+        """Whether all that is written is undone at the end: a correction is tried."""
+        return isinstance(self.database, ReadSession) and self.database.shared
+
     def watch(self, step: str) -> None:
         """Note the seconds since the last step."""
         now = time.perf_counter()
@@ -175,12 +180,14 @@ def _sessions(
 @dataclass(frozen=True, slots=True)
 class _Inputs:
     """What the day is billed from beside its usage. ``first_load``: the day has no rows yet and is not sealed;
-    ``only``: the service points that are billed, None for all."""
+    ``only``: the service points that are billed, None for all. ``compared``: the service points that the
+    reconciliation checks are of, None for all: where the run is undone, no figure of the whole city is asked for."""
 
     reference: Reference
     services: DayServices
     first_load: bool
     only: tuple[str, ...] | None
+    compared: list[str] | None
 
 
 def _read(run: _Run, only: Sequence[str] | None) -> _Inputs:
@@ -195,7 +202,8 @@ def _read(run: _Run, only: Sequence[str] | None) -> _Inputs:
     services = with_parts(services_of_day(reference, run.day), reference, run.day)
     run.watch("reference")
     run.outcome.service_points = None if points is None else len(points)
-    return _Inputs(reference, services, not run.outcome.sealed and not billed, points)
+    compared = list(points) if points is not None and run.undone else None
+    return _Inputs(reference, services, not run.outcome.sealed and not billed, points, compared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +237,7 @@ def _compute(run: _Run, inputs: _Inputs, shards: int) -> _Computed:
         if following is not None:
             ahead = run.reader.submit(read_shard, run.beside, run.calendar, day, services, following)
         else:
-            source = run.reader.submit(read_source_rows, run.database, run.calendar, day)
+            source = run.reader.submit(read_source_rows, run.database, run.calendar, day, inputs.compared)
         results.append(charges_of(read, run.calendar, day, inputs.reference.holidays))
         hashed.append(run.writer.submit(_load_and_hash if inputs.first_load else _hash, run, results[-1]))
     result = joined(results)
@@ -262,7 +270,7 @@ def _keep_revisions(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persist
     run.outcome.revisions = len(revised)
     run.outcome.statements_touched = late.note_late_changes(connection, run.session, day, revised, run.clock.now())
     stored = days.read_day(run.session, "charge_day", day, CHARGE_SCHEMA.names(), inputs.only)
-    return _Persisted(replace(computed.charges, charges=stored), BilledRows.read(connection, day))
+    return _Persisted(replace(computed.charges, charges=stored), BilledRows.read(connection, day, inputs.compared))
 
 
 def _write_day(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
@@ -271,13 +279,13 @@ def _write_day(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
     changed = _write(connection, result, day, inputs.first_load, inputs.only)
     run.outcome.changed = len(changed)
     if not changed:
-        return _Persisted(result, BilledRows.read(connection, day))
+        return _Persisted(result, BilledRows.read(connection, day, inputs.compared))
     # Its leaves are folded while the server reads back what it holds.
     before = None if inputs.first_load else run.session
     hashes = (computed.leaves, computed.determined)
     written = _Written(day, changed, {} if before is None else days.replaced(connection, day))
     entry = run.writer.submit(_entry, before, result, written, run.clock.now(), run.actor, hashes)
-    stored = BilledRows.read(connection, day)
+    stored = BilledRows.read(connection, day, inputs.compared)
     run.outcome.ledger_entry = ledger.insert(connection, entry.result())
     run.outcome.carried = carry_forward(
         connection,
@@ -318,13 +326,19 @@ def _later_reference(session: Database, changed: Sequence[str]) -> Callable[[], 
     return read
 
 
-def _reconcile(run: _Run, stored: BilledRows, source: SourceRows) -> pl.DataFrame:
-    """Compare every step of the day with the one before, from the tables; keep the result."""
+def _reconcile(run: _Run, inputs: _Inputs, stored: BilledRows, source: SourceRows) -> pl.DataFrame:
+    """Compare every step of the day with the one before, from the tables; keep the result. Of a run that is undone
+    only what holds the bill of a service point is kept."""
     connection, day = run.connection, run.day
     table = day_checks(connection, run.calendar, day, stored, source)
+    if inputs.compared is not None:
+        mine = table.filter(pl.col("subject").is_in(inputs.compared))
+        checks.replace(connection, day, mine, reconcile.DAY_CHECKS, inputs.compared)
+        run.watch("reconcile")
+        return mine
     run.outcome.streaks = checks.estimate_streaks(connection, day, reconcile.STREAK_DAYS)
     checks.index_leaves(connection, day)
-    if checks.replace(connection, day, table, list(reconcile.DAY_CHECKS)):
+    if checks.replace(connection, day, table, reconcile.DAY_CHECKS):
         open_rows = table.filter(pl.col("cause") == "open").height
         body = {"billing_day": day, "joints": table.height, "open": open_rows}
         ledger.append(connection, "reconciled", body, clock=run.clock, actor=run.actor)

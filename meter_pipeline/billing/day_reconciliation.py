@@ -29,22 +29,26 @@ class SourceRows:
     prior_day: pl.DataFrame
 
     @classmethod
-    def read(cls, connection: Connection, calendar: BillingCalendar, day: date) -> SourceRows:
-        """As a connection sees it."""
+    def read(
+        cls, connection: Connection, calendar: BillingCalendar, day: date, points: list[str] | None = None
+    ) -> SourceRows:
+        """As a connection sees it; of some service points, where they are given: then without the files."""
         return cls(
-            before_billing.files(connection, day),
-            before_billing.channel_days(connection, day),
-            before_billing.registers(connection, day, *calendar.bounds(day), register_tolerance()),
-            before_billing.register_usage(connection, day),
-            checks.validated_usage(connection, day),
-            checks.stored_charges(connection, day - timedelta(days=1), before=True),
+            before_billing.files(connection, day) if points is None else [],
+            before_billing.channel_days(connection, day, points),
+            before_billing.registers(connection, day, calendar.bounds(day), register_tolerance(), points),
+            before_billing.register_usage(connection, day, points),
+            checks.validated_usage(connection, day, points),
+            checks.stored_charges(connection, day - timedelta(days=1), points, before=True),
         )
 
 
-def read_source_rows(database: Database, calendar: BillingCalendar, day: date) -> SourceRows:
+def read_source_rows(
+    database: Database, calendar: BillingCalendar, day: date, points: list[str] | None = None
+) -> SourceRows:
     """Read beside the stage's own writing, which touches none of it: a second of a hundred thousand services' seven."""
     with database.connect("billing joints") as connection:
-        return SourceRows.read(connection, calendar, day)
+        return SourceRows.read(connection, calendar, day, points)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,9 @@ class BilledRows:
     charges: pl.DataFrame
 
     @classmethod
-    def read(cls, connection: Connection, day: date) -> BilledRows:
-        """As a connection sees it."""
-        return cls(checks.stored_determinants(connection, day), checks.stored_charges(connection, day))
+    def read(cls, connection: Connection, day: date, points: list[str] | None = None) -> BilledRows:
+        """As a connection sees it; of some service points, where they are given."""
+        return cls(checks.stored_determinants(connection, day, points), checks.stored_charges(connection, day, points))
 
 
 def day_checks(

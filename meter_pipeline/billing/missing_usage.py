@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Final
 
 import polars as pl
 
@@ -11,6 +12,9 @@ from meter_pipeline.billing.tables import usage as store
 from meter_pipeline.billing.virtual_points import missing_parts
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
+
+#: Up to so many service points are named in a query; of more the whole city is read
+_MOST_NAMED: Final = 5_000
 
 
 def with_missing_usage(
@@ -29,7 +33,8 @@ def with_missing_usage(
         found = pl.concat([found, missing_parts(bound.parts, services, store.silent_points(database, day, members))])
     silent = found.filter(pl.col("reason") == "no_usage")["service_point_id"].to_list()
     metered = store.metered_points(database, silent, day, calendar.bounds(day)) if silent else []
-    partly = store.missing_usage(database, day).join(services, on="service_point_id", how="semi")
+    named = services["service_point_id"].to_list() if services.height <= _MOST_NAMED else None
+    partly = store.missing_usage(database, day, named).join(services, on="service_point_id", how="semi")
     points = sorted({*metered, *partly["service_point_id"].to_list()})
     if not points:
         return found

@@ -75,7 +75,7 @@ def test_validation_and_reconciliation_agree_about_a_ct_meter_a_little_off(city:
     """0.096 kWh off passed validation and failed the day as open, after its adjustments had posted."""
     _passed(city)
     with city.database.connect() as connection:
-        found = registers(connection, DAY, *CALENDAR.bounds(DAY), register_tolerance())
+        found = registers(connection, DAY, CALENDAR.bounds(DAY), register_tolerance())
     causes = {cause: items for _, _, cause, _, _, items, _ in found}
     assert causes == {"none": 1, "within_tolerance": 1, "sum_check_failed": 1}
 
@@ -99,6 +99,6 @@ def test_intervals_that_reach_over_midnight_explain_two_of_them(city: City, off:
             "UPDATE vee.interval_day SET total_micro = total_micro + %s, row_flags = %s WHERE meter_id = 'M-1'",
             (off, ROW_RULES["DAY_EDGE"].mask),
         )
-        rows = registers(connection, DAY, *CALENDAR.bounds(DAY), register_tolerance())
+        rows = registers(connection, DAY, CALENDAR.bounds(DAY), register_tolerance())
     assert cause in {row[2] for row in rows}
     assert ("open" in {row[2] for row in rows}) == (cause == "open")

@@ -9,6 +9,9 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
+from psycopg import sql
+
+from meter_pipeline.postgres import few_rows
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,26 +30,33 @@ def replace_day(connection: Connection, day: date, findings: pl.DataFrame) -> li
     A finding that a person released stays released while its figures are the same. One whose figures changed stands
     anew.
     """
-    connection.execute("CREATE TEMP TABLE incoming_finding (LIKE anomaly.validation_finding) ON COMMIT DROP")
-    listed = ", ".join(_COLUMNS)
-    with connection.cursor() as cursor, cursor.copy(f"COPY incoming_finding ({listed}) FROM STDIN".encode()) as copy:
-        for row in findings.select(_COLUMNS).iter_rows():
-            copy.write_row(row)
+    listed, incoming = ", ".join(_COLUMNS), "incoming_finding"
+    values: dict[str, Any] = {"day": day}
+    if few := few_rows.fits(findings):
+        source, values["rows"] = few_rows.relation(sql.Identifier("anomaly", "validation_finding"), findings)
+        incoming = source.as_string(None)
+    else:
+        connection.execute("CREATE TEMP TABLE incoming_finding (LIKE anomaly.validation_finding) ON COMMIT DROP")
+        with connection.cursor() as cursor, cursor.copy(f"COPY {incoming} ({listed}) FROM STDIN".encode()) as copy:
+            for row in findings.select(_COLUMNS).iter_rows():
+                copy.write_row(row)
     same = " AND ".join(f"i.{c} = f.{c}" for c in _KEY)
     gone = connection.execute(
-        f"DELETE FROM anomaly.validation_finding AS f WHERE f.billing_day = %s AND f.released_at IS NULL "
-        f"AND NOT EXISTS (SELECT FROM incoming_finding AS i WHERE {same}) RETURNING f.case_id".encode(),
-        (day,),
+        f"DELETE FROM anomaly.validation_finding AS f WHERE f.billing_day = %(day)s AND f.released_at IS NULL "
+        f"AND NOT EXISTS (SELECT FROM {incoming} AS i WHERE {same}) RETURNING f.case_id".encode(),
+        values,
     ).fetchall()
     changed = connection.execute(
-        f"INSERT INTO anomaly.validation_finding AS f ({listed}) SELECT {listed} FROM incoming_finding "
+        f"INSERT INTO anomaly.validation_finding AS f ({listed}) SELECT {listed} FROM {incoming} AS i "
         f"ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET severity = excluded.severity, action = excluded.action, detail = excluded.detail, "
         "released_at = NULL, released_by = NULL, reason = NULL, "
         "case_id = CASE WHEN f.released_at IS NULL THEN f.case_id END "
         "WHERE (f.severity, f.action, f.detail) IS DISTINCT FROM (excluded.severity, excluded.action, excluded.detail) "
-        "RETURNING f.case_id".encode()
+        "RETURNING f.case_id".encode(),
+        values,
     ).fetchall()
-    connection.execute("DROP TABLE incoming_finding")
+    if not few:
+        connection.execute("DROP TABLE incoming_finding")
     return sorted({case for (case,) in (*gone, *changed) if case is not None})
 
 

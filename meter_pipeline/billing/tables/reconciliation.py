@@ -8,6 +8,8 @@ are.
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any, Final
 
@@ -22,16 +24,17 @@ Connection = psycopg.Connection[Any]
 
 #: What the reconciliation checks of a day compare of each of its tables, as SQL: read once, compared as frames
 # (billing/reconcile.py). Three joins over a hundred thousand services in SQL took 1.3 processor seconds, this 0.3.
-def stored_determinants(connection: Connection, day: date) -> pl.DataFrame:
-    """The day's determinants as stored: service_point_id, unit, source_unit, source_quantity, source_export, energy and
-    export over all periods."""
+def stored_determinants(connection: Connection, day: date, points: Sequence[str] | None = None) -> pl.DataFrame:
+    """The day's determinants as stored, of some service points where they are given: service_point_id, unit,
+    source_unit, source_quantity, source_export, energy and export over all periods."""
     columns: dict[str, tuple[str, Any]] = {
         **{c: (c, pl.String) for c in ("service_point_id", "unit", "source_unit", "other_unit")},
         **{c: (c, pl.Int64) for c in ("source_quantity", "source_export", "other_quantity", "other_export")},
         "energy": (_summed("energy"), pl.Int64),
         "export": (_summed("export"), pl.Int64),
     }
-    found = _gathered(connection, columns, "billing.determinant_day WHERE billing_day = %(day)s", {"day": day})
+    where = f"billing.determinant_day WHERE billing_day = %(day)s{_among(points)}"
+    found = _gathered(connection, columns, where, {"day": day, "points": points})
     return found.with_columns(pl.col("source_unit", "other_unit").fill_null(""))
 
 
@@ -41,22 +44,25 @@ _POSITION: dict[str, tuple[str, Any]] = {
 }
 
 
-def stored_charges(connection: Connection, day: date, *, before: bool = False) -> pl.DataFrame:
-    """Positions of a day as stored: service_point_id, account_id, tariff_id, stretch_start, reached and sent over all
-    periods, and, but for those ``before`` a day, total, the sum of its lines, and their currency."""
+def stored_charges(
+    connection: Connection, day: date, points: Sequence[str] | None = None, *, before: bool = False
+) -> pl.DataFrame:
+    """Positions of a day as stored, of some service points where they are given: service_point_id, account_id,
+    tariff_id, stretch_start, reached and sent over all periods, and, but for those ``before`` a day, total, the sum of
+    its lines, and their currency."""
     columns = _POSITION | {
         "reached": (_summed("energy_to_date"), pl.Int64),
         "sent": (_summed("export_to_date"), pl.Int64),
     }
-    where = "billing.charge_day WHERE billing_day = %(day)s"
+    where, values = f"billing.charge_day WHERE billing_day = %(day)s{_among(points)}", {"day": day, "points": points}
     if before:
-        return _gathered(connection, columns, where, {"day": day})
+        return _gathered(connection, columns, where, values)
     money = {
         "tariff_version": ("tariff_version", pl.Int64),
         "total": ("total", pl.Int64),
         "lines": (f"coalesce({_summed('amounts')}, 0)", pl.Int64),
     }
-    found = _gathered(connection, columns | money, where, {"day": day})
+    found = _gathered(connection, columns | money, where, values)
     rows = connection.execute("SELECT tariff_id, version::bigint, currency FROM billing.tariff_version").fetchall()
     versions = pl.DataFrame(
         rows, schema={"tariff_id": pl.String, "tariff_version": pl.Int64, "currency": pl.String}, orient="row"
@@ -89,16 +95,17 @@ def positions_before(connection: Connection, day: date, alone: pl.DataFrame) -> 
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def validated_usage(connection: Connection, day: date) -> pl.DataFrame:
-    """Validated usage of a day: service_point_id, unit, flow, quantity in millionths. Usage that is billed at another
-    service point stands there, with its sign."""
+def validated_usage(connection: Connection, day: date, points: Sequence[str] | None = None) -> pl.DataFrame:
+    """Validated usage of a day, of some service points where they are given: service_point_id, unit, flow, quantity in
+    millionths. Usage that is billed at another service point stands there, with its sign."""
     columns: dict[str, tuple[str, Any]] = {
         **{c: (c, pl.String) for c in ("service_point_id", "unit", "flow")},
         "quantity": ("quantity_micro", pl.Int64),
     }
     flows = "flow IN ('import', 'export', 'net') AND quantity_micro IS NOT NULL"
     if not scalar(connection, f"SELECT EXISTS ({_PARTS})", {"day": day}):
-        return _gathered(connection, columns, f"vee.daily_usage WHERE billing_day = %(day)s AND {flows}", {"day": day})
+        where = f"vee.daily_usage WHERE billing_day = %(day)s AND {flows}{_among(points)}"
+        return _gathered(connection, columns, where, {"day": day, "points": points})
     both = f"""(
         WITH part AS ({_PARTS}) SELECT service_point_id, unit, flow, sum(quantity_micro)::bigint AS quantity_micro FROM (
             SELECT service_point_id, unit, flow, quantity_micro FROM vee.daily_usage AS u WHERE billing_day = %(day)s AND {flows}
@@ -106,7 +113,12 @@ def validated_usage(connection: Connection, day: date) -> pl.DataFrame:
             UNION ALL SELECT part.target, u.unit, u.flow, u.quantity_micro * part.sign FROM vee.daily_usage AS u
                 JOIN part ON part.member = u.service_point_id WHERE u.billing_day = %(day)s AND {flows}
         ) AS placed GROUP BY 1, 2, 3) AS billed"""
-    return _gathered(connection, columns, both, {"day": day})
+    return _gathered(connection, columns, f"{both} WHERE true{_among(points)}", {"day": day, "points": points})
+
+
+def _among(points: Sequence[str] | None) -> str:
+    """SQL of a condition on some service points, nothing where all are meant."""
+    return "" if points is None else " AND service_point_id = ANY(%(points)s)"
 
 
 #: Usage that is billed at another service point on a day: of member at target, with its sign; own: the member is billed
@@ -345,37 +357,45 @@ def _copied(connection: Connection, query: str, values: dict[str, Any], kinds: d
 
 
 def replace(
-    connection: Connection, day: date, frame: pl.DataFrame, checks: list[str], subject: str | None = None
+    connection: Connection,
+    day: date,
+    frame: pl.DataFrame,
+    checks: Sequence[str],
+    subjects: Sequence[str] | None = None,
 ) -> int:
-    """Bring the day's rows of the given checks (of one subject, where one is given) to exactly ``frame``; equal rows
-    are left untouched.
+    """Bring the day's rows of the given checks (of some subjects, where they are given) to exactly ``frame``; equal
+    rows are left untouched.
 
     Returns rows written or deleted.
     """
     rows = [
-        (r["joint"], r["subject"], r["unit"], r["cause"], r["expected"], r["actual"], r["items"], r["detail"])
-        for r in frame.to_dicts()
+        {**row, "expected": str(row["expected"]), "actual": str(row["actual"])}
+        for row in frame.select("joint", "subject", "unit", "cause", "expected", "actual", "items", "detail").iter_rows(
+            named=True
+        )
     ]
-    connection.execute(
-        "CREATE TEMP TABLE incoming_joint (joint text, subject text, unit text, cause text, expected numeric, actual numeric, items bigint, "
-        "detail text) ON COMMIT DROP"
+    values = {
+        "day": day,
+        "checks": list(checks),
+        "subjects": None if subjects is None else list(subjects),
+        "rows": json.dumps(rows),
+    }
+    incoming = (
+        "jsonb_to_recordset(%(rows)s::jsonb) AS i (joint text, subject text, unit text, cause text, expected numeric, actual numeric, "
+        "items bigint, detail text)"
     )
-    with connection.cursor() as cursor, cursor.copy("COPY incoming_joint FROM STDIN") as copy:
-        for row in rows:
-            copy.write_row(row)
     gone = connection.execute(
-        "DELETE FROM billing.reconciliation AS t WHERE billing_day = %s AND joint = ANY(%s) AND (%s::text IS NULL OR subject = %s) "
-        "AND NOT EXISTS (SELECT FROM incoming_joint AS i "
-        "WHERE (i.joint, i.subject, i.unit, i.cause) = (t.joint, t.subject, t.unit, t.cause))",
-        (day, checks, subject, subject),
+        "DELETE FROM billing.reconciliation AS t WHERE billing_day = %(day)s AND joint = ANY(%(checks)s) "
+        "AND (%(subjects)s::text[] IS NULL OR subject = ANY(%(subjects)s)) AND NOT EXISTS "
+        f"(SELECT FROM {incoming} WHERE (i.joint, i.subject, i.unit, i.cause) = (t.joint, t.subject, t.unit, t.cause))".encode(),
+        values,
     ).rowcount
     changed = connection.execute(
         "INSERT INTO billing.reconciliation AS t (billing_day, joint, subject, unit, cause, expected, actual, items, detail) "
-        "SELECT %s, joint, subject, unit, cause, expected, actual, items, detail FROM incoming_joint "
+        f"SELECT %(day)s, joint, subject, unit, cause, expected, actual, items, detail FROM {incoming} "
         "ON CONFLICT (billing_day, joint, subject, unit, cause) DO UPDATE SET expected = excluded.expected, actual = excluded.actual, "
         "items = excluded.items, detail = excluded.detail WHERE (t.expected, t.actual, t.items, t.detail) "
-        "IS DISTINCT FROM (excluded.expected, excluded.actual, excluded.items, excluded.detail)",
-        (day,),
+        "IS DISTINCT FROM (excluded.expected, excluded.actual, excluded.items, excluded.detail)".encode(),
+        values,
     ).rowcount
-    connection.execute("DROP TABLE incoming_joint")
     return gone + changed

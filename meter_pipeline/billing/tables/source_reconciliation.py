@@ -7,6 +7,7 @@ subject of an open cause is its service point.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -36,7 +37,7 @@ def files(connection: Connection, day: date) -> list[Row]:
     )
 
 
-def channel_days(connection: Connection, day: date) -> list[Row]:
+def channel_days(connection: Connection, day: date, points: Sequence[str] | None = None) -> list[Row]:
     """Channel-days by whether raw and validated hold them, and why a raw one was not validated."""
     return _rows(
         connection,
@@ -51,8 +52,10 @@ def channel_days(connection: Connection, day: date) -> list[Row]:
             WHEN EXISTS (SELECT FROM vee.exception AS e WHERE e.billing_day = %(day)s AND e.meter_id = r.meter_id) THEN 'validation_exception'
             WHEN stood.service_point_id IS NULL THEN 'not_installed'
             ELSE 'open' END AS cause
-        FROM (SELECT meter_id, channel, starts_at, slots, interval_minutes FROM raw.interval_day WHERE billing_day = %(day)s) AS r
-        FULL JOIN (SELECT DISTINCT meter_id, channel FROM vee.interval_day WHERE billing_day = %(day)s) AS v USING (meter_id, channel)
+        FROM (SELECT meter_id, channel, starts_at, slots, interval_minutes FROM raw.interval_day WHERE billing_day = %(day)s
+            {_some(points, "AND meter_id IN (SELECT meter_id FROM ref.installations WHERE service_point_id = ANY(%(points)s))")}) AS r
+        FULL JOIN (SELECT DISTINCT meter_id, channel FROM vee.interval_day WHERE billing_day = %(day)s
+            {_some(points, "AND service_point_id = ANY(%(points)s)")}) AS v USING (meter_id, channel)
         LEFT JOIN ref.channels AS c USING (meter_id, channel)
         LEFT JOIN LATERAL (SELECT max(i.service_point_id) AS service_point_id FROM ref.installations AS i WHERE v.meter_id IS NULL
             AND i.meter_id = r.meter_id AND i.installed_at < r.starts_at + r.slots * r.interval_minutes * interval '1 minute'
@@ -60,11 +63,16 @@ def channel_days(connection: Connection, day: date) -> list[Row]:
         GROUP BY 1, 3 ORDER BY 3, 1
         """,
         day,
+        points=points,
     )
 
 
 def registers(
-    connection: Connection, day: date, start: datetime, past: datetime, tolerance: RegisterTolerance
+    connection: Connection,
+    day: date,
+    bounds: tuple[datetime, datetime],
+    tolerance: RegisterTolerance,
+    points: Sequence[str] | None = None,
 ) -> list[Row]:
     """Validated intervals against the register's own reads, by unit and cause, in the unit's millionths.
 
@@ -74,7 +82,7 @@ def registers(
 
     Estimates explain a sum above the register, up to what they add. Anything else that is off is explained as far as a
     finding of validation (vee.exception) states it, and by name: null intervals a sum below the register, a failed
-    sum check either. A difference of another size is open.
+    sum check either. A difference of another size is open. ``bounds``: the day's instants.
     """
     allowed = tolerance.sql("multiplier", "decimals", "slots")
     return _rows(
@@ -91,7 +99,9 @@ def registers(
             LEFT JOIN raw.register_read AS e ON e.billing_day = %(day)s AND e.meter_id = c.meter_id AND e.channel = c.channel AND e.read_at = %(past)s
             LEFT JOIN raw.register_read AS s
                 ON s.billing_day = %(eve)s AND s.meter_id = c.meter_id AND s.channel = c.channel AND s.read_at = %(start)s
-            WHERE c.sums_to IS NOT NULL AND NOT EXISTS (SELECT FROM vee.register_edit AS x WHERE x.meter_id = c.meter_id
+            WHERE c.sums_to IS NOT NULL
+                {_some(points, "AND c.meter_id = ANY(ARRAY(SELECT meter_id FROM vee.interval_day WHERE billing_day = %(day)s AND service_point_id = ANY(%(points)s)))")}
+                AND NOT EXISTS (SELECT FROM vee.register_edit AS x WHERE x.meter_id = c.meter_id
                 AND x.channel = c.channel AND x.billing_day IN (%(day)s, %(eve)s) AND x.withdrawn_at IS NULL AND (NOT x.proposed OR x.approved_at IS NOT NULL))
             GROUP BY 1, 2
         )
@@ -124,16 +134,18 @@ def registers(
                     CASE WHEN d.whole = d.registers AND d.registers = 1 AND v.expected = v.slots THEN d.difference ELSE v.register_difference_micro END AS expected
                 FROM vee.interval_day AS v LEFT JOIN dials AS d USING (meter_id, channel)
                 WHERE v.billing_day = %(day)s AND v.billed AND v.register_difference_micro IS NOT NULL
+                    {_some(points, "AND v.service_point_id = ANY(%(points)s)")}
             ) AS sides
         ) AS compared GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
         """,
         day,
-        start=start,
-        past=past,
+        start=bounds[0],
+        past=bounds[1],
+        points=points,
     )
 
 
-def register_usage(connection: Connection, day: date) -> list[Row]:
+def register_usage(connection: Connection, day: date, points: Sequence[str] | None = None) -> list[Row]:
     """What registers without intervals were put at, as their reads say, against the usage of their services, by unit,
     in millionths. Nothing for days of before this was kept by register."""
     return _rows(
@@ -146,17 +158,25 @@ def register_usage(connection: Connection, day: date) -> list[Row]:
             FROM (
                 SELECT service_point_id, unit, sum(usage_micro)::bigint AS put, sum(coalesce(quantity_micro, usage_micro))::bigint AS counted,
                     count(*) FILTER (WHERE usage_micro <> quantity_micro) AS unlike
-                FROM vee.register_day WHERE billing_day = %(day)s AND usage_micro IS NOT NULL GROUP BY 1, 2
+                FROM vee.register_day WHERE billing_day = %(day)s AND usage_micro IS NOT NULL
+                    {_some(points, "AND service_point_id = ANY(%(points)s)")} GROUP BY 1, 2
             ) AS r FULL JOIN (
                 SELECT service_point_id, unit, sum(CASE source WHEN 'mixed' THEN register_micro ELSE quantity_micro END)::bigint AS held
-                FROM vee.daily_usage WHERE billing_day = %(day)s AND source <> 'interval' GROUP BY 1, 2
+                FROM vee.daily_usage WHERE billing_day = %(day)s AND source <> 'interval'
+                    {_some(points, "AND service_point_id = ANY(%(points)s)")} GROUP BY 1, 2
             ) AS u USING (service_point_id, unit)
         ) AS compared
         WHERE EXISTS (SELECT FROM vee.register_day WHERE billing_day = %(day)s AND usage_micro IS NOT NULL)
         GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
         """,
         day,
+        points=points,
     )
+
+
+def _some(points: Sequence[str] | None, condition: str) -> str:
+    """SQL of a condition on some service points, nothing where all are meant."""
+    return "" if points is None else condition
 
 
 def _subject(service: str, everyone: str = "'all'") -> str:
@@ -170,4 +190,6 @@ def _named(meter: str) -> str:
 
 
 def _rows(connection: Connection, query: str, day: date, **more: Any) -> list[Row]:
-    return connection.execute(query.encode(), {"day": day, "eve": day - timedelta(days=1), **more}).fetchall()
+    points = more.pop("points", None)
+    values = {"day": day, "eve": day - timedelta(days=1), "points": None if points is None else list(points), **more}
+    return connection.execute(query.encode(), values).fetchall()

@@ -169,15 +169,17 @@ def silent_points(database: Database, day: date, points: Sequence[str]) -> list[
 TOLD_MISSING: Final = "('NOT_ESTIMATED', 'NO_DATA', 'NEVER_READ')"
 
 
-def missing_usage(database: Database, day: date) -> pl.DataFrame:
-    """Services whose validated day has no value in some or all of its intervals and of which validation says nothing:
-    service_point_id, missing, expected. What it found is billed, estimated or held by the utility's policy."""
+def missing_usage(database: Database, day: date, service_points: Sequence[str] | None = None) -> pl.DataFrame:
+    """Services (of some, where they are given) whose validated day has no value in some or all of its intervals and of
+    which validation says nothing: service_point_id, missing, expected. What it found is billed, estimated or held by
+    the utility's policy."""
+    among = "" if service_points is None else " AND service_point_id = ANY(string_to_array($2, ','))"
     return database.read(
         "SELECT service_point_id, sum(missing)::bigint AS missing, sum(slots_expected)::bigint AS expected FROM vee.daily_usage AS u "
         f"WHERE billing_day = $1 AND flow IN {BILLED_FLOWS} AND (missing > 0 OR quantity_micro IS NULL) AND NOT EXISTS "
         "(SELECT FROM vee.exception AS e WHERE e.billing_day = u.billing_day AND e.service_point_id = u.service_point_id "
-        f"AND e.kind IN {TOLD_MISSING}) GROUP BY 1 ORDER BY 1",
-        [day],
+        f"AND e.kind IN {TOLD_MISSING}){among} GROUP BY 1 ORDER BY 1",
+        [day] if service_points is None else [day, ",".join(service_points)],
     )
 
 

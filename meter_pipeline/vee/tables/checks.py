@@ -76,13 +76,18 @@ def stored_day(
     absent: list[str] = (connection.execute(lacking.encode(), at).fetchone() or ([],))[0]
     allowed = tolerance.sql("d.multiplier", "d.decimals", "v.expected")
     over = "abs(v.total_micro - v.register_difference_micro)"
+    mine = (
+        ""
+        if points is None
+        else " AND c.meter_id = ANY(ARRAY(SELECT meter_id FROM vee.interval_day WHERE billing_day = %(day)s AND service_point_id = ANY(%(points)s)))"
+    )
     tested, missed, unlisted = connection.execute(
         f"""
         WITH d AS MATERIALIZED (SELECT c.meter_id, c.sums_to AS channel, max(coalesce(w.multiplier, c.multiplier)) AS multiplier,
                 min(coalesce(w.decimals, c.decimals)) AS decimals FROM ref.channels AS c
             LEFT JOIN ref.channel_values AS w ON w.meter_id = c.meter_id AND w.channel = c.channel AND w.valid_from <= %(day)s
                 AND (w.valid_to IS NULL OR w.valid_to > %(day)s)
-            WHERE c.sums_to IS NOT NULL GROUP BY 1, 2),
+            WHERE c.sums_to IS NOT NULL{mine} GROUP BY 1, 2),
         off AS (SELECT v.service_point_id, v.meter_id, v.channel, {over} > {allowed}
             AND {over} > {allowed} * {tolerance.days_sql("v.meter_id")} AS missed
             FROM vee.interval_day AS v LEFT JOIN d USING (meter_id, channel)

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -91,15 +93,22 @@ def read_usage_of(database: Database, first: date, last: date, points: Sequence[
         (first, last, ",".join(points)),
     )
     history = UsageHistory([], [], [], [], {})
-    for (day,), part in frame.group_by("billing_day", maintain_order=True):
-        keys = part.select("service_point_id", "flow", "unit")
-        name = _keys_hash(keys)
-        columns = _history_columns(part)
+    columns = _history_columns(frame)
+    quantity, state = columns["quantity_micro"].to_numpy(), columns["state"].to_numpy()
+    rows = frame.select("billing_day", "service_point_id", "flow", "unit").rows()
+    names: dict[tuple[tuple[str, ...], ...], bytes] = {}
+    at = 0
+    for day, of_day in groupby(rows, key=itemgetter(0)):
+        key = tuple(row[1:] for row in of_day)
+        if key not in names:
+            keys = frame[at : at + len(key)].select("service_point_id", "flow", "unit")
+            names[key] = _keys_hash(keys)
+            history.keys[names[key]] = keys
         history.days.append(day)
-        history.hashes.append(name)
-        history.quantity.append(columns["quantity_micro"].to_numpy())
-        history.state.append(columns["state"].to_numpy())
-        history.keys[name] = keys
+        history.hashes.append(names[key])
+        history.quantity.append(quantity[at : at + len(key)])
+        history.state.append(state[at : at + len(key)])
+        at += len(key)
     return history
 
 

@@ -14,6 +14,7 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
+from meter_pipeline.postgres import few_rows
 from meter_pipeline.postgres.copy_binary import copy_frame
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.postgres.vectors import VectorTable, copy_rows, read_frame
@@ -379,39 +380,42 @@ def replace_rows(
     """
     name = sql.Identifier(*table.split("."))
     temporary = sql.Identifier("replace_" + table.split(".")[1])
-    listed = sql.SQL(", ").join(map(sql.Identifier, columns))
-    keys = sql.SQL(", ").join(map(sql.Identifier, key))
-    rest = [c for c in columns if c not in key]
-    connection.execute(
-        sql.SQL("CREATE TEMP TABLE {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP").format(temporary, name)
-    )
-    copy_frame(connection, temporary, frame, columns)
+    few = few_rows.fits(frame)
+    incoming: sql.Composable = temporary
+    values: dict[str, Any] = {"day": day, "only": None if only is None else list(only)}
+    if few:
+        incoming, values["rows"] = few_rows.relation(name, frame.select(columns) if frame.height else frame)
+    else:
+        connection.execute(
+            sql.SQL("CREATE TEMP TABLE {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP").format(temporary, name)
+        )
+        copy_frame(connection, temporary, frame, columns)
     gone = connection.execute(
         sql.SQL(
-            "DELETE FROM {n} AS t WHERE billing_day = %s{among} AND NOT EXISTS (SELECT FROM {i} AS i WHERE {same})"
+            "DELETE FROM {n} AS t WHERE billing_day = %(day)s{among} AND NOT EXISTS (SELECT FROM {i} AS i WHERE {same})"
         ).format(
             n=name,
-            i=temporary,
-            among=sql.SQL("" if only is None else " AND service_point_id = ANY(%s)"),
+            i=incoming,
+            among=sql.SQL("" if only is None else " AND service_point_id = ANY(%(only)s)"),
             same=sql.SQL(" AND ").join(sql.SQL("i.{0} = t.{0}").format(sql.Identifier(c)) for c in key),
         ),
-        (day,) if only is None else (day, list(only)),
+        values,
     ).rowcount
-    compared = [c for c in rest if c != "first_seen"]
-    changed = connection.execute(
-        sql.SQL(
-            "INSERT INTO {n} AS t ({c}) SELECT {c} FROM {i} ON CONFLICT ({k}) DO UPDATE SET {sets} WHERE ({old}) IS DISTINCT FROM ({new})"
-        ).format(
-            n=name,
-            c=listed,
-            i=temporary,
-            k=keys,
-            sets=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in compared),
-            old=sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(c)) for c in compared),
-            new=sql.SQL(", ").join(sql.SQL("excluded.{}").format(sql.Identifier(c)) for c in compared),
-        )
-    ).rowcount
-    connection.execute(sql.SQL("DROP TABLE {}").format(temporary))
+    compared = [c for c in columns if c not in key and c != "first_seen"]
+    insert = sql.SQL(
+        "INSERT INTO {n} AS t ({c}) SELECT {c} FROM {i} AS i ON CONFLICT ({k}) DO UPDATE SET {sets} WHERE ({old}) IS DISTINCT FROM ({new})"
+    ).format(
+        n=name,
+        c=sql.SQL(", ").join(map(sql.Identifier, columns)),
+        i=incoming,
+        k=sql.SQL(", ").join(map(sql.Identifier, key)),
+        sets=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in compared),
+        old=sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(c)) for c in compared),
+        new=sql.SQL(", ").join(sql.SQL("excluded.{}").format(sql.Identifier(c)) for c in compared),
+    )
+    changed = connection.execute(insert, values).rowcount if frame.height else 0
+    if not few:
+        connection.execute(sql.SQL("DROP TABLE {}").format(temporary))
     return gone + changed
 
 
