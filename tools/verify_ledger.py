@@ -447,6 +447,10 @@ REFERENCE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
     "id_spellings": (("kind", "id"), ("kind", "id", "written", "known_from")),
+    "past_usage": (
+        ("service_point_id", "flow", "period_start"),
+        ("service_point_id", "flow", "unit", "period_start", "period_end", "quantity", "known_from"),
+    ),
     "opening_balances": (
         (
             "service_point_id",

@@ -12,6 +12,7 @@ import polars as pl
 
 from meter_pipeline.anomalies import daily_features as packing
 from meter_pipeline.anomalies.day import ensure_facts
+from meter_pipeline.anomalies.past_days import past_days, with_past_days
 from meter_pipeline.anomalies.tables import detection
 from meter_pipeline.anomalies.window import CLASSES
 from meter_pipeline.baselines import (
@@ -93,7 +94,9 @@ def refit_baselines(
     known = sorted(detection.fact_days(database.read, days[0], days[-1]))
     if not known:
         return RefitOutcome(None, as_of, 0, {}, {}, 0, None, written=False)
-    days = calendar.days(known[0], known[-1])
+    billed = past_days(database, days[0], known[0])
+    # A year of daily totals from before the first billing day makes a baseline from the first day on.
+    days = calendar.days(min([known[0], *billed["period_start"]]), known[-1])
     used = days[training_days(len(days))]
     with database.reader() as read:
         packed, lists = detection.read_facts(read, used[0], used[-1])
@@ -109,7 +112,8 @@ def refit_baselines(
         weeks = packing.PackedDays(packed, lists, commodity, unit, used, used[-1])
         placed = weeks.names.to_frame().join(points, on="service_point_id", how="left", maintain_order="left")
         weather = serve(placed, stations, temperatures, used, hours)
-        frames.append(_fit(weeks, placed, weather, weekend, holiday, threads))
+        mine = billed.filter(pl.col("unit") == unit)
+        frames.append(_fit(weeks, placed, weather, (weekend, holiday), mine, threads))
     rows = pl.concat(frames).filter(pl.col("intercept").is_finite()).sort("service_point_id", "unit")
     digest = _digest(rows)
     stands_from = known[0] if first_ever else as_of
@@ -155,12 +159,14 @@ def _fit(
     weeks: packing.PackedDays,
     placed: pl.DataFrame,
     weather: Any,
-    weekend: np.ndarray,
-    holiday: np.ndarray,
+    rest_days: tuple[np.ndarray, np.ndarray],
+    billed: pl.DataFrame,
     threads: int | None,
 ) -> pl.DataFrame:
     """Rows of anomaly.baseline (without version) of one commodity and unit, a part of each station's points at a time:
-    a year of a million is 3 GB a matrix. Points without a station have no weather, and no baseline."""
+    a year of a million is 3 GB a matrix. Points without a station have no weather, and no baseline. ``rest_days``:
+    which days are weekends, which holidays; ``billed``: daily totals from before the first billing day."""
+    weekend, holiday = rest_days
     code = {name: i for i, name in enumerate(CLASSES)}
     classes = placed["customer_class"].replace_strict(code, default=0, return_dtype=pl.Int64).to_numpy()
     fuel: Any = weeks.commodity
@@ -174,12 +180,13 @@ def _fit(
         parts = [members[start : start + _PART] for start in range(0, members.size, _PART)]
         means = ClassMeans(len(CLASSES), len(weeks.days))
         for at in parts:
-            usage = weeks.history(at, usage_only=True).measured()
+            usage = with_past_days(weeks.history(at, usage_only=True).measured(), weeks.points[at], weeks.days, billed)
             means.add(usage, classes[at])
         profiles = means.profiles(degrees, cooling=options_for(fuel).cooling)
         for at in parts:
             if len(parts) > 1:
-                usage = weeks.history(at, usage_only=True).measured()
+                measured = weeks.history(at, usage_only=True).measured()
+                usage = with_past_days(measured, weeks.points[at], weeks.days, billed)
             fit = fit_group(
                 usage,
                 classes[at],

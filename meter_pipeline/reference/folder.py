@@ -24,6 +24,7 @@ from meter_pipeline.leak_adjustments import rules as leak_rules
 from meter_pipeline.reference.attributes import check_attributes
 from meter_pipeline.reference.balances import check_balances
 from meter_pipeline.reference.faults import Fault, ReferenceRefused
+from meter_pipeline.reference.past_usage import check_past_usage
 from meter_pipeline.schemas.reference import STRETCHES, TABLES, Table
 from meter_pipeline.units import UnitError, base_unit, parse_decimal
 
@@ -72,6 +73,7 @@ def read_folder(folder: Path) -> tuple[Rows, Documents]:
     if not faults:
         _check_together(rows, lines, faults)
         check_balances(rows, lines, documents, faults)
+        check_past_usage(rows, lines, faults)
     if faults:
         raise ReferenceRefused(faults)
     given = {row[:2]: row for row in rows.get("id_spellings", [])}

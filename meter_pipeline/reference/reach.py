@@ -176,6 +176,11 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
     "opening_balances": dict.fromkeys(
         ("service_point_id", "account_id", "tariff_id", "kind", "name", "period_end", "quantity"), _BILL
     ),
+    # What days are compared with before there is usage of their own; estimates that were made stay as they are.
+    "past_usage": dict.fromkeys(
+        ("service_point_id", "flow", "unit", "period_start", "period_end", "quantity"),
+        Reach((VALIDATE, DETECT), Days.NONE),
+    ),
     # How a page and an output write a name; no figure stands on it.
     "id_spellings": dict.fromkeys(("kind", "id", "written"), _NOTHING),
     # Which bills wait, not what they say.

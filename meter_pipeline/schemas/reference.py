@@ -261,6 +261,19 @@ TABLES: Final[dict[str, Table]] = {
         {"account_id": "accounts.account_id"},
         "What bills of the old system hand on to the first bills here: credits for exports, in units or money, and the peaks that ratchets look back on.",
     ),
+    "past_usage": Table(
+        {
+            "service_point_id": "long_id",
+            "flow": "choice:import|export|net",
+            "unit": "text",
+            "period_start": "date",
+            "period_end": "date",
+            "quantity": "decimal",
+        },
+        ("service_point_id", "flow", "period_start"),
+        {},
+        "Usage that was billed before the first billing day, by service point and period: what the first months are compared with.",
+    ),
     "id_spellings": Table(
         {"kind": "choice:account|meter|premise|service_point", "id": "long_id", "written": "text"},
         ("kind", "id"),

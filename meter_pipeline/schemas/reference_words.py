@@ -156,6 +156,14 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "period_end": "day after the last of the old bill's period",
         "quantity": "how much",
     },
+    "past_usage": {
+        "service_point_id": _POINT,
+        "flow": "import, export or net",
+        "unit": "unit of the quantity, any spelling that a feed may have",
+        "period_start": "first day",
+        "period_end": "day after the last",
+        "quantity": "usage of the whole period, below zero only for net",
+    },
     "id_spellings": {
         "kind": "what the id names",
         "id": "the id as it is kept here, in capitals",

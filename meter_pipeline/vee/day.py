@@ -28,7 +28,7 @@ from meter_pipeline.set_aside import without_faults
 from meter_pipeline.sharding import between
 from meter_pipeline.vee import findings, output_frames
 from meter_pipeline.vee.estimation import history as past
-from meter_pipeline.vee.estimation import multi_day_registers
+from meter_pipeline.vee.estimation import multi_day_registers, past_usage
 from meter_pipeline.vee.loading import DayInputs, Shifts, Touched, find_shifts, shifted
 from meter_pipeline.vee.locked import keep_locked
 from meter_pipeline.vee.part_of_day import PartOfDay, WholeDayNeededError, refuse_others
@@ -43,6 +43,7 @@ from meter_pipeline.vee.streaming import ROWS, DayContext, Streamed, ValidatedSh
 from meter_pipeline.vee.summary import Summary, VeeOutcome
 from meter_pipeline.vee.tables import checks, part_of_day, validated
 from meter_pipeline.vee.tables import true_up as requests
+from meter_pipeline.vee.tables.past_usage import read_past_usage
 from meter_pipeline.vee.validate import validate_matrix
 from meter_pipeline.vee.writing import Changes, Writer
 
@@ -191,16 +192,19 @@ def _validate_registers(run: _Run, intervals: _Intervals) -> _Registers:
     stored = None if context.part is None else context.part.movement
     moved: list[tuple[pl.DataFrame, read_rules.ReadFindings]] = []
     bounds = int(read.start.timestamp()), int(read.end.timestamp())
+    points = series["service_point_id"].unique().sort().to_list()
+    billed = read_past_usage(context.session, day - timedelta(days=past_usage.STRETCH_DAYS), day, points)
 
     def of(points: Sequence[str]) -> tuple[RegisterUsage, list[pl.DataFrame]]:
         mine = series.filter(pl.col("service_point_id").is_in(list(points)))
         daily = past.align_daily(mine, context.history, context.days, context.like)
-        judged = read_rules.judge(read.registers, mine, daily, t, bounds, stored)
+        earlier = past_usage.stretches(mine, billed, context.calendar)
+        judged = read_rules.judge(read.registers, mine, daily, t, bounds, stored, earlier)
         moved.append((mine, judged))
         used = register_usage(read.registers, mine, daily, t, means, judged)
         return used, findings.register_findings(used, mine, context.policy)
 
-    (usage, found), faults = without_faults(series["service_point_id"].unique().sort().to_list(), of)
+    (usage, found), faults = without_faults(points, of)
     read.aside.update(faults)
     if context.part is not None:
         if usage.of_others:

@@ -24,6 +24,7 @@ from meter_pipeline.postgres.reading import reading
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.units import MAX_DIAL_MICRO, MICRO, UnitError, base_unit, from_micro, parse_decimal
 from meter_pipeline.vee.edits import EditError
+from meter_pipeline.vee.estimation.past_usage import PastStretches
 from meter_pipeline.vee.registers import assemble, read_window, series
 from meter_pipeline.vee.registers.read_rules import stretches
 from meter_pipeline.vee.registers.reads import Step
@@ -300,7 +301,7 @@ def _judge(session: Database, held: _Register, when: int, shown: int, t: Thresho
     limit = t.limit_per_hour(klass, name["unit"])
     at = np.arange(after.frame.height)
     floor = np.full(at.size, limit * t.high_floor_share / 3600)
-    found = stretches(after, at, np.ones(at.size, np.bool_), floor, t)
+    found = stretches(after, at, np.ones(at.size, np.bool_), floor, t, PastStretches.none(at.size))
     hits = set()
     for k in np.flatnonzero((found.opens == when) | (found.closes == when)):
         if found.amount[k] != NO_VALUE and found.amount[k] > limit * found.elapsed[k] / 3600:

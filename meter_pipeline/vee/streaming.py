@@ -38,6 +38,7 @@ from meter_pipeline.vee.rules.thresholds import Thresholds
 from meter_pipeline.vee.tables import edits as edit_store
 from meter_pipeline.vee.tables import usage_history
 from meter_pipeline.vee.tables import validated as store
+from meter_pipeline.vee.tables.past_usage import read_past_usage
 from meter_pipeline.vee.tables.usage_history import UsageHistory
 from meter_pipeline.vee.validate import Peers, UnknownPeers
 
@@ -98,6 +99,8 @@ def read_day_context(
         else usage_history.read_usage_of(session, earliest, eve, touched.service_points)
     )
     days = [day - timedelta(days=k) for k in range(t.high_low_days, 0, -1)]
+    points = None if touched is None else touched.service_points
+    history = replace(history, past=read_past_usage(session, days[0], day, points))
     like = [past.day_class(d, read.reference.holidays) == past.day_class(day, read.reference.holidays) for d in days]
     available = store.validated_days(session, day - timedelta(days=t.like_days_back), day - timedelta(days=1))
     return DayContext(

@@ -81,6 +81,16 @@ def read_usage(read: Read, day: date) -> pl.DataFrame:
     )
 
 
+def read_past_days(read: Read, first: date, past: date) -> pl.DataFrame:
+    """Daily totals that were billed before the first billing day (ref.past_usage, periods of one day) in [first, past):
+    service_point_id, unit (as written), period_start, quantity."""
+    return read(
+        "SELECT service_point_id, unit, period_start, quantity::double precision AS quantity FROM ref.past_usage "
+        "WHERE flow = 'import' AND period_end = period_start + 1 AND period_start >= $1 AND period_start < $2",
+        [first, past],
+    )
+
+
 def read_points(read: Read, day: date, end: datetime) -> pl.DataFrame:
     """Service points in force on a day, in no order: service_point_id, station_id, route, customer_class, latitude,
     longitude, head_end, collector_id of the meter that stands there at ``end`` (the last one where none does). Where a

@@ -12,6 +12,7 @@ import polars as pl
 
 from meter_pipeline.calendar import local_clock
 from meter_pipeline.schemas.reads import NO_VALUE
+from meter_pipeline.vee.estimation import past_usage
 from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints
 from meter_pipeline.vee.tables.usage_history import WHOLE, UsageHistory
 
@@ -78,7 +79,8 @@ def _positions(keys: pl.DataFrame, history: UsageHistory) -> dict[bytes, Ints]:
 
 
 def align_daily(keys: pl.DataFrame, history: UsageHistory, days: Sequence[date], like: Sequence[bool]) -> DailyHistory:
-    """Daily totals by row of ``keys`` (service_point_id, flow, unit): NO_VALUE where a day or a row has no history."""
+    """Daily totals by row of ``keys`` (service_point_id, flow, unit): NO_VALUE where a day or a row has no history.
+    Days before the first billing day are those of past usage, where it was imported."""
     totals = np.full((keys.height, len(days)), NO_VALUE, np.int64)
     whole = np.zeros((keys.height, len(days)), np.bool_)
     column = {d: k for k, d in enumerate(days)}
@@ -89,6 +91,7 @@ def align_daily(keys: pl.DataFrame, history: UsageHistory, days: Sequence[date],
             at = positions[name]
             totals[:, column[d]] = np.where(at >= 0, quantity[at], NO_VALUE)
             whole[:, column[d]] = (at >= 0) & ((state[at] & WHOLE) != 0)
+    past_usage.fill_days(totals, whole, days, keys, history.past)
     return DailyHistory(list(days), totals, whole, np.array(like, np.bool_))
 
 

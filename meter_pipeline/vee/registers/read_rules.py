@@ -18,6 +18,7 @@ import polars as pl
 
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.units import from_micro
+from meter_pipeline.vee.estimation.past_usage import PastStretches
 from meter_pipeline.vee.registers.assemble import STEP_RULES
 from meter_pipeline.vee.registers.read_gaps import GAP_ABOUT, Gap, gaps
 from meter_pipeline.vee.registers.reads import Step
@@ -81,9 +82,11 @@ def _kernel() -> Any:
     import numba
 
     @numba.njit(cache=True, nogil=True)
-    def kernel(first, amount, elapsed, ratio, floor_per_s, most, usual, zeros):  # type: ignore[no-untyped-def]  # compiled
+    def kernel(first, row, opens, amount, elapsed, ratio, floor_per_s, most, past, usual, zeros):  # type: ignore[no-untyped-def]  # compiled
         """``usual`` and ``zeros`` of stretches in a row of series; ``first`` marks the first of each. A stretch far
-        above the ones before is no history, unless the next one bears its pace out."""
+        above the ones before is no history, unless the next one bears its pace out. ``past``: begins, closes, amount
+        and elapsed of PastStretches; those that closed by a series' first read come before its own."""
+        begins, closed, billed, lasted = past
         sums = np.zeros(most, np.float64)
         lengths = np.zeros(most, np.float64)
         held = 0
@@ -97,6 +100,12 @@ def _kernel() -> Any:
                 doubt_elapsed = 0.0
                 run = 0
                 ever = False
+                for p in range(begins[row[i]], begins[row[i] + 1]):
+                    if closed[p] <= opens[i] + 86_400 and lasted[p] > 0:
+                        sums[held % most] = billed[p]
+                        lengths[held % most] = lasted[p]
+                        held += 1
+                        ever = ever or billed[p] > 0
             total = 0.0
             span = 0.0
             for k in range(min(held, most)):
@@ -132,10 +141,13 @@ def _kernel() -> Any:
     return kernel
 
 
-def stretches(registers: Registers, at: Ints, wanted: Bools, floor_per_s: Floats, t: Thresholds) -> ReadSpans:
+def stretches(
+    registers: Registers, at: Ints, wanted: Bools, floor_per_s: Floats, t: Thresholds, past: PastStretches
+) -> ReadSpans:
     """Every stretch of the ``wanted`` rows, whose series are ``at``, with what those before it say.
 
-    ``floor_per_s`` by row: micro units a second that are nothing odd whatever the history.
+    ``floor_per_s`` by row: micro units a second that are nothing odd whatever the history; ``past``: periods billed
+    before the first read.
     """
     reads, found = registers.reads, registers.found
     place = np.full(registers.frame.height, -1, np.int64)
@@ -154,9 +166,9 @@ def stretches(registers: Registers, at: Ints, wanted: Bools, floor_per_s: Floats
         first = np.ones(ends.size, np.bool_)
         first[1:] = row[1:] != row[:-1]
         elapsed = (closes - opens).astype(np.float64)
-        _kernel()(
-            first, amount.astype(np.float64), elapsed, t.high_ratio, floor_per_s[row], t.history_reads, usual, zeros
-        )  # fmt: skip
+        billed = (past.begins, past.closes, past.amount.astype(np.float64), past.elapsed.astype(np.float64))
+        figures = (first, row, opens, amount.astype(np.float64), elapsed)
+        _kernel()(*figures, t.high_ratio, floor_per_s[row], t.history_reads, billed, usual, zeros)
     return ReadSpans(ends, row, opens, closes, amount, usual, zeros)
 
 
@@ -185,12 +197,14 @@ def judge(
     t: Thresholds,
     day: tuple[int, int],
     stored: ClassMovement | None = None,
+    past: PastStretches | None = None,
 ) -> ReadFindings:
     """Judge the register-only series of a day, which runs from ``day[0]`` to ``day[1]`` (UTC seconds).
 
     ``only``: their rows with ``index`` into the series, unit, flow, customer_class, status, status_since_s (UTC seconds
     from which the service has that status), multiplier_micro and decimals; ``history``: daily totals by row;
-    ``stored``: what their classes did, where they are not all of the day.
+    ``stored``: what their classes did, where they are not all of the day; ``past``: what was billed before the first
+    billing day.
     """
     at = only["index"].to_numpy().astype(np.int64)
     no = np.zeros(at.size, np.bool_)
@@ -212,7 +226,7 @@ def judge(
     out.add(np.flatnonzero(_never_read(registers, at) & active), rr.NEVER_READ, "no read of this register is known")
     daily = (use.quantity[at] != NO_VALUE) & (use.gap_s[at] <= t.boundary_hours * 3600)
     floor = limit * t.high_floor_share / 3600
-    found = stretches(registers, at, ~daily, floor, t)
+    found = stretches(registers, at, ~daily, floor, t, past or PastStretches.none(at.size))
     moved = _moved(out, only, found, group, t) if stored is None else _as_stored(stored, only, found)
     flagged = _stretch_rules(only, found, moved, limit, floor, digit * 1e6, t)
     out.doubtful[found.at[flagged["READ_HIGH"] | flagged["READ_IMPOSSIBLE"]]] = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from itertools import groupby
 from operator import itemgetter
@@ -19,6 +19,7 @@ from meter_pipeline.postgres.array_bytes import listed, lists
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.sharding import between
+from meter_pipeline.vee.tables.past_usage import PAST_USAGE
 from meter_pipeline.vee.tables.validated import FORWARD_CODES, replace_rows
 
 
@@ -28,7 +29,7 @@ class UsageHistory:
     hash.
 
     ``quantity`` micro units with NO_VALUE for none; ``state`` bits WHOLE and FORWARD. A frame of ``keys`` has
-    service_point_id, flow, unit.
+    service_point_id, flow, unit. ``past``: periods billed before the first billing day (past_usage.py).
     """
 
     days: list[date]
@@ -36,18 +37,21 @@ class UsageHistory:
     quantity: list[npt.NDArray[np.int64]]
     state: list[npt.NDArray[np.int16]]
     keys: dict[bytes, pl.DataFrame]
+    past: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PAST_USAGE))
 
     def around(self, ids: pl.Series) -> UsageHistory:
         """The history of the service points from the first to the last of some sorted ids; nothing is copied."""
         held = {name: between(frame, ids) for name, frame in self.keys.items()}
         keys = {name: frame.slice(held[name][0], held[name][1] - held[name][0]) for name, frame in self.keys.items()}
         cut = [slice(*held[name]) for name in self.hashes]
+        first, beyond = between(self.past, ids)
         return UsageHistory(
             self.days,
             self.hashes,
             [q[c] for q, c in zip(self.quantity, cut, strict=True)],
             [s[c] for s, c in zip(self.state, cut, strict=True)],
             keys,
+            self.past.slice(first, beyond - first),
         )
 
 
