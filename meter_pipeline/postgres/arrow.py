@@ -14,6 +14,7 @@ from typing import Any, Final
 import polars as pl
 from psycopg import sql
 
+from meter_pipeline.postgres.arrow_connections import connect
 from meter_pipeline.postgres.driver import AdbcConnection
 
 #: Types whose values may stand in the query's text: a date cannot hold SQL. Strings are quoted by psycopg,
@@ -65,8 +66,7 @@ def _frame(held: Any) -> pl.DataFrame:
     return frame
 
 
-#: One connection a thread, kept for its last URL: opening one asks the server for all its types (some 20 ms), and a
-# stage reads a dozen times.
+#: One connection a thread, kept for its last URL: a stage reads a dozen times.
 _kept = threading.local()
 
 
@@ -74,9 +74,7 @@ def kept(url: str) -> Any:
     """This thread's connection to a database, opened if it was another or none."""
     if getattr(_kept, "url", None) != url or _kept.process != os.getpid():
         forget()
-        import adbc_driver_postgresql.dbapi as adbc
-
-        _kept.connection, _kept.url, _kept.process = adbc.connect(url, autocommit=True), url, os.getpid()
+        _kept.connection, _kept.url, _kept.process = connect(url), url, os.getpid()
     return _kept.connection
 
 

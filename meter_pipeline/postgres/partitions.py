@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg import sql
 
+from meter_pipeline.postgres.arrow_connections import connect
 from meter_pipeline.postgres.database import Database, scalar
 
 if TYPE_CHECKING:
@@ -193,13 +194,12 @@ def write_file(
     written = path.with_suffix(f".{os.getpid()}.part")
     name = ", ".join(f'"{c}"' for c in columns)
     query = f"SELECT {name} FROM {_part(table, day).as_string(connection)} ORDER BY {_order(connection, table).as_string(connection)}"
-    import adbc_driver_postgresql.dbapi as adbc
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = 0
     with (
-        adbc.connect(database.with_options(options=database.session_options), autocommit=True) as reader,
+        connect(database.with_options(options=database.session_options)) as reader,
         reader.cursor() as cursor,
     ):
         cursor.execute(query)
@@ -392,11 +392,10 @@ def reading_with_archive(
         with reading(database) as session:
             yield session
         return
-    import adbc_driver_postgresql.dbapi as adbc
     import polars as pl
 
     known = set(meters)
-    connection_ = adbc.connect(database.with_options(options=database.session_options), autocommit=False)
+    connection_ = connect(database.with_options(options=database.session_options), autocommit=False)
     try:
         with connection_.cursor() as cursor:
             for row in sorted(

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import polars as pl
 
 from meter_pipeline.postgres.arrow import fetch, fetch_parts
+from meter_pipeline.postgres.arrow_connections import connect
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import AdbcConnection
 
@@ -23,7 +24,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class ReadSession(Database):
-    """A database whose frames are all read over one connection: opening one costs 60 ms, and a day needs fifteen reads.
+    """A database whose frames are all read over one connection: a day needs fifteen reads.
 
     Each read is its own transaction, so it sees what was committed before it and holds no lock after it.
     """
@@ -82,8 +83,7 @@ def reading(database: Database) -> Iterator[ReadSession]:
 
 
 class _Shelf:
-    """Arrow connections between their uses: opening one costs 50 ms (it asks for every type), and a billing day has
-    four stages.
+    """Arrow connections between their uses: a billing day has four stages.
 
     At most two are kept, of the last database only; one that the server has closed meanwhile is replaced; a forked
     child leaves its parent's alone.
@@ -96,8 +96,6 @@ class _Shelf:
 
     def take(self, url: str) -> AdbcConnection:
         """A connection in good order."""
-        import adbc_driver_postgresql.dbapi as adbc
-
         while (connection := self._pop(url)) is not None:
             try:
                 with connection.cursor() as cursor:
@@ -107,7 +105,7 @@ class _Shelf:
             except Exception:
                 with contextlib.suppress(Exception):
                     connection.close()
-        return adbc.connect(url, autocommit=True)
+        return connect(url)
 
     def _pop(self, url: str) -> AdbcConnection | None:
         with self._lock:
