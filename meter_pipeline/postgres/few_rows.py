@@ -8,39 +8,30 @@ from __future__ import annotations
 
 import json
 from datetime import date, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import polars as pl
 from psycopg import sql
+
+if TYPE_CHECKING:  # `exceptions list` loads this module and no library of frames
+    import polars as pl
 
 #: More rows than this are copied into a temporary table
 MOST_ROWS: Final = 64
 #: Of all lists together; a city's usage of a day is a list of one row
 _MOST_ELEMENTS: Final = 4096
-_PLAIN: Final = (
-    pl.String,
-    pl.Binary,
-    pl.Boolean,
-    pl.Date,
-    pl.Datetime,
-    pl.Int8,
-    pl.Int16,
-    pl.Int32,
-    pl.Int64,
-    pl.UInt8,
-    pl.UInt16,
-    pl.UInt32,
-    pl.Null,
-)
 
 
 def fits(frame: pl.DataFrame) -> bool:
     """Whether a frame is small, and of types that JSON carries exactly: whole numbers, texts, dates, bytes, lists of
     them."""
+    import polars as pl
+
+    whole = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
+    plain = (pl.String, pl.Binary, pl.Boolean, pl.Date, pl.Datetime, pl.Null, *whole)
     lists = [column for column in frame if isinstance(column.dtype, pl.List)]
     return (
         frame.height <= MOST_ROWS
-        and all(isinstance(kind.inner if isinstance(kind, pl.List) else kind, _PLAIN) for kind in frame.dtypes)
+        and all(isinstance(kind.inner if isinstance(kind, pl.List) else kind, plain) for kind in frame.dtypes)
         and sum(int(column.list.len().sum() or 0) for column in lists) <= _MOST_ELEMENTS
     )
 
