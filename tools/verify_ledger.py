@@ -446,6 +446,40 @@ REFERENCE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "known_from",
         ),
     ),
+    "back_billing_rules": (
+        ("commodity", "customer_class", "valid_from"),
+        (
+            "commodity",
+            "customer_class",
+            "covers",
+            "charge_months",
+            "credit_months",
+            "unknown_beginning",
+            "unknown_most_months",
+            "tolerance_percent",
+            "interest_percent",
+            "day_count",
+            "instalments",
+            "instalment_months",
+            "waive_below",
+            "source",
+            "valid_from",
+            "valid_to",
+            "known_from",
+        ),
+    ),
+    "meter_tests": (
+        ("meter_id", "tested_on"),
+        (
+            "meter_id",
+            "tested_on",
+            "percent_registration",
+            "wrong_since",
+            "wrong_until",
+            "evidence",
+            "known_from",
+        ),
+    ),
     "id_spellings": (("kind", "id"), ("kind", "id", "written", "known_from")),
     "past_usage": (
         ("service_point_id", "flow", "period_start"),
@@ -486,7 +520,12 @@ DETAILS = {"statements": ("billing.statement_line", "billing.statement")}
 BESIDE = {
     "validated": ("vee.daily_usage", "vee.register_day"),
     "statements": ("billing.statement_segment",),
-    "adjustments": ("billing.adjustment", "billing.adjustment_segment", "billing.leak_adjustment"),
+    "adjustments": (
+        "billing.adjustment",
+        "billing.adjustment_segment",
+        "billing.leak_adjustment",
+        "billing.back_billing",
+    ),
 }
 # those of them of which an entry says every row of its day: a day with rows needs an entry
 WHOLE_DAYS = {"validated": ("vee.daily_usage", "vee.register_day")}

@@ -15,6 +15,7 @@ import polars as pl
 
 from meter_pipeline.billing import reconcile
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DETERMINANT_SCHEMA, DayCharges, joined
+from meter_pipeline.billing.back_billing import tables as policies
 from meter_pipeline.billing.day_reconciliation import BilledRows, SourceRows, day_checks, read_source_rows
 from meter_pipeline.billing.day_shards import charges_of, read_shard
 from meter_pipeline.billing.leaves import charge_leaves as charge_hashes
@@ -259,6 +260,7 @@ class _Persisted:
 def _persist(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
     """Write what changed, its ledger entry, and the later days and statements that stand on it."""
     persisted = _keep_revisions(run, inputs, computed) if run.outcome.sealed else _write_day(run, inputs, computed)
+    policies.note_corrections(run.connection, run.day, run.clock.now())
     run.watch("write")
     return persisted
 

@@ -4,9 +4,12 @@ and ledger entries.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from meter_pipeline.billing.back_billing.tables import of_adjustments
 from meter_pipeline.billing.tables.explain import explain_line
+from meter_pipeline.money import money_text
 from meter_pipeline.postgres.database import Database
 
 
@@ -31,4 +34,28 @@ def explain(database: Database, line_id: str) -> dict[str, Any] | None:
         "payloads": by.get("payload", []) + by.get("register", []),
         "ledger": by.get("ledger", []),
         "adjustments": by.get("adjustment", []),
+        "policy": policy(database, by.get("adjustment", [])),
     }
+
+
+def policy(database: Database, adjustments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What back-billing rules made of a line's adjustments: rule and amounts in words and exact decimal text."""
+    names = sorted({str(adjustment["subject"]) for adjustment in adjustments})
+    with database.connect("explain", autocommit=True) as connection:
+        found = of_adjustments(connection, names) if names else []
+    return [
+        {
+            "adjustment_id": row["adjustment_id"],
+            "service_point_id": row["service_point_id"],
+            "rule": f"{row['rule_commodity']}, {row['rule_class']} from {row['rule_from']} ({row['source']})",
+            "corrected_on": row["corrected_on"],
+            "limit_day": row["limit_day"],
+            "full": money_text(row["full_amount"], row["currency"]),
+            "allowed": money_text(row["allowed"], row["currency"]),
+            "waived": money_text(row["waived"], row["currency"]),
+            "interest": money_text(row["interest"], row["currency"]),
+            "instalments": row["instalments"],
+            "why": row["why"],
+        }
+        for row in found
+    ]

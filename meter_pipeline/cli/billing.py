@@ -295,7 +295,8 @@ def adjust(
     Example: meter-pipeline billing adjust A-0000001.CYCLE-1.20261001.0 --by ana --reason late_actual --evidence "reads
     of 3 October came on the 9th"
     """
-    from meter_pipeline.billing.adjustments import AdjustmentError, request
+    from meter_pipeline.billing.adjustments import request
+    from meter_pipeline.billing.proposals import AdjustmentError
 
     settings, database = _open()
     person = _acting(database, "adjust", statement_id, by)
@@ -396,13 +397,14 @@ def decide(
 
     Example: meter-pipeline billing decide A-0000001.CYCLE-1.20261001.0.A1 --by ben
     """
-    from meter_pipeline.billing import adjustments as room
+    from meter_pipeline.billing.adjustments import decide as decide_one
+    from meter_pipeline.billing.proposals import AdjustmentError
 
     database = _open()[1]
     person = _acting(database, "adjustment", adjustment_id, by, money=True)
     try:
-        room.decide(database, adjustment_id, approve=not refuse, person=person)
-    except room.AdjustmentError as error:
+        decide_one(database, adjustment_id, approve=not refuse, person=person)
+    except AdjustmentError as error:
         problem(str(error), "See who asked with: meter-pipeline billing adjustments")
 
 

@@ -111,7 +111,8 @@ def _reach(connection: Connection, calendar: BillingCalendar, clock: Clock) -> M
     refuse_archived(connection, pairs)
     _, issued, _ = tables.statements(connection, pairs)
     instant = record_time(connection)
-    days = ask(connection, pairs, hashlib.sha256(str(instant).encode()).digest(), clock.now())
+    evidence = hashlib.sha256(str(instant).encode()).digest()
+    days = ask(connection, pairs, evidence, calendar.day_of(clock.now()), clock.now())
     return Made({}, by_table, days, pairs["service_point_id"].n_unique(), issued)
 
 
@@ -195,7 +196,8 @@ def _make(connection: Connection, digest: bytes, *, by: str, asked_by: str | Non
     if asked_by is not None:
         body |= {"requested_by": asked_by, "approved_by": by}
     history.record(connection, body, source=found["source"], reason=why, by=by)
-    days = ask(connection, pairs, digest, clock.now()) if pairs.height else []
+    corrected_on = date.fromisoformat(found["summary"].get("corrected_on", clock.now().date().isoformat()))
+    days = ask(connection, pairs, digest, corrected_on, clock.now()) if pairs.height else []
     tables.applied(connection, digest, clock.now())
     rows = dict(Counter(str(change["table"]) for change in json.loads(found["changes"])))
     return Made(rows, rows, days, len(points), int(found["summary"]["statements"]["issued"]))

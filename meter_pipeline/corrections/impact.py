@@ -186,8 +186,10 @@ def _to_period_ends(connection: Connection, touched: pl.DataFrame) -> pl.DataFra
     return pl.concat([touched, whole])
 
 
-def ask(connection: Connection, pairs: pl.DataFrame, evidence: bytes, now: datetime) -> list[date]:
-    """Ask for exactly the reached days, for the service points reached on each."""
+def ask(connection: Connection, pairs: pl.DataFrame, evidence: bytes, corrected_on: date, now: datetime) -> list[date]:
+    """Ask for exactly the reached days, for the service points reached on each, and keep the correction's day with
+    them: bills that move are corrected under the back-billing rules of that day."""
     wanted = pairs.group_by("billing_day").agg(pl.col("service_point_id").sort()).sort("billing_day")
+    tables.note_corrected(connection, wanted, evidence, corrected_on)
     requests = [true_up.Request(day, day, evidence, len(points), tuple(points)) for day, points in wanted.iter_rows()]
     return true_up.ask(connection, requests, now)

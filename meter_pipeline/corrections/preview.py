@@ -18,6 +18,7 @@ from typing import Any, Final
 import polars as pl
 
 from meter_pipeline.billing.adjustments import propose_late_changes
+from meter_pipeline.billing.back_billing import tables as policies
 from meter_pipeline.billing.day import bill_billing_day
 from meter_pipeline.billing.part_of_day import validated_since_billed
 from meter_pipeline.calendar import BillingCalendar
@@ -129,9 +130,11 @@ def _impact(tried: OneTransaction, session: Any, calendar: BillingCalendar, mark
     state = state_of(session, mark, points, first)
     waiting, issued, sealed = tables.statements(session, pairs)
     before = tables.money(session, points, first) if first else {}
+    corrected_on = calendar.day_of(clock.now())
+    judged = policies.of_points(session, points, first) if first else []
     known = {(day, evidence) for day, several in true_up.waiting(tried) for evidence in several}
     # Asked for as an import asks: no day's charges are then carried into one that is billed again anyhow.
-    ask(session, pairs, hashlib.sha256(mark.encode()).digest(), clock.now())
+    ask(session, pairs, hashlib.sha256(mark.encode()).digest(), corrected_on, clock.now())
     again = days
     for _ in range(_MOST_ROUNDS):
         for day in again:
@@ -145,6 +148,7 @@ def _impact(tried: OneTransaction, session: Any, calendar: BillingCalendar, mark
     if days:
         propose_late_changes(tried, calendar, clock=clock)
     after = tables.money(session, points, first) if first else {}
+    rules = [each for each in policies.of_points(session, points, first) if each not in judged] if first else []
     bills_waiting = tables.bills_waiting(session, points) if points else []
     document: dict[str, Any] = {
         "changes": [cell for change in changed for cell in _cells(change)],
@@ -154,6 +158,8 @@ def _impact(tried: OneTransaction, session: Any, calendar: BillingCalendar, mark
         "last_day": days[-1] if days else None,
         "statements": {"open": waiting, "issued": issued, "sealed_months": [f"{m:%Y-%m}" for m in sealed]},
         "money": _money(before, after),
+        "corrected_on": corrected_on,
+        "policy": [_policy(each) for each in rules],
         "waiting": [{"statement_id": name, "why": why} for name, why in bills_waiting],
         "refused": None,
     }
@@ -195,6 +201,20 @@ def _cells(change: history.Change) -> list[dict[str, Any]]:
         }
         for column in change.columns
     ]
+
+
+def _policy(row: dict[str, Any]) -> dict[str, Any]:
+    """What a back-billing rule makes of a bill's correction, as the command line prints it."""
+    amounts = {"full": row["full_amount"], **{name: row[name] for name in ("allowed", "waived", "interest")}}
+    return {
+        "statement_id": row["adjustment_id"].rsplit(".", 1)[0],
+        "account_id": row["account_id"],
+        "service_point_id": row["service_point_id"],
+        "rule": f"{row['rule_commodity']}, {row['rule_class']} from {row['rule_from']}",
+        **{name: _plain(amount) for name, amount in amounts.items()},
+        "instalments": row["instalments"],
+        "why": row["why"],
+    }
 
 
 def _money(before: dict[str, tuple[Any, Any]], after: dict[str, tuple[Any, Any]]) -> dict[str, Any]:

@@ -194,6 +194,16 @@ def state(connection: Connection, points: Sequence[str], first: date | None) -> 
     return str(found)
 
 
+def note_corrected(connection: Connection, wanted: pl.DataFrame, evidence: bytes, corrected_on: date) -> None:
+    """Keep which days a correction asks for (billing_day, its service_point_id), and its day, until they are billed
+    again."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO vee.corrected_day (billing_day, evidence, corrected_on, service_points) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [(day, evidence, corrected_on, points) for day, points in wanted.iter_rows()],
+        )
+
+
 def keep(connection: Connection, row: Mapping[str, Any]) -> None:
     """Keep a preview under its digest; the same one again is kept as it is."""
     connection.execute(

@@ -23,8 +23,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from meter_pipeline.anomalies import QueueError
-from meter_pipeline.billing.adjustments import AdjustmentError
 from meter_pipeline.billing.close import CloseError
+from meter_pipeline.billing.proposals import AdjustmentError
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import decisions

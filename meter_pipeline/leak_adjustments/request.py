@@ -8,7 +8,8 @@ from datetime import date
 from typing import Any, Final
 
 from meter_pipeline.anomalies import QueueError, show_case
-from meter_pipeline.billing.adjustments import AdjustmentError, Beside, Proposal, at_usage, request_on_top
+from meter_pipeline.billing.adjustments import Beside, request_on_top
+from meter_pipeline.billing.proposals import AdjustmentError, Proposal, at_usage
 from meter_pipeline.billing.usage_change import UsageChange
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
@@ -166,7 +167,7 @@ def apply(
                     bill.proposal,
                     evidence=_said(leak.case, bill, shown),
                     requested_by=requested_by,
-                    beside=Beside("billing.leak_adjustment", ("adjustment_id",), _row(leak.case, bill, shown)),
+                    beside=Beside("billing.leak_adjustment", ("adjustment_id",), [_row(leak.case, bill, shown)]),
                     clock=clock,
                 )
             )

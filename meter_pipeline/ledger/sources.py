@@ -137,7 +137,7 @@ ADJUSTMENTS: Final = Source(
     (RowTable("billing.adjustment_line", None, "mp-adjustment-line/1"),),
     also=("adjustment_posted",),
     by_day=False,
-    beside=("billing.adjustment", "billing.adjustment_segment", "billing.leak_adjustment"),
+    beside=("billing.adjustment", "billing.adjustment_segment", "billing.leak_adjustment", "billing.back_billing"),
     states=(
         "billing.adjustment",
         ("adjustment_requested", "adjustment_approved", "adjustment_refused", "adjustment_posted"),

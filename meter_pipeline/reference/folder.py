@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from meter_pipeline.billing.back_billing import rules as back_billing
 from meter_pipeline.billing.tariffs import (
     TariffRefusedError,
     line_of,
@@ -283,6 +284,19 @@ def _check_rules(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]
         most = dict(zip(TABLES["estimate_limits"].columns, row, strict=True))["most_bills"]
         if most < 0:
             faults.append(Fault("estimate_limits.csv", line, "most_bills", f"{most} is below 0"))
+    name = back_billing.TABLE
+    for row, line in zip(rows.get(name, []), lines.get(name, []), strict=True):
+        for column, why in back_billing.faults_of(dict(zip(TABLES[name].columns, row, strict=True))):
+            faults.append(Fault(f"{name}.csv", line, column, why))
+    for row, line in zip(rows.get("meter_tests", []), lines.get("meter_tests", []), strict=True):
+        test = dict(zip(TABLES["meter_tests"].columns, row, strict=True))
+        until = test["wrong_until"] or test["tested_on"]
+        if not 0 <= test["percent_registration"] <= 1000:
+            faults.append(Fault("meter_tests.csv", line, "percent_registration", "must be from 0 to 1000"))
+        if until < test["tested_on"]:
+            faults.append(Fault("meter_tests.csv", line, "wrong_until", f"{until} is before the test"))
+        if test["wrong_since"] is not None and test["wrong_since"] >= until:
+            faults.append(Fault("meter_tests.csv", line, "wrong_since", f"{test['wrong_since']} is not before {until}"))
     name = leak_rules.TABLE
     for row, line in zip(rows.get(name, []), lines.get(name, []), strict=True):
         try:

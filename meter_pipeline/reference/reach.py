@@ -206,6 +206,32 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
         ),
         _NOTHING,
     ),
+    # What of a correction is charged, not what the days come to; it holds for corrections made later.
+    "back_billing_rules": dict.fromkeys(
+        (
+            "commodity",
+            "customer_class",
+            "covers",
+            "charge_months",
+            "credit_months",
+            "unknown_beginning",
+            "unknown_most_months",
+            "tolerance_percent",
+            "interest_percent",
+            "day_count",
+            "instalments",
+            "instalment_months",
+            "waive_below",
+            "source",
+            "valid_from",
+            "valid_to",
+        ),
+        Reach((BILL,), Days.NONE),
+    ),
+    # A test reaches a day by the multiplier that is corrected for it.
+    "meter_tests": dict.fromkeys(
+        ("meter_id", "tested_on", "percent_registration", "wrong_since", "wrong_until", "evidence"), _NOTHING
+    ),
     "zones": dict.fromkeys(("zone_id", "kind", "commodity", "name", "parent_id", "valid_from", "valid_to"), _NOTHING),
     "zone_members": dict.fromkeys(("service_point_id", "zone_id", "valid_from", "valid_to"), _NOTHING),
     "zone_supplies": dict.fromkeys(("zone_id", "service_point_id", "direction", "valid_from", "valid_to"), _NOTHING),

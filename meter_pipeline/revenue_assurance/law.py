@@ -20,6 +20,7 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.revenue_assurance import tables
+from meter_pipeline.revenue_assurance.tables import waivers
 
 #: Reasons of billing.exception_day that account for all usage of a service point's day, because no account is charged
 #: for it
@@ -48,7 +49,8 @@ class Finding:
 @dataclass(slots=True)
 class LawResult:
     """What the law says of some days. ``totals``: by unit, (validated, billed, accrued, waiting) in millionths.
-    ``statements`` and ``money``: what is wrong with bills that cover the days, in words."""
+    ``bills_waiting`` and ``bills_open``: what waits or is wrong with bills that cover the days, in words; ``waived``:
+    what a back-billing rule makes of their corrections."""
 
     first: date
     last: date
@@ -58,6 +60,7 @@ class LawResult:
     findings: list[Finding] = field(default_factory=list)
     bills_waiting: list[str] = field(default_factory=list)
     bills_open: list[str] = field(default_factory=list)
+    waived: list[str] = field(default_factory=list)
 
     @property
     def open(self) -> list[Finding]:
@@ -90,6 +93,7 @@ class LawResult:
             "waiting": [row(f) for f in self.findings if f.ok],
             "bills_open": self.bills_open,
             "bills_waiting": self.bills_waiting,
+            "waived": self.waived,
         }
 
     def sentence(self) -> str:
@@ -177,6 +181,7 @@ def _law(connection: Connection, first: date, past: date, money: Callable[[], li
     result.service_points = max(result.service_points, len(points))
     _bills(connection, first, past, result)
     _money(money(), result)
+    _waived(connection, first, past, result)
     return result
 
 
@@ -431,6 +436,34 @@ def _money(found: Iterable[dict[str, Any]], result: LawResult) -> None:
             result.bills_waiting.append(f"{said} (an adjustment of {cents(row['refused'])} was refused)")
         else:
             result.bills_open.append(said)
+
+
+def _waived(connection: Connection, first: date, past: date, result: LawResult) -> None:
+    """What back-billing rules made of corrections: full amount = allowed + waived, and each is the lines it stands
+    for."""
+    for row in waivers.waivers(connection, first, past):
+        name = f"{row['adjustment_id']} {row['service_point_id']}"
+        wrong = [
+            f"{name}: {what} {cents(lines)}, its rule {cents(said)}"
+            for what, lines, said in (
+                ("corrects", row["corrected"], row["full_amount"]),
+                ("corrects", row["allowed"] + row["waived"], row["full_amount"]),
+                ("waives", row["taken_back"], row["waived"]),
+                ("credits interest of", row["credited"], row["interest"]),
+            )
+            if lines != said
+        ]
+        if row["status"] != row["policy_status"]:
+            wrong.append(f"{name}: is {row['status']}, what is waived of it {row['policy_status']}")
+        result.bills_open += wrong
+        if not wrong and row["status"] != "refused":
+            result.waived.append(
+                f"{name}: {cents(row['full_amount'])} corrected, {cents(row['allowed'])} allowed, {cents(row['waived'])} waived, "
+                f"interest {cents(row['interest'])}"
+            )
+    result.bills_open += [
+        f"{name}: waives without a rule" for name in waivers.waivers_without_rule(connection, first, past)
+    ]
 
 
 def _explains(row: dict[str, Any], left: Decimal, which: str) -> bool:

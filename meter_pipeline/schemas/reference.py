@@ -315,6 +315,44 @@ TABLES: Final[dict[str, Table]] = {
         {},
         "What of a confirmed leak is forgiven, by customer class; * is every class without a rule of its own. The rule of the bill's last day holds.",
     ),
+    "back_billing_rules": Table(
+        {
+            "commodity": "choice:electricity|water|gas|*",
+            "customer_class": "choice:residential|commercial|industrial|municipal|*",
+            "covers": "choice:corrections|corrections_and_reads",
+            "charge_months": "integer?",
+            "credit_months": "integer?",
+            "unknown_beginning": "choice:last_good_test|half_since_test",
+            "unknown_most_months": "integer?",
+            "tolerance_percent": "decimal",
+            "interest_percent": "decimal?",
+            "day_count": "choice:actual/365|actual/360|30/360",
+            "instalments": "choice:none|months|error_time",
+            "instalment_months": "integer?",
+            "waive_below": "decimal?",
+            "source": "text",
+            "valid_from": "date",
+            "valid_to": "date?",
+        },
+        ("commodity", "customer_class", "valid_from"),
+        {},
+        "How far back a correction of issued bills may charge and credit, interest on refunds, instalments, and what is not charged. The rule that holds "
+        "on the day of the correction; * is every other commodity or class.",
+    ),
+    "meter_tests": Table(
+        {
+            "meter_id": "long_id",
+            "tested_on": "date",
+            "percent_registration": "decimal",
+            "wrong_since": "date?",
+            "wrong_until": "date?",
+            "evidence": "text",
+        },
+        ("meter_id", "tested_on"),
+        {"meter_id": "meters.meter_id"},
+        "Results of meter tests: what share of the quantity the meter registers, and since when where that is known. A test starts a correction of the "
+        "meter's multiplier.",
+    ),
     "zones": Table(
         {
             "zone_id": "id",
@@ -391,6 +429,9 @@ STRETCHES: Final[dict[str, DatedRows]] = {
         ("customer_class", "commodity", "cause"), "valid_from", "valid_to", ("customer_class", "commodity", "cause")
     ),
     "leak_adjustment_rules": DatedRows(("customer_class",), "valid_from", "valid_to", ("customer_class",)),
+    "back_billing_rules": DatedRows(
+        ("commodity", "customer_class"), "valid_from", "valid_to", ("commodity", "customer_class")
+    ),
     "zones": DatedRows(("zone_id",), "valid_from", "valid_to", ("zone_id",)),
     "zone_members": DatedRows(("service_point_id",), "valid_from", "valid_to", ("service_point_id", "zone_id")),
     "zone_supplies": DatedRows(

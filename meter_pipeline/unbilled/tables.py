@@ -132,7 +132,7 @@ def corrected_bills(database: Database, month: date) -> set[str]:
     """Bills posted in a month for which an adjustment was ever asked for, or is about to be."""
     found = database.read(
         "SELECT DISTINCT s.statement_id FROM billing.statement AS s WHERE s.posting_month = $1 AND ("
-        "EXISTS (SELECT FROM billing.adjustment AS a WHERE a.statement_id = s.statement_id AND a.reason <> 'leak') "
+        "EXISTS (SELECT FROM billing.adjustment AS a WHERE a.statement_id = s.statement_id AND a.reason NOT IN ('leak', 'policy')) "
         "OR EXISTS (SELECT FROM billing.late_change AS c WHERE c.statement_id = s.statement_id))",
         [month],
     )

@@ -14,9 +14,10 @@ import psycopg
 import pytest
 
 from meter_pipeline.billing import bill_billing_day
-from meter_pipeline.billing.adjustments import AdjustmentError, decide, propose, request
+from meter_pipeline.billing.adjustments import decide, request
 from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.billing.close import CloseError, approve_close, checklist, request_close
+from meter_pipeline.billing.proposals import AdjustmentError, propose
 from meter_pipeline.postgres import privileges
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline_tests.billing.support import (

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, accrue
-from meter_pipeline.billing.adjustments import difference
 from meter_pipeline.billing.carried import nothing_carried
 from meter_pipeline.billing.day_groups import DAILY_SCHEMA
 from meter_pipeline.billing.day_slots import BLOCK, bucket_sums
 from meter_pipeline.billing.determinants import day_determinants
 from meter_pipeline.billing.load import read_load
+from meter_pipeline.billing.proposals import difference
 from meter_pipeline.billing.rate_calculator import price
 from meter_pipeline.billing.segments import segments
 from meter_pipeline.billing.service_agreements import Reference, services_of_day

@@ -12,8 +12,9 @@ import pytest
 
 from meter_pipeline.anomalies.tables.exception_cases import upsert_cases
 from meter_pipeline.billing import bill_billing_day
-from meter_pipeline.billing.adjustments import AdjustmentError, decide, propose
+from meter_pipeline.billing.adjustments import decide
 from meter_pipeline.billing.bill_run import issue_statements
+from meter_pipeline.billing.proposals import AdjustmentError, propose
 from meter_pipeline.desk.access import Access
 from meter_pipeline.desk.web import Desk
 from meter_pipeline.leak_adjustments.request import apply, preview

@@ -124,7 +124,7 @@ def _half_a_correction(original: Any, effective: pl.DataFrame, now: pl.DataFrame
 
 
 def _patch_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    from meter_pipeline.billing import adjustments as room
+    from meter_pipeline.billing import proposals as room
 
     _wrapped(room, "difference", _half_a_correction)(monkeypatch)
 

@@ -30,8 +30,8 @@ def test_every_column_says_what_it_reaches() -> None:
     for table, columns in REACHES.items():
         for column, reach in columns.items():
             makes_money = {VALIDATE, BILL} & set(reach.stages)
-            # Limits on estimates say which bills wait, and change no amount.
-            known = table in ("weather", "estimate_limits", "past_usage")
+            # Limits on estimates say which bills wait, rules of back-billing what of a later correction is charged.
+            known = table in ("weather", "estimate_limits", "past_usage", "back_billing_rules")
             assert (reach.days == Days.NONE) == (not makes_money) or known, f"{table}.{column}"
 
 

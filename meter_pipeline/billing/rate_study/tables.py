@@ -38,7 +38,8 @@ def billed(database: Database, cycle_id: str, period_start: date, tariff_id: str
         "USING (statement_id) WHERE s.cycle_id = $1 AND s.period_start = $2 AND l.tariff_id = $3 UNION ALL "
         "SELECT s.account_id, l.service_point_id, l.amount FROM billing.statement AS s JOIN billing.adjustment AS a USING (statement_id) "
         "JOIN billing.adjustment_line AS l USING (adjustment_id) WHERE s.cycle_id = $1 AND s.period_start = $2 AND l.tariff_id = $3 "
-        "AND a.status = 'posted' AND a.reason <> 'leak') SELECT account_id, service_point_id, (sum(amount) * 1000000)::bigint AS amount FROM lines GROUP BY 1, 2",
+        "AND a.status = 'posted' AND a.reason NOT IN ('leak', 'policy')) "
+        "SELECT account_id, service_point_id, (sum(amount) * 1000000)::bigint AS amount FROM lines GROUP BY 1, 2",
         [cycle_id, period_start, tariff_id],
     )
 

@@ -80,7 +80,7 @@ def effective_lines(database: Database, statement_ids: Sequence[str]) -> pl.Data
         "SELECT a.statement_id, l.service_point_id, l.tariff_id, l.tariff_version, l.segment_start, l.segment_end, l.line_key, l.name, l.component, "
         "l.unit, CASE WHEN l.action = 'cancel' THEN -l.quantity ELSE l.quantity END, l.amount, NULL FROM billing.adjustment_line AS l "
         "JOIN billing.adjustment AS a USING (adjustment_id) WHERE a.statement_id = ANY(string_to_array($1, ',')) AND a.status = 'posted' "
-        "AND a.reason <> 'leak') AS all_lines "
+        "AND a.reason NOT IN ('leak', 'policy')) AS all_lines "
         "GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 5, 7",
         [",".join(statement_ids)],
     )
@@ -212,7 +212,8 @@ def waiting(database: Database) -> bool:
 
 def late_changes(database: Database, checks: Sequence[str]) -> pl.DataFrame:
     """What waits for an adjustment: statement_id, cycle_id, period_start, period_end, ``evidence`` (the days that
-    changed), ``noticed_at`` of the last of them, and ``waits_for``: why the adjustment cannot be worked out yet, null
+    changed), ``corrected_on`` (the day of the correction of reference data that moved them, null where reads did),
+    ``noticed_at`` of the last of them, and ``waits_for``: why the adjustment cannot be worked out yet, null
     where it can.
 
     One read that closes a month changes every day of it. The statement is corrected when the last of the days that are
@@ -224,6 +225,7 @@ def late_changes(database: Database, checks: Sequence[str]) -> pl.DataFrame:
         """
         SELECT c.statement_id, s.cycle_id, s.period_start, s.period_end, max(c.noticed_at) AS noticed_at,
             string_agg(c.billing_day || ' ' || c.service_point_id, ', ' ORDER BY c.billing_day, c.service_point_id) AS evidence,
+            max(c.corrected_on) AS corrected_on,
             coalesce(
                 (SELECT 'day ' || min(t.billing_day) || ' will be validated again' FROM vee.true_up AS t
                     JOIN billing.statement_segment AS g ON g.statement_id = c.statement_id AND t.billing_day >= g.segment_start
@@ -301,7 +303,7 @@ def undecided(connection: Connection, statement_id: str) -> list[tuple[str, str]
     """Corrections of a statement that wait for a decision: (adjustment_id, requested_by)."""
     return connection.execute(
         "SELECT adjustment_id, requested_by FROM billing.adjustment WHERE statement_id = %s AND status = 'requested' "
-        "AND reason <> 'leak' ORDER BY requested_at, 1",
+        "AND reason NOT IN ('leak', 'policy') ORDER BY requested_at, 1",
         (statement_id,),
     ).fetchall()
 
@@ -309,7 +311,7 @@ def undecided(connection: Connection, statement_id: str) -> list[tuple[str, str]
 def last_refused(connection: Connection, statement_id: str) -> str | None:
     """The correction of a statement that was refused last, where nothing was posted since."""
     row = connection.execute(
-        "SELECT adjustment_id, status FROM billing.adjustment WHERE statement_id = %s AND status IN ('refused', 'posted') AND reason <> 'leak' "
+        "SELECT adjustment_id, status FROM billing.adjustment WHERE statement_id = %s AND status IN ('refused', 'posted') AND reason NOT IN ('leak', 'policy') "
         "ORDER BY coalesce(decided_at, posted_at) DESC, adjustment_id DESC LIMIT 1",
         (statement_id,),
     ).fetchone()
@@ -384,12 +386,15 @@ def note_following(connection: Connection, statement_id: str, at: datetime) -> N
     )
 
 
+def next_name(connection: Connection, statement_id: str, ahead: int = 1) -> str:
+    """The name of a statement's next adjustment, or of one so many ahead."""
+    made = scalar(connection, "SELECT count(*) FROM billing.adjustment WHERE statement_id = %s", (statement_id,))
+    return f"{statement_id}.A{made + ahead}"
+
+
 def insert(connection: Connection, row: dict[str, Any], lines: Sequence[Sequence[Any]]) -> str:
     """A new adjustment and its lines; returns its id, the statement's next."""
-    found = connection.execute(
-        "SELECT count(*) FROM billing.adjustment WHERE statement_id = %s", (row["statement_id"],)
-    ).fetchone()
-    adjustment_id = f"{row['statement_id']}.A{(found[0] if found else 0) + 1}"
+    adjustment_id = next_name(connection, row["statement_id"])
     connection.execute(
         "INSERT INTO billing.adjustment (adjustment_id, statement_id, account_id, reason, evidence, net, gross, approval_required, threshold, "
         "status, requested_by, requested_at, posting_month, sealed_days_due, period_end_due) VALUES (%(adjustment_id)s, %(statement_id)s, "

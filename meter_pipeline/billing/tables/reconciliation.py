@@ -222,7 +222,7 @@ _CORRECTIONS = """
 WITH chosen AS (SELECT statement_id FROM billing.statement WHERE cycle_id = %(cycle)s AND period_start = %(start)s),
 made AS (
     SELECT a.*, ((a.sealed_days_due + a.period_end_due) * 1000000)::bigint AS due, (a.net * 1000000)::bigint AS micro
-    FROM billing.adjustment AS a JOIN chosen USING (statement_id) WHERE a.reason <> 'leak'
+    FROM billing.adjustment AS a JOIN chosen USING (statement_id) WHERE a.reason NOT IN ('leak', 'policy')
 ),
 posted AS (
     SELECT statement_id, sum(micro)::bigint AS posted, max(posted_at) AS posted_at,

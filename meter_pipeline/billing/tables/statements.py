@@ -207,7 +207,7 @@ def year_so_far(database: Database, cycle_id: str, tariff_id: str, since: date, 
         "WITH bills AS (SELECT statement_id, account_id FROM billing.statement WHERE cycle_id = $1 AND period_start > $3 AND period_start < $4), "
         "money AS (SELECT b.account_id, l.service_point_id, l.amount FROM bills AS b JOIN billing.statement_line AS l USING (statement_id) "
         "WHERE l.tariff_id = $2 UNION ALL SELECT b.account_id, l.service_point_id, l.amount FROM bills AS b JOIN billing.adjustment AS a "
-        "ON a.statement_id = b.statement_id AND a.status = 'posted' AND a.reason <> 'leak' "
+        "ON a.statement_id = b.statement_id AND a.status = 'posted' AND a.reason NOT IN ('leak', 'policy') "
         "JOIN billing.adjustment_line AS l USING (adjustment_id) WHERE l.tariff_id = $2), "
         "served AS (SELECT b.account_id, g.service_point_id, sum(g.segment_end - g.segment_start)::bigint AS year_days FROM bills AS b "
         "JOIN billing.statement_segment AS g USING (statement_id) WHERE g.tariff_id = $2 GROUP BY 1, 2) "

@@ -239,6 +239,49 @@ CONTRACTS: tuple[Contract, ...] = (
         },
     ),
     Contract(
+        "billing.back_billing",
+        "what the back-billing rule made of a correction of an issued bill, for each service on it: full amount = allowed + waived",
+        ("adjustment_id", "service_point_id"),
+        {
+            "adjustment_id": Column("text", "the correction: cancel and rebill in full"),
+            "service_point_id": Column("text", "service point", pattern=ID),
+            "rule_commodity": Column("text", "commodity of the rule; * for all"),
+            "rule_class": Column("text", "customer class of the rule; * for all"),
+            "rule_from": Column("date", "first day of the rule"),
+            "corrected_on": Column("date", "day from which the rule counts back"),
+            "limit_day": Column(
+                "date", "first day that may be charged or credited; null without a limit", nullable=True
+            ),
+            "full_amount": Column("numeric(20,6)", "what the correction comes to for the service: its lines"),
+            "allowed": Column("numeric(20,6)", "what of it the rule allows"),
+            "waived": Column(
+                "numeric(20,6)", "what of it the rule does not allow: taken back by the policy adjustment"
+            ),
+            "interest": Column(
+                "numeric(20,6)",
+                "interest on the refund; negative where an earlier refund with interest is taken back",
+            ),
+            "why": Column("text", "how the amounts follow from the rule, in words"),
+            "instalments": Column(
+                "integer",
+                "months of instalments that are offered for a charge; null for none",
+                nullable=True,
+                at_least=1,
+            ),
+            "policy_adjustment": Column(
+                "text",
+                "adjustment that takes back what is waived and credits interest; null where both are 0",
+                nullable=True,
+            ),
+        },
+        {
+            "full_amount": ("billing.adjustment_line.amount",),
+            "allowed": ("ref.back_billing_rules.charge_months", "ref.back_billing_rules.credit_months"),
+            "waived": ("ref.back_billing_rules.waive_below",),
+            "interest": ("ref.back_billing_rules.interest_percent",),
+        },
+    ),
+    Contract(
         "billing.winter_average",
         "a service's winter average from a day on, and the billing periods that it stands on",
         ("effective", "service_point_id", "account_id"),

@@ -337,8 +337,8 @@ def corrections_waiting(connection: Connection, statements: list[str]) -> list[d
             "SELECT a.statement_id, a.adjustment_id, a.status, a.restated, g.service_point_id, "
             f"coalesce(sum({_sum('g.energy')}), 0)::bigint AS energy FROM billing.adjustment AS a "
             "LEFT JOIN billing.adjustment_segment AS g USING (adjustment_id) WHERE a.statement_id = ANY(%s) AND a.status IN "
-            "('requested', 'approved', 'refused') AND a.reason <> 'leak' AND NOT EXISTS (SELECT FROM billing.adjustment AS p "
-            "WHERE p.statement_id = a.statement_id AND p.reason <> 'leak' AND p.status = 'posted' "
+            "('requested', 'approved', 'refused') AND a.reason NOT IN ('leak', 'policy') AND NOT EXISTS (SELECT FROM billing.adjustment AS p "
+            "WHERE p.statement_id = a.statement_id AND p.reason NOT IN ('leak', 'policy') AND p.status = 'posted' "
             "AND p.posted_at > a.requested_at) GROUP BY 1, 2, 3, 4, 5 ORDER BY a.statement_id, max(a.requested_at) DESC, 2 DESC",
             (statements,),
         ).fetchall()
@@ -379,11 +379,12 @@ revised AS (
 adjusted AS (
     SELECT a.*, CASE WHEN r.statement_id IS NULL AND a.sealed_days_due IS NOT NULL THEN 0 ELSE a.sealed_days_due END + a.period_end_due AS due,
         max(a.posted_at) FILTER (WHERE a.status = 'posted') OVER (PARTITION BY a.statement_id) AS last_posted
-    FROM billing.adjustment AS a JOIN chosen USING (statement_id) LEFT JOIN revised AS r USING (statement_id) WHERE a.status <> 'superseded' AND a.reason <> 'leak'
+    FROM billing.adjustment AS a JOIN chosen USING (statement_id) LEFT JOIN revised AS r USING (statement_id)
+    WHERE a.status <> 'superseded' AND a.reason NOT IN ('leak', 'policy')
 ),
 forgiven AS (
     SELECT a.statement_id, bool_or(a.net <> (SELECT coalesce(sum(l.amount), 0) FROM billing.adjustment_line AS l WHERE l.adjustment_id = a.adjustment_id))
-        AS off_its_lines FROM billing.adjustment AS a JOIN chosen USING (statement_id) WHERE a.status <> 'superseded' AND a.reason = 'leak' GROUP BY 1
+        AS off_its_lines FROM billing.adjustment AS a JOIN chosen USING (statement_id) WHERE a.status <> 'superseded' AND a.reason IN ('leak', 'policy') GROUP BY 1
 ),
 corrected AS (
     SELECT a.statement_id, coalesce(sum(a.net) FILTER (WHERE a.status = 'posted'), 0) AS posted,
