@@ -11,6 +11,7 @@ from meter_pipeline.billing.back_billing.tables import of_adjustments
 from meter_pipeline.billing.tables.explain import explain_line
 from meter_pipeline.money import money_text
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 
 
 def explain(database: Database, line_id: str) -> dict[str, Any] | None:
@@ -34,15 +35,20 @@ def explain(database: Database, line_id: str) -> dict[str, Any] | None:
         "payloads": by.get("payload", []) + by.get("register", []),
         "ledger": by.get("ledger", []),
         "adjustments": by.get("adjustment", []),
-        "policy": policy(database, by.get("adjustment", [])),
+        "policy": _policy(database, by.get("adjustment", [])),
     }
 
 
-def policy(database: Database, adjustments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What back-billing rules made of a line's adjustments: rule and amounts in words and exact decimal text."""
-    names = sorted({str(adjustment["subject"]) for adjustment in adjustments})
+def _policy(database: Database, adjustments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    if not adjustments:
+        return []
     with database.connect("explain", autocommit=True) as connection:
-        found = of_adjustments(connection, names) if names else []
+        return policy(connection, adjustments)
+
+
+def policy(connection: Connection, adjustments: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What back-billing rules made of a line's adjustments: rule and amounts in words and exact decimal text."""
+    found = of_adjustments(connection, sorted({str(adjustment["subject"]) for adjustment in adjustments}))
     return [
         {
             "adjustment_id": row["adjustment_id"],

@@ -57,6 +57,12 @@ def _render(document: Any) -> None:
             f"adjusted by {adjustment['subject']}: {adjustment['action']} {adjustment['amount']} ({adjustment['status']})",
             highlight=False,
         )
+    for each in document["policy"]:
+        OUT.print(
+            f"back-billing of {each['adjustment_id']} by rule {each['rule']}: full {each['full']}, allowed {each['allowed']}, "
+            f"waived {each['waived']}, interest {each['interest']}: {each['why']}",
+            highlight=False,
+        )
 
 
 def _render_reference(found: dict[str, Any]) -> None:

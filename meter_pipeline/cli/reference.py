@@ -132,6 +132,10 @@ def _show_preview(document: dict[str, Any]) -> None:
     shown = [[each[n] for n in names] for each in money["accounts"][:_SHOWN_NOTES]]
     total = ["total", money["old"], money["new"], money["difference"]]
     OUT.print(table("Money by account", names, [*shown, total], numbers=names[1:]))
+    if document["policy"]:
+        names = ["statement_id", "service_point_id", "rule", "full", "allowed", "waived", "interest"]
+        shown = [[each[n] for n in names] for each in document["policy"][:_SHOWN_NOTES]]
+        OUT.print(table("Back-billing rules", names, shown, numbers=names[3:]))
     for each in document["waiting"]:
         OUT.print(f"{each['statement_id']} waits: {each['why']}", highlight=False)
     step = "request" if document["two_people"] else "apply"
@@ -153,6 +157,45 @@ def _digest(text: str) -> bytes:
     if len(digest) != 32:
         problem(f"{text[:80]} is no digest", "meter-pipeline reference corrections lists the previews")
     return digest
+
+
+@app.command("meter-test")
+def meter_test(
+    meter: Annotated[str, typer.Argument(help="The meter.")],
+    tested_on: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="The day of the test.")],
+    json: Json = False,
+) -> None:
+    """Preview the correction that a stored meter test starts: the meter's multiplier on the days it was wrong.
+
+    The test is a row of reference/meter_tests.csv. Where it does not say since when the meter was wrong, the
+    back-billing rule of the service says what is taken.
+
+    Example: meter-pipeline reference meter-test M-1042 2026-10-01
+    """
+    from meter_pipeline.corrections.meter_tests import preview_meter_test
+
+    settings = load_settings()
+    database = prepare(settings)
+    try:
+        proposed, made = preview_meter_test(database, settings.calendar(), meter.upper(), tested_on.date())
+    except ReferenceRefused as refused:
+        problem(refused.faults[0].why)
+    document = {
+        "meter_id": meter.upper(),
+        "tested_on": tested_on.date(),
+        "wrong_from": proposed.first,
+        "right_from": proposed.past,
+        "because": proposed.why,
+    }
+    emit(document | made.document | {"two_people": made.issued}, json, _show_meter_test)
+
+
+def _show_meter_test(document: dict[str, Any]) -> None:
+    OUT.print(
+        f"{document['meter_id']} was wrong from {document['wrong_from']} to {document['right_from']} (excluded): {document['because']}",
+        highlight=False,
+    )
+    _show_preview(document)
 
 
 @app.command()

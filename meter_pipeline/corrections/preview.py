@@ -164,9 +164,11 @@ def _impact(tried: OneTransaction, session: Any, calendar: BillingCalendar, mark
         "refused": None,
     }
     moved = any(before.get(a, (0, 0))[0] != after.get(a, (0, 0))[0] for a in {*before, *after})
+    # What a rule waives of an issued bill is money too, also where nothing is left to charge.
+    by_two = moved or bool(bills_waiting) or bool(rules)
     over = {"changes": changes, "document": json.loads(json.dumps(document, default=str)), "state": state}
     digest = hashlib.sha256(canonical_json(over)).digest()
-    return Preview(digest, {"digest": digest.hex(), **document}, changes, pairs, moved or bool(bills_waiting), state)
+    return Preview(digest, {"digest": digest.hex(), **document}, changes, pairs, by_two, state)
 
 
 def state_of(connection: Connection, mark: str, points: list[str], first: date | None) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import polars as pl
@@ -14,6 +15,8 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from meter_pipeline.billing.back_billing import tables as policies
+from meter_pipeline.billing.back_billing.rules import Rule
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.reference.history import key_of
 from meter_pipeline.reference.tables import record_time
@@ -378,6 +381,57 @@ def rows_behind(connection: Connection, line: LinePlace, instant: datetime) -> d
             ).fetchall()
             for name, of in _BEHIND.items()
         }
+
+
+@dataclass(frozen=True, slots=True)
+class MeterTest:
+    """A stored meter test with what its correction stands on: the meter's commodity, the class of the account served on
+    its day, when it was installed where it stood then, its ``earlier`` tests (day, percent), its billed channels with
+    what counts on days without a dated value, its dated values, and all back-billing rules."""
+
+    meter_id: str
+    tested_on: date
+    percent: Decimal
+    wrong_since: date | None
+    wrong_until: date | None
+    commodity: str
+    customer_class: str
+    installed_at: datetime
+    earlier: list[tuple[date, Decimal]]
+    channels: list[tuple[str, Decimal]]
+    values: list[dict[str, Any]]
+    rules: list[Rule]
+
+
+def meter_test(connection: Connection, meter_id: str, tested_on: date) -> MeterTest | None:
+    """A stored test; None where there is none, or where the meter stood nowhere on its day."""
+    given = {"m": meter_id, "d": tested_on}
+    row = connection.execute(
+        "SELECT t.percent_registration, t.wrong_since, t.wrong_until, m.commodity, i.installed_at, coalesce((SELECT c.customer_class "
+        "FROM ref.agreements AS a JOIN ref.accounts AS c USING (account_id) WHERE a.service_point_id = i.service_point_id AND a.valid_from <= %(d)s "
+        "ORDER BY a.valid_from DESC LIMIT 1), '') FROM ref.meter_tests AS t JOIN ref.meters AS m USING (meter_id) "
+        "JOIN LATERAL (SELECT * FROM ref.installations AS i WHERE i.meter_id = t.meter_id AND i.installed_at::date <= %(d)s "
+        "ORDER BY installed_at DESC LIMIT 1) AS i ON true WHERE t.meter_id = %(m)s AND t.tested_on = %(d)s",
+        given,
+    ).fetchone()
+    if row is None:
+        return None
+    percent, since, until, commodity, installed_at, customer_class = row
+    earlier = connection.execute(
+        "SELECT tested_on, percent_registration FROM ref.meter_tests WHERE meter_id = %(m)s AND tested_on < %(d)s ORDER BY 1",
+        given,
+    ).fetchall()
+    channels = connection.execute(
+        "SELECT channel, CASE kind WHEN 'register' THEN multiplier ELSE 1 END FROM ref.channels WHERE meter_id = %(m)s AND flow <> 'other' ORDER BY 1",
+        given,
+    ).fetchall()
+    with connection.cursor(row_factory=dict_row) as cursor:
+        names = ", ".join(TABLES["channel_values"].columns)
+        query = f"SELECT {names} FROM ref.channel_values WHERE meter_id = %(m)s ORDER BY channel, valid_from"
+        values = cursor.execute(query.encode(), given).fetchall()
+    return MeterTest(
+        meter_id, tested_on, percent, since, until, commodity, customer_class, installed_at, earlier, channels, values, policies.rules(connection)
+    )  # fmt: skip
 
 
 def progress(connection: Connection, digest: bytes) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.responses import RedirectResponse, Response
 
+from meter_pipeline.billing.explain import policy
 from meter_pipeline.desk import tables
 from meter_pipeline.desk.web import DeskRequest, NotFoundError, day_of, instant, link, parse_cursor, path_part, place
 from meter_pipeline.ledger import proving
@@ -56,6 +57,8 @@ def line(ask: DeskRequest) -> Response:
     by: dict[str, list[dict[str, Any]]] = {}
     for step in steps:
         by.setdefault(step["what"], []).append({"day": step["day"], "subject": step["subject"], **step["detail"]})
+    with ask.desk.reading() as connection:
+        made = policy(connection, by.get("adjustment", []))
     return ask.show(
         "line.html",
         line_id=f"{statement_id}.{number}",
@@ -69,6 +72,7 @@ def line(ask: DeskRequest) -> Response:
         payloads=by.get("payload", []) + by.get("register", []),
         ledger=by.get("ledger", []),
         adjustments=by.get("adjustment", []),
+        policy=made,
     )
 
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from meter_pipeline.billing import adjustments as adjusting
 from meter_pipeline.billing import close
+from meter_pipeline.billing.back_billing.tables import of_adjustments
 from meter_pipeline.control import pause as emergency
 from meter_pipeline.control.tables import flags
 from meter_pipeline.desk import tables
@@ -174,8 +175,9 @@ def adjustment(ask: DeskRequest) -> Response:
         if found is None:
             raise NotFoundError(f"There is no adjustment {ask.path['adjustment_id'][:80]}.")
         lines = tables.adjustment_lines(connection, found["adjustment_id"])
+        policy = of_adjustments(connection, [found["adjustment_id"]])
     mine = found["requested_by"].strip().casefold() == ask.visitor.person
-    return ask.show("adjustment.html", adjustment=found, lines=lines, mine=mine)
+    return ask.show("adjustment.html", adjustment=found, lines=lines, mine=mine, policy=policy)
 
 
 def decide_adjustment(ask: DeskRequest) -> Response:

@@ -3,6 +3,7 @@ name, and the law, the reconciliation and later corrections hold it."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -28,8 +29,10 @@ from meter_pipeline.corrections.apply import import_folder
 from meter_pipeline.corrections.preview import preview_folder
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import ReferenceRefused
+from meter_pipeline.reference.folder import read_folder
+from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline_tests.corrections.town import FIRST, PERIODS, Town, town
-from meter_pipeline_tests.support import FixedClock
+from meter_pipeline_tests.support import ROOT, FixedClock
 
 DAYS = [FIRST + timedelta(days=k) for k in range(3)]
 ISSUED, CORRECTED = date(2026, 1, 8), date(2026, 2, 7)
@@ -281,6 +284,14 @@ def test_refused_together_superseded_together_and_reads_only_where_the_rule_cove
     assert city.law(FIRST, PERIODS[0][1]).ok
 
 
+def test_the_rules_of_the_docs_can_be_imported(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "corrections.md").read_text("utf-8")
+    for name, columns in (("back_billing_rules", 4), ("meter_tests", 1)):
+        (block,) = re.findall(f"```\n({','.join(TABLES[name].columns)}\n.*?)```", page, re.DOTALL)
+        (tmp_path / f"{name}.csv").write_text(block)
+        assert len(read_folder(tmp_path)[0][name]) == columns
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -293,8 +304,6 @@ def test_refused_together_superseded_together_and_reads_only_where_the_rule_cove
 def test_a_rule_that_cannot_be_meant_is_refused_with_its_line(
     tmp_path: Path, change: dict[str, Any], fault: str
 ) -> None:
-    from meter_pipeline.reference.folder import read_folder
-
     row = RULE | change
     (tmp_path / "back_billing_rules.csv").write_text(
         ",".join(row) + "\n" + ",".join("" if v is None else str(v) for v in row.values()) + "\n"
