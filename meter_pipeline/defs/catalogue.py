@@ -29,6 +29,7 @@ from meter_pipeline.defs.pause import sensors as pause_sensors
 from meter_pipeline.defs.reference import assets as reference
 from meter_pipeline.defs.reference.exports import customer_exports, exports_job
 from meter_pipeline.defs.reference.jobs import reference_job
+from meter_pipeline.defs.reference.previews import preview_job
 from meter_pipeline.defs.retention import jobs as retention_jobs
 from meter_pipeline.defs.validation import assets as validation
 from meter_pipeline.schemas.contracts import CONTRACTS
@@ -87,6 +88,7 @@ def definitions(resources: Mapping[str, Any], engine: str | None = None) -> dg.D
             pull_head_ends,
             reference_job,
             exports_job,
+            preview_job,
             refit_job,
             jobs.billing_day_job(engine),
             *dead_letter_jobs.JOBS,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -134,3 +134,26 @@ def unproven(connection: Connection) -> list[tuple[datetime, str]]:
     """
     found, _ = reference_rows.differing(connection, reference_rows.said_by_change_sets(connection))
     return [(each.instant, each.why) for each in found]
+
+
+def unproven_by_table(connection: Connection) -> dict[str, list[str]]:
+    """What ``unproven`` finds, by reference table, in words. A tariff's document counts to its tariff; where rows are
+    missing that no version names, it counts to every table."""
+    found: dict[str, list[str]] = {name: [] for name in TABLES}
+    for instant, why in unproven(connection):
+        table = why.removeprefix("ref.").partition(" ")[0] if why.startswith("ref.") else None
+        table = "tariffs" if table == "tariff_document" else table
+        for name in [table] if table in found else TABLES:
+            found[name].append(f"{instant:%Y-%m-%d %H:%M:%S} UTC: {why}")
+    return found
+
+
+def data_version(connection: Connection, table: str) -> str:
+    """A text that changes when a row of a reference table does, and only then: its last record time and its rows."""
+    at, rows = tables.version_of(connection, table)
+    return f"{rows} rows" if at is None else f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}, {rows} rows"
+
+
+def changes_per_day(connection: Connection, table: str, zone: str) -> list[tuple[date, int]]:
+    """How many rows of a reference table were added, changed or taken out, by civil day of a zone."""
+    return tables.changes_per_day(connection, table, key_of(table), zone)

@@ -361,3 +361,28 @@ def rows_as_of(database: Database, table: str, key: Sequence[str], instant: date
     )
     with database.connect("meter-pipeline reference") as connection, connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query, (instant,)).fetchall()
+
+
+def changes_per_day(
+    connection: psycopg.Connection[Any], table: str, key: Sequence[str], zone: str
+) -> list[tuple[date, int]]:
+    """Rows of a reference table that were added, changed or taken out, by civil day of a zone; rows of before history
+    was kept are left out."""
+    same = " AND ".join(f"n.{column} = v.{column}" for column in key)
+    query = (
+        f"WITH every AS (SELECT {', '.join(key)}, known_from FROM ref.{table} UNION ALL SELECT {', '.join(key)}, known_from FROM ref.{table}_version), "
+        "moved AS (SELECT known_from AS at FROM every WHERE known_from > '2000-01-01 00:00:00Z' UNION ALL "
+        f"SELECT v.known_until FROM ref.{table}_version AS v WHERE NOT EXISTS (SELECT FROM every AS n WHERE {same} AND n.known_from = v.known_until)) "
+        "SELECT (at AT TIME ZONE %s)::date, count(*) FROM moved GROUP BY 1 ORDER BY 1"
+    )
+    return connection.execute(query.encode(), (zone,)).fetchall()
+
+
+def version_of(connection: psycopg.Connection[Any], table: str) -> tuple[datetime | None, int]:
+    """When a reference table last changed (record time), and how many rows it has."""
+    query = (
+        f"SELECT greatest((SELECT max(known_from) FROM ref.{table}), (SELECT max(known_until) FROM ref.{table}_version)), "
+        f"(SELECT count(*) FROM ref.{table})"
+    )
+    row = connection.execute(query.encode()).fetchone()
+    return (None, 0) if row is None else (row[0], int(row[1]))

@@ -1,0 +1,27 @@
+"""The picture of a reference table's changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+from meter_pipeline.plotting import small_png
+
+
+def changes(table: str, days: Sequence[tuple[date, int]], last: date, most: int = 60) -> bytes:
+    """Rows changed on each of the ``most`` days up to ``last``, as a PNG; empty where no row changed in them."""
+    first = last - timedelta(days=most - 1)
+    shown = {day: rows for day, rows in days if first <= day <= last}
+    if not shown:
+        return b""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 2.2), layout="constrained")
+    axes = figure.add_subplot()
+    every = [first + timedelta(days=k) for k in range(most)]
+    axes.bar(range(most), [shown.get(day, 0) for day in every], color="#2d6cb5")
+    ticks = range(0, most, 10)
+    axes.set_xticks(list(ticks), [f"{every[k]:%d %b}" for k in ticks])
+    axes.set_ylabel("rows changed")
+    axes.set_title(f"{table}: rows changed a day, to {last}", fontsize=9)
+    return small_png(figure)
