@@ -227,6 +227,10 @@ def _persist(run: _Run, intervals: _Intervals, registers: _Registers) -> VeeOutc
     usage, faults = _daily_usage([*intervals.gathered.usage, registers.usage.frame], day)
     usage = intervals.writer.put_usage(read, usage, registers.usage.quantity, faults, outcome)
     read.aside.update(faults)
+    bounds, only = context.calendar.bounds(day), intervals.writer.only
+    stored = checks.stored_rows(connection, day, bounds, read.aside, only)
+    # A channel that was lost holds its service's bill: the others of the service would be billed as if they were all.
+    read.aside.update(stored.services)
     of_rows = [*intervals.gathered.exceptions, *registers.findings]
     exceptions = findings.day_findings(read, streamed.unexpected, of_rows, usage, policy, now)
     if context.part is not None:
@@ -238,9 +242,7 @@ def _persist(run: _Run, intervals: _Intervals, registers: _Registers) -> VeeOutc
     intervals.writer.finish(exceptions, shape)
     outcome.ledger_entry = _record(run, intervals.writer, summary, exceptions)
     outcome.held, outcome.cases_opened = _into_queue(connection, day, findings.queued(exceptions, policy), run.clock)
-    start, past_day = context.calendar.bounds(day)
-    tolerance = context.thresholds.register_tolerance
-    outcome.stored = checks.stored_day(connection, day, start, past_day, tolerance, intervals.writer.only)
+    outcome.stored = checks.stored_day(connection, day, bounds, stored, context.thresholds.register_tolerance, only)
     run.watch("write")
     summary.finish(usage, exceptions)
     run.watch("summary")

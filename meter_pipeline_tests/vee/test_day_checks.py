@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import date
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from meter_pipeline.billing.tables.source_reconciliation import registers
@@ -12,7 +14,8 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.tolerances import RegisterTolerance
 from meter_pipeline.vee import register_tolerance, validate_billing_day
 from meter_pipeline.vee.rules.catalogue import ROW_RULES
-from meter_pipeline.vee.tables.checks import StoredDay, stored_day
+from meter_pipeline.vee.tables import validated
+from meter_pipeline.vee.tables.checks import StoredDay, stored_day, stored_rows
 from meter_pipeline_tests.vee.city import CALENDAR, City, Installed, noon_after
 
 DAY = date(2026, 6, 10)
@@ -33,7 +36,8 @@ def city(database: Database) -> City:
 
 def _stored(city: City) -> StoredDay:
     with city.database.connect() as connection:
-        return stored_day(connection, DAY, *CALENDAR.bounds(DAY), register_tolerance())
+        bounds = CALENDAR.bounds(DAY)
+        return stored_day(connection, DAY, bounds, stored_rows(connection, DAY, bounds), register_tolerance())
 
 
 def _passed(city: City) -> dict[str, bool]:
@@ -102,3 +106,26 @@ def test_intervals_that_reach_over_midnight_explain_two_of_them(city: City, off:
         rows = registers(connection, DAY, CALENDAR.bounds(DAY), register_tolerance())
     assert cause in {row[2] for row in rows}
     assert ("open" in {row[2] for row in rows}) == (cause == "open")
+
+
+@pytest.mark.parametrize("lost", ["M-CT", "M-10"])
+def test_a_channel_that_is_lost_on_the_way_to_the_store_sets_its_service_aside(
+    city: City, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """The service's other channels would be billed as if they were all."""
+    write = validated.write_intervals
+
+    def losing(connection: Any, day: date, frame: pl.DataFrame, *rest: Any, **named: Any) -> None:
+        write(connection, day, frame.filter(pl.col("meter_id") != lost), *rest, **named)
+
+    monkeypatch.setattr(validated, "write_intervals", losing)
+    outcome = validate_billing_day(city.database, CALENDAR, DAY, clock=noon_after(DAY))
+    assert [check.name for check in outcome.report().checks if not check.passed] == ["slots_complete"]
+    waiting = city.database.read(
+        "SELECT service_point_id, meter_id, action, detail FROM vee.exception WHERE kind = 'SET_ASIDE'"
+    )
+    point = lost.replace("M", "SP")
+    assert waiting.rows() == [(point, lost, "hold", f"{lost} E1 has no validated day")]
+    monkeypatch.setattr(validated, "write_intervals", write)
+    assert _passed(city)["slots_complete"]
+    assert city.database.read("SELECT FROM vee.exception WHERE kind = 'SET_ASIDE'").is_empty()

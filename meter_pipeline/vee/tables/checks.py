@@ -4,7 +4,7 @@ in hand.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -17,18 +17,25 @@ Connection = psycopg.Connection[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class StoredDay:
-    """Counts read back from the store. ``rows``: channel-days; ``absent``: interval channels that reference data has at
-    a service point on the day and the day does not; ``miscounted``: rows whose stored values are not as many as they
-    count actual and estimated, or not the rest of their slots missing; ``slots``: values found in the stored vectors.
-    ``tested``: rows beside a register; ``missed``: those that miss it; ``unlisted``: those of them that are no
-    exception. The lists name the first five.
+class StoredRows:
+    """Channel-days read back from the store. ``rows``: how many; ``slots``: values found in their vectors; ``absent``:
+    interval channels that reference data has at a service point on the day and the day does not; ``miscounted``: rows
+    whose stored values are not as many as they count actual and estimated, or not the rest of their slots missing. Both
+    name the first five; ``services``: by service point, what is wrong, all of them.
     """
 
     rows: int
     slots: int
     absent: list[str]
     miscounted: list[str]
+    services: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDay(StoredRows):
+    """With the registers. ``tested``: rows beside a register; ``missed``: those that miss it; ``unlisted``: those of
+    them that are no exception, the first five."""
+
     tested: int
     missed: int
     unlisted: list[str]
@@ -36,44 +43,67 @@ class StoredDay:
 
 _VALUES = """
 SELECT count(*), coalesce(sum(held), 0)::bigint,
-    coalesce((array_agg(meter_id || ' ' || channel ORDER BY meter_id, channel) FILTER (WHERE held <> actual + estimated
-        OR expected <> actual + estimated + missing))[1:5], '{}')
-FROM (SELECT meter_id, channel, actual, estimated, missing, expected,
+    coalesce(array_agg(ARRAY[service_point_id, meter_id || ' ' || channel] ORDER BY meter_id, channel)
+        FILTER (WHERE held <> actual + estimated OR expected <> actual + estimated + missing), '{}')
+FROM (SELECT service_point_id, meter_id, channel, actual, estimated, missing, expected,
     coalesce(cardinality(values) - cardinality(array_positions(values, -2147483648)),
         cardinality(wide_values) - cardinality(array_positions(wide_values, -9223372036854775808))) AS held
     FROM vee.interval_day WHERE billing_day = %(day)s AND {among}) AS v
 """
 _ABSENT = """
-SELECT coalesce((array_agg(DISTINCT i.meter_id || ' ' || c.channel ORDER BY i.meter_id || ' ' || c.channel))[1:5], '{}')
+SELECT DISTINCT i.meter_id || ' ' || c.channel, i.service_point_id
 FROM ref.installations AS i JOIN ref.channels AS c USING (meter_id)
 WHERE {among} AND c.kind = 'interval' AND c.interval_minutes IS NOT NULL AND i.installed_at < %(past)s AND (i.removed_at IS NULL OR i.removed_at > %(start)s)
     AND EXISTS (SELECT FROM ref.service_points AS p WHERE p.service_point_id = i.service_point_id AND p.valid_from <= %(day)s
         AND (p.valid_to IS NULL OR p.valid_to > %(day)s))
-    AND NOT EXISTS (SELECT FROM vee.exception AS e WHERE e.billing_day = %(day)s AND e.kind = 'SET_ASIDE' AND e.service_point_id = i.service_point_id)
+    AND i.service_point_id <> ALL(%(aside)s)
     AND NOT EXISTS (SELECT FROM vee.interval_day AS v WHERE v.billing_day = %(day)s AND v.meter_id = i.meter_id AND v.channel = c.channel)
 """
+
+
+def stored_rows(
+    connection: Connection,
+    day: date,
+    bounds: tuple[datetime, datetime],
+    aside: Collection[str] = (),
+    points: Sequence[str] | None = None,
+) -> StoredRows:
+    """Read a day's channel-days back (of some service points, where they are given), in the transaction that wrote
+    them. ``bounds``: the day's begin and end; ``aside``: service points whose day could not be worked out, which wait
+    under that reason.
+    """
+    at = {
+        "day": day,
+        "start": bounds[0],
+        "past": bounds[1],
+        "aside": list(aside),
+        "points": None if points is None else list(points),
+    }
+    values = _VALUES.replace("{among}", _among(points, "service_point_id"))
+    lacking = _ABSENT.replace("{among}", _among(points, "i.service_point_id"))
+    rows, slots, wrong = connection.execute(values.encode(), at).fetchone() or (0, 0, [])
+    absent = sorted(connection.execute(lacking.encode(), at).fetchall())
+    services = {point: f"the stored values of {channel} are not as many as the row counts" for point, channel in wrong}
+    services |= {point: f"{channel} has no validated day" for channel, point in absent}
+    return StoredRows(
+        int(rows), int(slots), [channel for channel, _ in absent][:5], [channel for _, channel in wrong][:5], services
+    )
+
+
+def _among(points: Sequence[str] | None, column: str) -> str:
+    return "true" if points is None else f"{column} = ANY(%(points)s)"
 
 
 def stored_day(
     connection: Connection,
     day: date,
-    start: datetime,
-    past: datetime,
+    bounds: tuple[datetime, datetime],
+    rows: StoredRows,
     tolerance: RegisterTolerance,
     points: Sequence[str] | None = None,
 ) -> StoredDay:
-    """Read a validated day back (of some service points, where they are given), in the transaction that wrote it."""
-    at = {"day": day, "start": start, "past": past, "points": None if points is None else list(points)}
-
-    def among(column: str) -> str:
-        return "true" if points is None else f"{column} = ANY(%(points)s)"
-
-    values, lacking = (
-        _VALUES.replace("{among}", among("service_point_id")),
-        _ABSENT.replace("{among}", among("i.service_point_id")),
-    )
-    rows, slots, miscounted = connection.execute(values.encode(), at).fetchone() or (0, 0, [])
-    absent: list[str] = (connection.execute(lacking.encode(), at).fetchone() or ([],))[0]
+    """The registers of a validated day beside its ``rows``. ``bounds``: the day's begin and end."""
+    at = {"day": day, "start": bounds[0], "past": bounds[1], "points": None if points is None else list(points)}
     allowed = tolerance.sql("d.multiplier", "d.decimals", "v.expected")
     over = "abs(v.total_micro - v.register_difference_micro)"
     mine = (
@@ -91,7 +121,7 @@ def stored_day(
         off AS (SELECT v.service_point_id, v.meter_id, v.channel, {over} > {allowed}
             AND {over} > {allowed} * {tolerance.days_sql("v.meter_id")} AS missed
             FROM vee.interval_day AS v LEFT JOIN d USING (meter_id, channel)
-            WHERE v.billing_day = %(day)s AND {among("v.service_point_id")} AND v.register_difference_micro IS NOT NULL)
+            WHERE v.billing_day = %(day)s AND {_among(points, "v.service_point_id")} AND v.register_difference_micro IS NOT NULL)
         SELECT count(*), count(*) FILTER (WHERE missed), coalesce((array_agg(meter_id || ' ' || channel ORDER BY meter_id, channel)
             FILTER (WHERE missed AND NOT EXISTS (SELECT FROM vee.exception AS e WHERE e.billing_day = %(day)s
                 AND e.service_point_id = off.service_point_id AND e.meter_id = off.meter_id AND e.channel = off.channel
@@ -99,4 +129,13 @@ def stored_day(
         """.encode(),
         at,
     ).fetchone() or (0, 0, [])
-    return StoredDay(int(rows), int(slots), list(absent), list(miscounted), int(tested), int(missed), list(unlisted))
+    return StoredDay(
+        rows.rows,
+        rows.slots,
+        rows.absent,
+        rows.miscounted,
+        rows.services,
+        int(tested),
+        int(missed),
+        list(unlisted),
+    )
