@@ -58,6 +58,7 @@ def installations(
     ``column``: meter_id, or head_end of its meters."""
     of = "meter_id = ANY(%(v)s)" if column == "meter_id" else (
         "meter_id IN (SELECT meter_id FROM ref.meters WHERE head_end = ANY(%(v)s) UNION "
+        "SELECT meter_id FROM ref.meter_values WHERE head_end = ANY(%(v)s) UNION "
         "SELECT meter_id FROM ref.meters_version WHERE known_until = %(t)s AND head_end = ANY(%(v)s))"
     )  # fmt: skip
     query = (
@@ -366,6 +367,7 @@ _BEHIND: Final = {
     "tariffs": "tariff_id = %(t)s",
     "installations": "service_point_id = %(p)s",
     "meters": "meter_id IN (SELECT meter_id FROM ref.installations_as_of(%(i)s) WHERE service_point_id = %(p)s)",
+    "meter_values": "meter_id IN (SELECT meter_id FROM ref.installations_as_of(%(i)s) WHERE service_point_id = %(p)s)",
     "channels": "meter_id IN (SELECT meter_id FROM ref.installations_as_of(%(i)s) WHERE service_point_id = %(p)s)",
     "channel_values": "meter_id IN (SELECT meter_id FROM ref.installations_as_of(%(i)s) WHERE service_point_id = %(p)s)",
 }

@@ -307,6 +307,9 @@ def _check_rules(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]
 
 def _check_channel_values(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]) -> None:
     """A row says something, of a channel that is there, and its multiplier counts up."""
+    for row, line in zip(rows.get("meter_values", []), lines.get("meter_values", []), strict=True):
+        if all(value is None for value in row[3:]):
+            faults.append(Fault("meter_values.csv", line, "", "the row says nothing; fill one of its values"))
     columns = list(TABLES["channel_values"].columns)
     known = {tuple(row[:2]) for row in rows["channels"]} if "channels" in rows else None
     for row, line in zip(rows.get("channel_values", []), lines.get("channel_values", []), strict=True):

@@ -78,6 +78,13 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
         "model": _NOTHING,
         "collector_id": _DETECT,
     },
+    "meter_values": {
+        "meter_id": _BOTH,
+        "valid_from": _BOTH_DATES,
+        "valid_to": _BOTH_DATES,
+        "head_end": _BOTH,
+        "collector_id": _DETECT,
+    },
     "channels": {
         "meter_id": _BOTH,
         "channel": _BOTH,

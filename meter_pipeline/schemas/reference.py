@@ -92,6 +92,12 @@ TABLES: Final[dict[str, Table]] = {
         {},
         "A device. Its channels and installations are apart.",
     ),
+    "meter_values": Table(
+        {"meter_id": "long_id", "valid_from": "date", "valid_to": "date?", "head_end": "id?", "collector_id": "id?"},
+        ("meter_id", "valid_from"),
+        {"meter_id": "meters.meter_id"},
+        "What of a meter is otherwise on a stretch of billing days: an empty value is as meters says.",
+    ),
     "channels": Table(
         {
             "meter_id": "long_id",
@@ -414,6 +420,7 @@ class DatedRows:
 
 STRETCHES: Final[dict[str, DatedRows]] = {
     "service_points": DatedRows(("service_point_id",), "valid_from", "valid_to", ("service_point_id",)),
+    "meter_values": DatedRows(("meter_id",), "valid_from", "valid_to", ("meter_id", "head_end", "collector_id")),
     "channel_values": DatedRows(
         ("meter_id", "channel"), "valid_from", "valid_to", ("meter_id", "channel", "multiplier")
     ),

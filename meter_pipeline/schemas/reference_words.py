@@ -46,6 +46,13 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "model": "make and model, for people",
         "collector_id": "radio collector it speaks through: silent together, they are one dropout",
     },
+    "meter_values": {
+        "meter_id": _METER,
+        "valid_from": _FROM,
+        "valid_to": _TO,
+        "head_end": "head-end whose files carry its reads on these days; empty: as meters says",
+        "collector_id": "radio collector it speaks through on these days; empty: as meters says",
+    },
     "channels": {
         "meter_id": _METER,
         "channel": "what of the meter is measured, as its files name it (E1, B1, R1)",

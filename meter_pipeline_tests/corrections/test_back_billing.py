@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
+from meter_pipeline.billing import bill_billing_day
+from meter_pipeline.billing.adjustments import decide
 from meter_pipeline.billing.back_billing.rules import (
     Correction,
     Judged,
@@ -27,11 +30,20 @@ from meter_pipeline.billing.explain import explain
 from meter_pipeline.billing.proposals import AdjustmentError, propose
 from meter_pipeline.corrections.apply import import_folder
 from meter_pipeline.corrections.preview import preview_folder
+from meter_pipeline.desk.access import Access
+from meter_pipeline.desk.app import build
+from meter_pipeline.desk.web import Desk
+from meter_pipeline.ledger.contents import verify_contents
+from meter_pipeline.ledger.outcome import VerifyOutcome
+from meter_pipeline.ledger.sources import ADJUSTMENTS
+from meter_pipeline.postgres import privileges
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import ReferenceRefused
 from meter_pipeline.reference.folder import read_folder
 from meter_pipeline.schemas.reference import TABLES
+from meter_pipeline.vee import validate_billing_day
 from meter_pipeline_tests.corrections.town import FIRST, PERIODS, Town, town
+from meter_pipeline_tests.desk.support import ORIGIN
 from meter_pipeline_tests.support import ROOT, FixedClock
 
 DAYS = [FIRST + timedelta(days=k) for k in range(3)]
@@ -187,6 +199,24 @@ def approve_all(city: Town) -> None:
             city.decide(adjustment, approve=True)
 
 
+def look_at_the_desk(city: Town, bill: str, digest: str) -> None:
+    """The pages of the adjustments, of the bill's line and of the preview say the rule and the amounts."""
+    desk = Desk(city.database, city.settings, Access(city.folder / "access"))
+    with TestClient(build(desk), follow_redirects=True) as client:
+        client.post("/login", data={"token": desk.access.issue("ana")}, headers=ORIGIN)
+        for page in (
+            f"/adjustments/{bill}.A1",
+            f"/adjustments/{bill}.A2",
+            f"/bills/{bill}/1",
+            f"/corrections/{digest}",
+        ):
+            shown = client.get(page).text
+            assert "Back-billing" in shown, page
+            assert "38.00" in shown, page
+            assert "days before 2026-01-07 are not charged" in shown, page
+    desk.close()
+
+
 def test_a_correction_is_charged_by_the_rule_and_everything_holds(city: Town) -> None:
     """R: ratio 20 for 1, 3.00 becomes 60.00, of which one of three days lies within a month: 19.00 of 57.00.
     A: over-registered to twice, 3.60 back with 0.03 of interest (3.60 x 10 % x 30 / 365). B: 1.80 is below 5.00."""
@@ -238,6 +268,7 @@ def test_a_correction_is_charged_by_the_rule_and_everything_holds(city: Town) ->
     )
     assert said["reason"] == "reference"
     assert "full 57.000000, allowed 19.000000, waived 38.000000" in said["evidence"]
+    look_at_the_desk(city, bill, seen.digest.hex())
     # The crew had read the nameplate of the meter next door: the correction is taken back, and its waiver with it.
     import_folder(city.database, city.calendar, city.folder_of(values(R="1", A="1", B="1")), clock=city.clock)
     city.settle()
@@ -282,6 +313,23 @@ def test_refused_together_superseded_together_and_reads_only_where_the_rule_cove
     approve_all(city)
     assert city.owed()["AC-B"] == Decimal("7.2"), "2.40 is below 5.00"
     assert city.law(FIRST, PERIODS[0][1]).ok
+
+
+def test_each_step_is_made_by_the_role_of_its_stage_and_the_ledger_covers_the_row(city: Town) -> None:
+    privileges.apply(city.database)
+    ingest, billing, finance = (city.database.acting_as(f"meter_{role}") for role in ("ingest", "billing", "finance"))
+    import_folder(ingest, city.calendar, city.folder_of(values(R="20")), clock=city.clock)
+    for day in DAYS:
+        validate_billing_day(ingest, city.calendar, day, clock=city.clock)
+        bill_billing_day(billing, city.calendar, day, clock=city.clock)
+    decide(finance, f"AC-R.C1.{FIRST:%Y%m%d}.0.A1", approve=True, person="carol", clock=city.clock)
+    assert city.owed()["AC-R"] == Decimal(22)
+    with city.database.connect() as connection:
+        connection.execute("UPDATE billing.back_billing SET why = 'nothing'")
+    outcome = VerifyOutcome(None, 0, 0, b"")
+    with city.database.connect() as connection:
+        verify_contents(city.database, connection, ADJUSTMENTS, None, outcome)
+    assert [f.detail for f in outcome.findings if "billing.back_billing" in f.detail]
 
 
 def test_the_rules_of_the_docs_can_be_imported(tmp_path: Path) -> None:

@@ -103,9 +103,11 @@ def read_points(read: Read, day: date, end: datetime) -> pl.DataFrame:
     )
     # the last meter of each point is picked here: a look-up a point in the database costs three times as much
     stood = read(
-        "SELECT i.service_point_id, i.installed_at, i.meter_id, m.head_end, m.collector_id FROM ref.installations AS i "
-        "JOIN ref.meters AS m USING (meter_id) WHERE i.installed_at < $1",
-        [end],
+        "SELECT i.service_point_id, i.installed_at, i.meter_id, coalesce(w.head_end, m.head_end) AS head_end, "
+        "coalesce(w.collector_id, m.collector_id) AS collector_id FROM ref.installations AS i JOIN ref.meters AS m USING (meter_id) "
+        "LEFT JOIN ref.meter_values AS w ON w.meter_id = m.meter_id AND w.valid_from <= $2 AND (w.valid_to IS NULL OR w.valid_to > $2) "
+        "WHERE i.installed_at < $1",
+        [end, day],
     )
     if stood["service_point_id"].n_unique() < stood.height:
         stood = stood.sort("service_point_id", "installed_at", "meter_id").unique(

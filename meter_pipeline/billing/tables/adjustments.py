@@ -234,7 +234,8 @@ def late_changes(database: Database, checks: Sequence[str]) -> pl.DataFrame:
                 (SELECT 'reads of ' || min(d.billing_day) || ' wait to be loaded' FROM raw.feed_file_day AS d JOIN raw.feed_file AS f USING (sha256)
                     WHERE d.loaded_at IS NULL AND d.billing_day >= greatest(s.period_start, (SELECT min(billing_day) FROM billing.charge_day))
                     AND d.billing_day < s.period_end AND EXISTS (SELECT FROM billing.statement_segment AS g JOIN ref.installations AS i
-                        USING (service_point_id) JOIN ref.meters AS m USING (meter_id) WHERE g.statement_id = c.statement_id AND m.head_end = f.head_end)),
+                        USING (service_point_id) JOIN ref.meters AS m USING (meter_id) WHERE g.statement_id = c.statement_id AND (m.head_end = f.head_end
+                        OR EXISTS (SELECT FROM ref.meter_values AS w WHERE w.meter_id = m.meter_id AND w.head_end = f.head_end)))),
                 (SELECT 'reconciliation of ' || o.billing_day || ' is open: ' || o.joint || ' of ' || o.service_point_id
                     FROM billing.open_service AS o WHERE o.billing_day = ANY(array_agg(c.billing_day)) AND o.joint = ANY(string_to_array($1, ','))
                     AND (o.service_point_id = 'all' OR o.service_point_id = ANY(array_agg(c.service_point_id)) OR o.service_point_id IN

@@ -118,7 +118,9 @@ def read_dials(database: Database, day: date, within: KeyRange | KeySet = EVERYT
     narrowed, limits = within.where("r.service_point_id", 2)
     return database.read(
         "SELECT r.service_point_id, r.meter_id, r.channel, r.unit, r.usage_micro AS quantity, h.from_minute, h.to_minute "
-        "FROM ref.register_hours AS h JOIN ref.meters AS m ON m.head_end = h.head_end "
+        "FROM ref.register_hours AS h JOIN (SELECT m.meter_id, coalesce(w.head_end, m.head_end) AS head_end FROM ref.meters AS m "
+        "LEFT JOIN ref.meter_values AS w ON w.meter_id = m.meter_id AND w.valid_from <= $1 AND (w.valid_to IS NULL OR w.valid_to > $1)) AS m "
+        "ON m.head_end = h.head_end "
         "JOIN vee.register_day AS r ON r.meter_id = m.meter_id AND r.channel = h.channel "
         "WHERE r.billing_day = $1 AND r.usage_micro IS NOT NULL AND h.days IN ('all', CASE WHEN extract(isodow FROM $1::date) > 5 "
         "OR EXISTS (SELECT FROM ref.holidays WHERE holiday = $1::date) THEN 'restday' ELSE 'workday' END)"
@@ -144,9 +146,10 @@ def read_demand(
         "FROM ref.channels AS c JOIN ref.meters AS m USING (meter_id) JOIN ref.installations AS i USING (meter_id) "
         "LEFT JOIN ref.channel_values AS w ON w.meter_id = c.meter_id AND w.channel = c.channel AND w.valid_from <= $1 "
         "AND (w.valid_to IS NULL OR w.valid_to > $1) "
+        "LEFT JOIN ref.meter_values AS x ON x.meter_id = m.meter_id AND x.valid_from <= $1 AND (x.valid_to IS NULL OR x.valid_to > $1) "
         "LEFT JOIN raw.register_read AS r ON r.meter_id = c.meter_id AND r.channel = c.channel AND r.read_at >= $4 AND r.read_at < $3 "
         "AND r.billing_day >= $1::date - 6 AND r.billing_day <= $1::date + 1 AND r.read_at > i.installed_at "
-        "LEFT JOIN ref.register_hours AS h ON h.head_end = m.head_end AND h.channel = c.channel AND h.days IN ('all', "
+        "LEFT JOIN ref.register_hours AS h ON h.head_end = coalesce(x.head_end, m.head_end) AND h.channel = c.channel AND h.days IN ('all', "
         "CASE WHEN extract(isodow FROM $1::date) > 5 OR EXISTS (SELECT FROM ref.holidays WHERE holiday = $1::date) THEN 'restday' ELSE 'workday' END) "
         "WHERE c.kind = 'register' AND c.unit = 'kW' AND i.installed_at < $2 AND (i.removed_at IS NULL OR i.removed_at >= $5)"
         f"{narrowed} GROUP BY 1, 2, 3, 6, 7 ORDER BY 1, 2, 3, 6",

@@ -48,7 +48,7 @@ def read_installations(
         f"""
         SELECT i.service_point_id, i.meter_id, i.installed_at AS installed_s, i.removed_at AS removed_s, (i.install_read * 1000000)::bigint AS install_micro,
             (i.removal_read * 1000000)::bigint AS removal_micro,
-            m.head_end, m.commodity, c.channel, c.kind, c.unit AS declared_unit, c.interval_minutes, coalesce(v.flow, c.flow) AS flow,
+            coalesce(w.head_end, m.head_end) AS head_end, m.commodity, c.channel, c.kind, c.unit AS declared_unit, c.interval_minutes, coalesce(v.flow, c.flow) AS flow,
             (coalesce(v.multiplier, c.multiplier) * 1000000)::bigint AS multiplier_micro, coalesce(v.dials, c.dials) AS dials,
             coalesce(v.decimals, c.decimals) AS decimals, c.sums_to, coalesce(v.billed, c.billed) AS billed,
             (c.modulus * 1000000)::bigint AS modulus_micro,
@@ -56,6 +56,7 @@ def read_installations(
         FROM ref.installations AS i JOIN ref.meters AS m USING (meter_id) JOIN ref.channels AS c USING (meter_id)
         LEFT JOIN ref.channel_values AS v ON v.meter_id = c.meter_id AND v.channel = c.channel AND v.valid_from <= $3
             AND (v.valid_to IS NULL OR v.valid_to > $3)
+        LEFT JOIN ref.meter_values AS w ON w.meter_id = m.meter_id AND w.valid_from <= $3 AND (w.valid_to IS NULL OR w.valid_to > $3)
         WHERE i.installed_at < $1 AND (i.removed_at IS NULL OR i.removed_at > $2)
             AND NOT (c.kind = 'register' AND c.unit IN ('kW', 'kVA', 'kVAr')){narrowed}
         """,
