@@ -6,10 +6,10 @@ UpdateDateTime (else MSATSLoadDateTime, else the file's own date) in Unix second
 UpdateDateTime.
 
 Quality. A 300 record has one flag and method for its day, or V: then 400 records say it per range of intervals. A 400
-record is obeyed with or without a V. A V day that its 400 records do not cover is refused whole: it is unknown what its
-values are. A value of quality N is null, whatever number stands there. A record is one payload: a 300 with one bad
-value is refused with all its values, since a day with a hole that the file does not admit to is worse than a day to be
-asked for again.
+record is obeyed with or without a V. A V day that its 400 records do not cover is refused whole, and so is a day of
+which two of them say different things: it is unknown what its values are. A value of quality N is null, whatever number
+stands there. A record is one payload: a 300 with one bad value is refused with all its values, since a day with a hole
+that the file does not admit to is worse than a day to be asked for again.
 """
 
 from __future__ import annotations
@@ -463,11 +463,15 @@ class NemReader:
         quality = np.repeat(np.array([*self.tails.quality, 0], np.uint16)[tail], count)
         variable = np.array([*self.tails.variable, False], np.bool_)[tail]
         covered = np.repeat(~variable, count)
+        told = np.zeros(covered.size, np.bool_)
         for event in self._events:
             begin = int(first[event.record]) + event.first - 1
             end = int(first[event.record]) + event.last
+            if (told[begin:end] & (quality[begin:end] != event.quality)).any():
+                why = f"two of its 400 records differ on intervals {event.first} to {event.last}"
+                self._spoiled.setdefault(event.record, []).append(Reason("bad_quality", why))
             quality[begin:end] = event.quality
-            covered[begin:end] = True
+            covered[begin:end] = told[begin:end] = True
         keep = np.ones(line.size, np.bool_)
         if variable.any():
             uncovered = np.flatnonzero(variable)

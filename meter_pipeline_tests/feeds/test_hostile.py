@@ -407,6 +407,17 @@ def test_a_bad_nem12_day_is_refused_whole_and_costs_only_itself(tmp_path: Path, 
     assert feed.intervals.height == 96
 
 
+def test_a_nem12_day_whose_400_records_differ_is_refused(tmp_path: Path) -> None:
+    """Intervals 20 to 24 are actual and substituted: either would be a guess. The same said twice is no fault."""
+    variable = DAY.replace(b",A,", b",V,")
+    feed = reading(tmp_path, NEM_FILE % (variable + b"400,1,24,A,,\n400,20,48,S14,51,\n"), NEM)
+    assert codes(feed) == [["bad_quality"]]
+    assert "two of its 400 records differ on intervals 20 to 48" in str(feed.rejects["reasons"].to_list())
+    assert feed.intervals.height == 0
+    same = reading(tmp_path, NEM_FILE % (variable + b"400,1,24,A,,\n400,20,48,A,,\n"), NEM)
+    assert same.intervals.height == 48
+
+
 def test_a_nem12_file_cut_short_says_so(tmp_path: Path) -> None:
     whole = NEM_FILE % (DAY + DAY)
     feed = reading(tmp_path, whole[: whole.rindex(b"300,") + 60], NEM)

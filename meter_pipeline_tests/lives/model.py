@@ -25,7 +25,8 @@ class Rates:
     unit), a minimum for the period, and the first day they are in force.
 
     ``demand`` is the price of a kW of the highest hour, which may not fall below ``ratchet`` of an earlier period's;
-    ``whole`` is owed for a part of a period as for all of it. Where ``bought`` is given the exports are set against
+    ``whole`` is owed for a part of a period as for all of it; ``highest_days`` averages the highest hours of so many
+    days. Where ``bought`` is given the exports are set against
     the use; what is left goes on to the next period and is bought at that price when the account ends.
     """
 
@@ -36,6 +37,7 @@ class Rates:
     demand: Decimal = Decimal(0)
     ratchet: Decimal = Decimal(0)
     whole: bool = False
+    highest_days: int = 1
     bought: Decimal | None = None
 
 
@@ -190,6 +192,10 @@ def owed_for(
     last = in_force(versions, end - 1)
     if last.demand:
         highest = highest_hour(world, first, end)
+        if last.highest_days > 1:
+            by_day = sorted((highest_hour(world, d, d + 1) for d in range(first, end)), reverse=True)
+            counted = by_day[: last.highest_days]
+            highest = sum(counted, Decimal(0)) / len(counted)
         billed = max(highest, last.ratchet * held.demand)
         total += cents(last.demand * billed * (1 if last.whole else Decimal(days) / of))
         held.demand = max(held.demand, highest)

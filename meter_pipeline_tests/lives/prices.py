@@ -22,6 +22,7 @@ TARIFFS: Final[dict[str, tuple[Rates, ...]]] = {
     "E-NET": (Rates(_d("12.00"), _ONE, bought=_d("0.30")),),
     "E-DEMAND": (Rates(_d("12.00"), _ONE, demand=_d("5.00"), ratchet=_d("0.8")),),
     "E-WHOLE": (Rates(_d("12.00"), _ONE, demand=_d("5.00"), ratchet=_d("0.8"), whole=True),),
+    "E-TOP": (Rates(_d("12.00"), _ONE, demand=_d("5.00"), highest_days=2),),
     "W-FLAT": (Rates(_d("30.00"), ((None, _d("2.00")),)),),
     "W-OTHER": (Rates(_d("12.00"), ((None, _d("3.00")),)),),
 }
@@ -34,7 +35,7 @@ OF_BASE: Final = {
     "interval": ("E-FLAT", "E-TIER", "E-MIN"),
     "register": ("E-FLAT", "E-TIER", "E-MIN"),
     "net": ("E-NET",),
-    "demand": ("E-DEMAND", "E-WHOLE"),
+    "demand": ("E-DEMAND", "E-WHOLE", "E-TOP"),
     "checked": ("E-FLAT", "E-TIER", "E-MIN"),
 }
 
@@ -54,10 +55,12 @@ def document(tariff_id: str, rates: Rates) -> dict[str, Any]:
     if rates.fixed:
         charges.insert(0, {"kind": "fixed", "code": "BASIC", "name": "Basic", "amount": str(rates.fixed)})
     if rates.demand:
-        ratchet = {"percent": int(rates.ratchet * 100), "months": 11}
-        charges.append(
-            {"kind": "demand", "code": "DEM", "name": "Demand", "rate": str(rates.demand), "ratchet": ratchet}
-        )
+        demand: dict[str, Any] = {"kind": "demand", "code": "DEM", "name": "Demand", "rate": str(rates.demand)}
+        if rates.highest_days > 1:
+            demand["highest_days"] = rates.highest_days
+        else:
+            demand["ratchet"] = {"percent": int(rates.ratchet * 100), "months": 11}
+        charges.append(demand)
     if rates.minimum:
         charges.append({"kind": "minimum", "code": "MIN", "name": "Minimum", "amount": str(rates.minimum)})
     more: dict[str, Any] = {}
