@@ -387,6 +387,25 @@ def adjustments(as_json: Json = False) -> None:
     )
 
 
+@app.command("left-credit")
+def left_credit(as_json: Json = False) -> None:
+    """List credit for exports that an account's last bill left and that no later bill takes in.
+
+    Example: meter-pipeline billing left-credit --json
+    """
+    from meter_pipeline.billing.tables.statements import left_credit as left
+
+    frame = left(_open()[1])
+    rows = [row | {name: decimal_text(Decimal(row[name])) for name in ("units", "money")} for row in frame.to_dicts()]
+    emit(
+        {"left_credit": rows},
+        as_json,
+        lambda d: OUT.print(
+            table("Credit left", frame.columns, [list(row.values()) for row in rows], numbers=["units", "money"])
+        ),
+    )
+
+
 @app.command()
 def decide(
     adjustment_id: str,

@@ -13,6 +13,7 @@ import pytest
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.adjustments import propose_late_changes
 from meter_pipeline.billing.bill_run import issue_statements
+from meter_pipeline.billing.tables.statements import left_credit
 from meter_pipeline.billing.tariffs import TariffRefusedError, parse_tariff
 from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.billing.support import (
@@ -152,6 +153,23 @@ def test_credit_goes_where_the_tariff_says(database: Database) -> None:
     assert waits(database) == []
     open_checks = database.read("SELECT count(*) AS n FROM billing.reconciliation WHERE cause = 'open'")
     assert open_checks["n"][0] == 0
+
+
+def test_credit_that_nobody_takes_in_is_listed(database: Database) -> None:
+    """Carried on where the account is gone; taken in at the new place; carried on although there is a new place."""
+    add_cycle(database, *STARTS)
+    add_tariff(database, tariff("GONE", trueup="carry"))
+    point = add_service(database, 1, "GONE", account="A-1", last=LEFT)
+    moves(database, 10, tariff("UNITS", on_move="move", on_close="forfeit"))
+    moves(database, 20, tariff("MONEY", rollover="money", trueup="carry"))
+    for day in days(STARTS[0], 2):
+        put_intervals(database, day, {point: [1000] * 24})
+        put_intervals(database, day, {point: [2000] * 24}, flow="export")
+    bills(database)
+    assert left_credit(database).select("service_point_id", "left_on", "units", "money", "other_service").rows() == [
+        ("SP-001", LEFT, "48.000000", "0.000000", ""),
+        ("SP-020", LEFT, "0.000000", "2.400000", "SP-021"),
+    ]
 
 
 def test_a_tariff_that_changes_in_the_last_period_hands_its_credit_on(database: Database) -> None:

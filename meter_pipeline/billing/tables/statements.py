@@ -217,6 +217,14 @@ def year_so_far(database: Database, cycle_id: str, tariff_id: str, since: date, 
     )
 
 
+def left_credit(database: Database) -> pl.DataFrame:
+    """Credit that last bills left and that no later bill takes in (analyst.left_credit)."""
+    return database.read(
+        "SELECT account_id, service_point_id, tariff_id, left_on, units::text AS units, money::text AS money, currency, statement_id, "
+        "other_service FROM analyst.left_credit ORDER BY left_on, account_id, service_point_id"
+    )
+
+
 def copy_csv(connection: Connection, table: str, frame: pl.DataFrame) -> None:
     """COPY a frame of scalars and array texts; exact decimals travel as text."""
     buffer = io.BytesIO()
