@@ -399,7 +399,7 @@ class RowReader:
         if not ambiguous.any():
             return instants, unsettled
         rows_at = np.flatnonzero(ambiguous[time])
-        how = self.head_end.options.get("ambiguous", "order")
+        how = self.head_end.options.get("ambiguous", "first" if self._second_pass_is_marked() else "order")
         if how == "second":
             instants[rows_at] = stamps.second[time[rows_at]]
         elif how == "order":
@@ -412,6 +412,15 @@ class RowReader:
             raise HeadEndError(f"{self.head_end.name}: options.ambiguous must be order, first or second")
         return instants, unsettled
 
+    def _second_pass_is_marked(self) -> bool:
+        """Whether the second pass of the repeated hour has a column or a mark of its own (02X): what has none is the
+        first."""
+        day, periods = self.head_end.day_columns, self.head_end.periods
+        if day is not None and day.order == "clock":
+            return day.count * (self.head_end.interval_minutes or 0) > 24 * 60
+        marked = periods is not None and periods.order == "clock"
+        return marked and any(text[-1:] in (b"X", b"x", b"*") for text in self.stamps.texts)
+
     def _reject_ambiguous(
         self, rows: Rows, unsettled: npt.NDArray[np.bool_], raw_lines: Callable[[list[int]], dict[int, bytes]]
     ) -> None:
@@ -419,7 +428,7 @@ class RowReader:
         raws = raw_lines([int(offset) for offset in rows.offset[at]])
         for i in at.tolist():
             offset = int(rows.offset[i])
-            text = self.stamps.texts[int(rows.codes["time"][i])].decode("ascii")
+            text = self.stamps.texts[int(rows.codes["time"][i])].decode("ascii").replace("\x1f", " ")
             detail = f"time {text} comes twice in {self.head_end.zone} and the file does not say which"
             self.rejects.add(int(rows.line[i]), offset, raws.get(offset, b""), [Reason("ambiguous_time", detail)])
 

@@ -230,6 +230,21 @@ def test_a_day_by_the_clock_leaves_the_skipped_hour_empty_and_adds_the_repeated_
     assert codes(read(tmp_path, f"{header}\nM,2026-03-08,{wrong}\n", clock)) == ["nonexistent_time", "nonexistent_time"]
 
 
+def test_an_hour_beside_its_marked_second_pass_is_the_first(tmp_path: Path) -> None:
+    """02X and 2* mark the second pass, or it has a column of its own: the other needs no rule."""
+    by_mark = head_end(columns={**PLAIN, "period": "h"}, periods=Periods(1, "clock"))
+    rows = "".join(f"M,2026-11-01,{name},{k}\n" for k, name in enumerate(("01", "02", "02X", "03"), 1))
+    second = DayColumns("h1", 25, order="clock", second=3)
+    by_column = head_end(columns={"meter_id": "m", "time": "t"}, day_columns=second)
+    names = ["h1", "h2", "h2x", *(f"h{k}" for k in range(3, 25))]
+    wide = f"m,t,{','.join(names)}\nM,2026-11-01,{','.join(map(str, range(1, 26)))}\n"
+    for text, declared in ((HOURS + rows, by_mark), (wide, by_column)):
+        feed = read(tmp_path, text, declared)
+        assert codes(feed) == []
+        assert starts(feed)[:4] == ["01 05:00", "01 06:00", "01 07:00", "01 08:00"]
+        assert feed.intervals["value"].to_list()[:4] == [1_000_000, 2_000_000, 3_000_000, 4_000_000]
+
+
 def test_a_hole_in_a_day_costs_itself_alone(tmp_path: Path) -> None:
     header = ",".join(["m", "t", *[f"h{k}" for k in range(24)]])
     declared = head_end(columns={"meter_id": "m", "time": "t"}, day_columns=DayColumns("h0", 24))
@@ -524,6 +539,7 @@ def test_nested_keys_of_json_lines(tmp_path: Path, line: str, refused: list[str]
         ("[option]\nskip_lines = 1", "did you mean options"),
         ("[day_columns]\nfirst = 'a'\ncuont = 3", "did you mean count"),
         ("[day_columns]\nfirst = 'a'", "give count"),
+        ("interval_minutes = 30\n[day_columns]\nfirst = 'a'\ncount = 24", "24 of 30 minutes are 12 hours, no day"),
         ("[[values]]\ncolumn = 'a'", "give channel"),
         ("[ids]\nprefix = 3", "prefix: 3 is not str"),
         ('rounding = "up"', "half_even, half_up"),
