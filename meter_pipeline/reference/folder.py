@@ -264,8 +264,14 @@ def _check_together(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fau
     _check_rules(rows, lines, faults)
     check_attributes(rows, lines, faults)
     _check_channel_values(rows, lines, faults)
-    for row, line in zip(rows.get("channels", []), lines.get("channels", []), strict=True):
-        channel = dict(zip(TABLES["channels"].columns, row, strict=True))
+    channels = [dict(zip(TABLES["channels"].columns, row, strict=True)) for row in rows.get("channels", [])]
+    registers = {(c["meter_id"], c["channel"]) for c in channels if c["kind"] == "register"}
+    for channel, line in zip(channels, lines.get("channels", []), strict=True):
+        total = channel["sums_to"]
+        if total is not None and (channel["meter_id"], total) in registers:
+            # The sum check would never be made, and nothing would say so.
+            why = f"{total} is a register: name the interval channel that this one must add up to"
+            faults.append(Fault("channels.csv", line, "sums_to", why))
         try:
             base_unit(channel["unit"])
         except UnitError as error:

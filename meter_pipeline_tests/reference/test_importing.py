@@ -92,6 +92,7 @@ def test_a_tariff_that_cannot_be_priced_is_refused_with_its_line(database: Datab
         ("channels", SMALL["channels"] + "M9,E1,interval,kWh,15,import,1,,,,true\n", "M9 is not in meters.csv"),
         ("channels", SMALL["channels"] + "M1,E2,interval,furlong,15,import,1,,,,true\n", "unknown unit 'furlong'"),
         ("channels", SMALL["channels"] + "M1,E2,interval,kWh,15,import,NaN,,,,true\n", "not a plain decimal number"),
+        ("channels", SMALL["channels"] + "M2,R2,register,L,,import,1,6,0,R,true\n", "sums_to: R is a register"),
         (
             "agreements",
             SMALL["agreements"] + "A1,SP1,T1,C1,2026-07-01,\n",
