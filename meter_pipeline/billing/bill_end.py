@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final
@@ -14,7 +15,7 @@ from meter_pipeline.billing.bill_position import EXACT_PLACES, MONEY_PLACES
 from meter_pipeline.billing.fixed_point import Whole, product, quotient, same_scale, scaled, total
 from meter_pipeline.billing.span_pricing import EarlierParts
 from meter_pipeline.billing.statement_frames import LINE_SCHEMA, SEGMENT_SCHEMA, Period, Precision
-from meter_pipeline.billing.tariffs.model import Tariff
+from meter_pipeline.billing.tariffs.model import MinimumCharge, Tariff
 
 
 @dataclass(slots=True)
@@ -67,6 +68,26 @@ def payable(tariff: Tariff, money: Whole) -> npt.NDArray[Any]:
     everything = tariff.sell is not None and tariff.sell.offsets == "bill"
     columns = [money[:, k] for k, line in enumerate(tariff.lines) if everything or line.component == "energy"]
     return np.asarray(total(columns)) if columns else np.zeros(len(money), np.int64)
+
+
+def keeps_minimum(tariff: Tariff) -> bool:
+    """Whether money credits leave what a minimum charge asks for."""
+    return tariff.sell is not None and tariff.sell.offsets == "above_minimum"
+
+
+def above_minimum(tariff: Tariff, came_to: EarlierParts, owed: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``owed`` (n,), of it what the lines of each minimum charge, top-up included, are above what it asks for. Energy
+    that a minimum charge does not count is paid whole."""
+    energy = {line.code for line in tariff.lines if line.component == "energy"}
+
+    def sums(codes: Iterable[str]) -> Whole:
+        return total([np.zeros_like(owed), *(came_to.by_code[code] for code in codes if code in came_to.by_code)])
+
+    for charge in tariff.charges:
+        if isinstance(charge, MinimumCharge) and charge.code in came_to.least:
+            room = total([sums((*charge.of, charge.code)), -came_to.least[charge.code]])
+            owed = np.minimum(owed, total([np.maximum(room, 0), sums(sorted(energy - set(charge.of)))]))
+    return owed
 
 
 @dataclass(frozen=True, slots=True)

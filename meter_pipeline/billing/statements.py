@@ -16,7 +16,14 @@ import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, EPOCH, PRICING_ERRORS
-from meter_pipeline.billing.bill_end import RunningSums, payable, spend_credit, year_end
+from meter_pipeline.billing.bill_end import (
+    RunningSums,
+    above_minimum,
+    keeps_minimum,
+    payable,
+    spend_credit,
+    year_end,
+)
 from meter_pipeline.billing.bill_position import QUANTITY_SCALE
 from meter_pipeline.billing.fixed_point import Whole
 from meter_pipeline.billing.positions import (
@@ -221,7 +228,7 @@ def _price_group(rows: pl.DataFrame, tariff: Tariff, period: Period, cut: bool, 
     after = _arrays(rows, "", tariff, period, held)
     before: dict[str, Any] | None = None
     bills = rows["bill"].to_numpy()
-    if cut or tariff.rounding.of == "bill":
+    if cut or tariff.rounding.of == "bill" or keeps_minimum(tariff):
         before = _arrays(rows, "before_", tariff, period, held)
         of, came_to = _part(tariff, before, after, found.sums.of(bills), last, held)
         found.sums.put(bills, came_to)
@@ -237,6 +244,8 @@ def _price_group(rows: pl.DataFrame, tariff: Tariff, period: Period, cut: bool, 
     _, surplus = netted(tariff, after["energy"], after["export"], after["carry"], held.scale)
     if tariff.carries_money and last:
         owed = payable(tariff, of.money) + found.sums.charged(bills)
+        if keeps_minimum(tariff):
+            owed = above_minimum(tariff, found.sums.of(bills), owed)
         spent = spend_credit(
             tariff, np.array(rows["credit_in"].fill_null(0).to_list(), dtype=object), surplus, owed, held
         )

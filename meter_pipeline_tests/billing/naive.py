@@ -163,7 +163,12 @@ def bill(document: dict[str, Any], month: Month, account: Account) -> dict[str, 
     if rollover == "money" and metering != "consumption":
         pool = account.money + earned
         codes = {c["code"] for c in document["charges"] if sell.get("offsets") == "bill" or c["kind"] == "usage"}
-        used = min(pool, max(sum((v for k, v in lines.items() if k in codes), Fraction(0)), Fraction(0)))
+        owed = sum((v for k, v in lines.items() if k in codes), Fraction(0))
+        if sell.get("offsets") == "above_minimum":
+            owed = min(
+                [owed, *(room(c, lines, codes, len(month.days)) for c in document["charges"] if c["kind"] == "minimum")]
+            )
+        used = min(pool, max(owed, Fraction(0)))
         lines["CREDIT-USED"], account.money = -used, pool - used
     if metering == "net_metering" and rollover == "kwh":
         account.units = defaultdict(Fraction, {p: left[p] for p in periods})
@@ -176,6 +181,14 @@ def bill(document: dict[str, Any], month: Month, account: Account) -> dict[str, 
     account.peaks.append(dict(month.peaks) | {"": month.highest})
     account.months.append(month.month)
     return lines | {"total": sum(lines.values(), Fraction(0))}
+
+
+def room(minimum: dict[str, Any], lines: dict[str, Fraction], energy: set[str], days: int) -> Fraction:
+    """What credit may pay of energy while a minimum charge gets what it asks for."""
+    counted = {*minimum.get("of", [code for code in lines if code != minimum["code"]]), minimum["code"]}
+    per = {"month": Fraction(1), "day": Fraction(days), "year": Fraction(1, 12)}[minimum.get("per", "month")]
+    above = sum((lines[code] for code in counted), Fraction(0)) - number(minimum["amount"]) * per
+    return max(above, Fraction(0)) + sum((lines[code] for code in energy - counted), Fraction(0))
 
 
 def cost(

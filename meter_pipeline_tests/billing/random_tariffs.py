@@ -203,7 +203,7 @@ def tariff(rng: random.Random) -> dict[str, Any]:
         if rollover == "kwh" and metering == "net_metering" and rng.random() < 0.6:
             sell |= {"yearend_rate": money(rng, 0.06)} if rng.random() < 0.7 else {"trueup": "forfeit"}
         if rollover == "money":
-            sell["offsets"] = rng.choice(("energy", "bill"))
+            sell["offsets"] = rng.choice(("energy", "bill", "above_minimum"))
         members |= {"metering": metering, "sell": sell}
     head = {
         "schema": "meter_pipeline.tariff/1",

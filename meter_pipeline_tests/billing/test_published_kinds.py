@@ -159,6 +159,20 @@ def test_a_urdb_rate_of_daily_demand_charges_every_day_s_peak() -> None:
     assert months(rate, hourly(load), "demand_tou") == amounts("310")
 
 
+@pytest.mark.parametrize(
+    ("offsets", "owed"), [("energy", ("5", "20")), ("above_minimum", ("8", "17")), ("bill", ("0", "25"))]
+)
+def test_what_money_credit_may_pay_of_a_bill_with_a_minimum(offsets: str, owed: tuple[str, str]) -> None:
+    """January takes 372 kWh and sends 1,116, which earn 55.80; February takes 336. A bill of at least 8.00, as island
+    utilities write it, is owed whatever the credit."""
+    fixed = {"kind": "fixed", "code": "F", "name": "F", "amount": "5"}
+    least = {"kind": "minimum", "code": "M", "name": "M", "amount": "8", "of": ["F", "E"]}
+    sell = {"rate": "0.05", "rollover": "money", "offsets": offsets}
+    document = electricity(fixed, energy("0.10"), least, metering="net_billing", sell=sell)
+    load = (["-3"] * 12 + ["1"] * 12) * 31 + (["1"] * 12 + ["0"] * 12) * 28
+    assert months(document, hourly(load), "total") == amounts(*owed)
+
+
 def test_a_factor_that_changes_inside_a_month_is_charged_by_the_day_of_service() -> None:
     """310 kWh at 0.05; 100 of them at 0.01, 210 at 0.02: price cuts the month as a bill is cut."""
     rates = [{"from": "2025-12-01", "rate": "0.01"}, {"from": "2026-01-11", "rate": "0.02"}]

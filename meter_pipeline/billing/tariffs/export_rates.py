@@ -11,7 +11,8 @@ class ExportRates:
     """What exports earn: a rate per period and, for net metering, what is paid for what is left at the true-up month.
 
     ``rollover``: what a period's surplus becomes: kwh or money for later periods, or none: paid at ``rates`` at once.
-    ``offsets``: what money credits pay: energy, or the whole bill. ``trueup``: what becomes of credit left over at the
+    ``offsets``: what money credits pay: energy, the whole bill, or energy as far as no minimum charge is undercut.
+    ``trueup``: what becomes of credit left over at the
     true-up: paid, forfeited or carried on; None: paid where there is a year-end rate, else carried on. ``on_close``:
     what becomes of it on an account's final bill: paid or forfeited; None: as at the true-up. ``on_move``: what becomes
     of it where the account takes service at another service point: move, pay or forfeit; None: as on a final bill.

@@ -214,7 +214,7 @@ def _sell(root: Field, periods: tuple[str, ...], metering: str) -> ExportRates |
         field.get("yearend_rate", Decimal(0)).decimal(),
         field.get("trueup_month", Decimal(12)).integer(1, 12),
         field.get("rollover", "kwh").choice("kwh", "money", "none"),
-        field.get("offsets", "energy").choice("energy", "bill"),
+        field.get("offsets", "energy").choice("energy", "bill", "above_minimum"),
         field["trueup"].choice("pay", "forfeit", "carry") if "trueup" in field else None,
         field["on_close"].choice("pay", "forfeit") if "on_close" in field else None,
         field["on_move"].choice("move", "pay", "forfeit") if "on_move" in field else None,
