@@ -135,13 +135,15 @@ def _bill(database: Database, mine: Settings, days: int) -> float:
 
 def _again(database: Database, mine: Settings) -> None:
     """The days that are asked for, until none is."""
-    from meter_pipeline.billing import bill_billing_day, validated_since_billed
-    from meter_pipeline.vee import touched_since, validate_billing_day
+    from meter_pipeline.billing import bill_billing_days
+    from meter_pipeline.vee import validate_billing_days
     from meter_pipeline.vee.tables.true_up import waiting
 
     seen: set[tuple[date, bytes]] = set()
     while asked := {(day, e) for day, several in waiting(database) for e in several} - seen:
         seen |= asked
-        for day in sorted({day for day, _ in asked}):
-            validate_billing_day(database, mine.calendar(), day, only=touched_since(database, day))
-            bill_billing_day(database, mine.calendar(), day, only=validated_since_billed(database, day))
+        days = sorted({day for day, _ in asked})
+        for _ in validate_billing_days(database, mine.calendar(), days):
+            pass
+        for _ in bill_billing_days(database, mine.calendar(), days):
+            pass

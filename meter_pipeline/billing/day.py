@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
-from functools import cache
+from datetime import date
+from functools import cache, partial
 from typing import Any, Final
 
 import polars as pl
 
 from meter_pipeline.billing import reconcile
-from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DETERMINANT_SCHEMA, DayCharges, joined
+from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DayCharges, joined
 from meter_pipeline.billing.back_billing import tables as policies
+from meter_pipeline.billing.day_entry import Before, Written, billed_entry
 from meter_pipeline.billing.day_reconciliation import BilledRows, SourceRows, day_checks, read_source_rows
 from meter_pipeline.billing.day_shards import charges_of, read_shard
-from meter_pipeline.billing.leaves import charge_leaves as charge_hashes
-from meter_pipeline.billing.leaves import charge_leaves_1, determinant_leaves
+from meter_pipeline.billing.leaves import charge_leaves, determinant_leaves
 from meter_pipeline.billing.missing_usage import with_missing_usage
 from meter_pipeline.billing.positions import matrix
 from meter_pipeline.billing.recalculate import KEY, carry_forward
@@ -38,7 +38,7 @@ from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
-from meter_pipeline.postgres.reading import ReadSession, reading
+from meter_pipeline.postgres.reading import is_shared, is_undone, reading
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.sharding import KeyRange, KeySet, key_ranges
 
@@ -121,7 +121,7 @@ def bill_billing_day(
         table = _reconcile(run, inputs, result.stored, computed.source.result())
         part_of_day.note_billed(run.connection, day, validation, inputs.only)
     _summarise(outcome, result.charges, table, inputs.services.tariffs)
-    if not run.undone and late.waiting(database):
+    if not is_shared(database) and late.waiting(database):
         from meter_pipeline.billing.adjustments import propose_late_changes
 
         before_writing(database, clock=clock)
@@ -153,7 +153,7 @@ class _Run:
     @property
     def undone(self) -> bool:
         """Whether all that is written is undone at the end: a correction is tried."""
-        return isinstance(self.database, ReadSession) and self.database.shared
+        return is_undone(self.database)
 
     def watch(self, step: str) -> None:
         """Note the seconds since the last step."""
@@ -259,23 +259,33 @@ class _Persisted:
 
 def _persist(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
     """Write what changed, its ledger entry, and the later days and statements that stand on it."""
-    persisted = _keep_revisions(run, inputs, computed) if run.outcome.sealed else _write_day(run, inputs, computed)
+    before = _before(run, inputs)
+    persist = _keep_revisions if run.outcome.sealed else _write_day
+    persisted = persist(run, inputs, computed, before)
     policies.note_corrections(run.connection, run.day, run.clock.now())
     run.watch("write")
     return persisted
 
 
-def _keep_revisions(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
+def _before(run: _Run, inputs: _Inputs) -> Before:
+    """The day's rows and what statements come to before anything is written. Of a run for some service points they are
+    read at once: where several days share a transaction, nothing can be read later as it was."""
+    if inputs.only is None:
+        return Before.committed(run.session, run.day)
+    return Before.held(run.session, run.connection, run.day, inputs.only)
+
+
+def _keep_revisions(run: _Run, inputs: _Inputs, computed: _Computed, before: Before) -> _Persisted:
     """A sealed day stays as it was issued: differences go to billing.determinant_revision."""
     connection, day = run.connection, run.day
     revised = keep_revisions(connection, run.session, computed.charges, day, run.clock, inputs.only)
     run.outcome.revisions = len(revised)
-    run.outcome.statements_touched = late.note_late_changes(connection, run.session, day, revised, run.clock.now())
+    run.outcome.statements_touched = late.note_late_changes(connection, before.amounts, day, revised, run.clock.now())
     stored = days.read_day(run.session, "charge_day", day, CHARGE_SCHEMA.names(), inputs.only)
     return _Persisted(replace(computed.charges, charges=stored), BilledRows.read(connection, day, inputs.compared))
 
 
-def _write_day(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
+def _write_day(run: _Run, inputs: _Inputs, computed: _Computed, before: Before) -> _Persisted:
     """An open day is brought to what was computed; later days that stand on it are brought forward."""
     connection, day, result = run.connection, run.day, computed.charges
     changed = _write(connection, result, day, inputs.first_load, inputs.only)
@@ -283,10 +293,10 @@ def _write_day(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
     if not changed:
         return _Persisted(result, BilledRows.read(connection, day, inputs.compared))
     # Its leaves are folded while the server reads back what it holds.
-    before = None if inputs.first_load else run.session
+    stood = None if inputs.first_load else before.rows
     hashes = (computed.leaves, computed.determined)
-    written = _Written(day, changed, {} if before is None else days.replaced(connection, day))
-    entry = run.writer.submit(_entry, before, result, written, run.clock.now(), run.actor, hashes)
+    written = Written(day, changed, {} if stood is None else days.replaced(connection, day))
+    entry = run.writer.submit(billed_entry, stood, result, written, run.clock.now(), run.actor, hashes)
     stored = BilledRows.read(connection, day, inputs.compared)
     run.outcome.ledger_entry = ledger.insert(connection, entry.result())
     run.outcome.carried = carry_forward(
@@ -297,20 +307,18 @@ def _write_day(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
         changed,
         day,
         _later_reference(run.session, changed),
-        lambda again, points, later: ledger.insert(
-            connection,
-            _entry(
-                run.session,
-                again,
-                _Written(later, points, days.replaced(connection, later)),
-                run.clock.now(),
-                run.actor,
-            ),
-        ),
+        partial(_record_carried, run),
     )
     # After what was carried, which moves the same bills.
-    run.outcome.statements_touched = late.note_late_changes(connection, run.session, day, changed, run.clock.now())
+    run.outcome.statements_touched = late.note_late_changes(connection, before.amounts, day, changed, run.clock.now())
     return _Persisted(result, stored)
+
+
+def _record_carried(run: _Run, again: DayCharges, points: Sequence[str], later: date, stood: pl.DataFrame) -> None:
+    """The ledger's entry for a later day's charges. ``stood``: those that they take the place of."""
+    written = Written(later, points, days.replaced(run.connection, later))
+    entry = billed_entry(lambda _: (stood, None), again, written, run.clock.now(), run.actor)
+    ledger.insert(run.connection, entry)
 
 
 #: Up to so many service points are named in a query; of more the whole city is read
@@ -358,7 +366,7 @@ def _load_and_hash(run: _Run, result: DayCharges) -> tuple[list[bytes], list[byt
 
 def _hash(_: _Run, result: DayCharges) -> tuple[list[bytes], list[bytes]]:
     """The leaves of a shard's charges and of its determinants."""
-    return charge_hashes(result.charges).to_list(), determinant_leaves(result.determinants).to_list()
+    return charge_leaves(result.charges).to_list(), determinant_leaves(result.determinants).to_list()
 
 
 def _write(
@@ -375,65 +383,6 @@ def _write(
     faults = result.exceptions.select(pl.lit(day).alias("billing_day"), *EXCEPTION_SCHEMA.names())
     days.bring_to(connection, "exception_day", day, faults, (*KEY, "reason", "detail"), only=among)
     return changed
-
-
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """What the transaction wrote of a day: the service points whose rows changed, and how many rows of each table took
-    the place of others, by the table that keeps those."""
-
-    day: date
-    points: Sequence[str]
-    replaced: Mapping[str, int]
-
-
-def _entry(
-    before: Database | None,
-    result: DayCharges,
-    written: _Written,
-    at: datetime,
-    actor: str,
-    hashes: tuple[list[bytes], list[bytes]] | None = None,
-) -> ledger.Entry:
-    """The ledger's entry for what was written; leaves are the written charges, then the written determinants
-    (``hashes``: those of all of them, where they are at hand; without them no determinant was written).
-
-    Behind them stand the leaves of the rows that these took the place of: as many as ``retired`` says, rows no more.
-    ``before`` reads what was committed, that is those rows; None for a day that had none.
-    """
-    charges, changed = result.charges, written.points
-    leaves, determinants = hashes or (charge_hashes(charges).to_list(), [])
-    if before is not None:
-        some = set(changed)
-        charges = charges.filter(pl.col("service_point_id").is_in(changed))
-        leaves = _of(some, result.charges, leaves)
-        determinants = _of(some, result.determinants, determinants) if hashes else []
-    gone: list[bytes] = []
-    if before is not None:
-        held = days.read_day(before, "charge_day", written.day, CHARGE_SCHEMA.names(), changed)
-        # A row billed before mp-charge/2 has a leaf of the older encoding.
-        gone = [*charge_hashes(held).to_list(), *charge_leaves_1(held).to_list()]
-        if hashes:
-            stood = days.read_day(before, "determinant_day", written.day, DETERMINANT_SCHEMA.names(), changed)
-            gone += determinant_leaves(stood.cast(DETERMINANT_SCHEMA)).to_list()
-    body = {
-        "billing_day": written.day,
-        "services": charges.height,
-        "total_micro": int(charges["total"].sum() or 0),
-        "changed": len(changed),
-        "determinants": len(determinants),
-        "all_determinants": before is None,
-        "retired": len(gone),
-    }
-    if before is not None:
-        body["replaced"] = dict(written.replaced)
-    return ledger.encode("billed", body, b"".join([*leaves, *determinants, *gone]) or None, at=at, actor=actor)
-
-
-def _of(written: set[str], rows: pl.DataFrame, hashes: Sequence[bytes]) -> list[bytes]:
-    """Of the hashes of some rows, in their order, those of the services that were written."""
-    points = rows["service_point_id"].to_list()
-    return [leaf for point, leaf in zip(points, hashes, strict=True) if point in written]
 
 
 def _summarise(

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from meter_pipeline.billing.accrual import DETERMINANT_SCHEMA, DayCharges, accrue, joined
+from meter_pipeline.billing.accrual import CHARGE_SCHEMA, DETERMINANT_SCHEMA, DayCharges, accrue, joined
 from meter_pipeline.billing.day_groups import DayDeterminants, blank_group
 from meter_pipeline.billing.positions import matrix
 from meter_pipeline.billing.service_agreements import DayServices, Reference, services_of_day
@@ -61,14 +61,14 @@ def carry_forward(
     changed: Sequence[str],
     day: date,
     reference: Callable[[], Reference],
-    record: Callable[[DayCharges, Sequence[str], date], object],
+    record: Callable[[DayCharges, Sequence[str], date, pl.DataFrame], object],
 ) -> dict[date, int]:
     """Charges of later billed days in the same stretches, now that the position before them moved. Sealed days stay as
     they are. A service point is carried up to the first day that is billed again for it anyhow: that billing starts
     from the position before it and carries on (a ratio corrected over a month wrote each of its days fifteen times).
 
     ``reference`` reads what is known of the changed service points on any later day; ``record`` writes what was changed
-    on a day into the ledger.
+    on a day into the ledger, with the charges that stood.
     """
     carried: dict[date, int] = {}
     moved, position = list(changed), charges
@@ -94,10 +94,11 @@ def carry_forward(
         again = joined(done.results) if done.results else DayCharges(held.clear(), position.clear())
         # A service that cannot be worked out again loses the charge that stood on the old position: its bill waits.
         touched = [*again.charges["service_point_id"].to_list(), *done.faults]
+        stood = days.read_day(database, "charge_day", later, CHARGE_SCHEMA.names(), touched)
         written = days.bring_to(connection, "charge_day", later, again.charges, KEY, only=touched)
         if written:
             carried[later] = len(written)
-            record(again, written, later)
+            record(again, written, later, stood.filter(pl.col("service_point_id").is_in(written)))
         position = pl.concat([position.filter(~pl.col("service_point_id").is_in(touched)), again.charges])
         # A service without a row on this day may have some on a later one.
         absent = set(moved) - set(held["service_point_id"].to_list())

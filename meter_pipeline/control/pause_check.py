@@ -9,7 +9,7 @@ what is there by then.
 from __future__ import annotations
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.control.pause import PauseState
+from meter_pipeline.control.pause import PauseState, is_paused
 from meter_pipeline.control.probe import PauseProbe
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.reading import ReadSession
@@ -27,9 +27,11 @@ def before_writing(database: Database, *, clock: Clock = SYSTEM_CLOCK) -> None:
     """Return where work may write, raise PausedError where a pause holds all of it or the flag cannot be read.
 
     About 4 ms, nearly all of it the new connection: a stage asks a few times a day, and a kept one would be idle in
-    between. A transaction that is undone writes nothing and asks nothing.
+    between. Where everything is one transaction it is asked there, and not at all where that is undone.
     """
     if isinstance(database, ReadSession) and database.shared:
+        if not database.undone and (held := is_paused(database.connect())) is not None:
+            raise PausedError(held)
         return
     # By its URL alone: a reading session is read-only, and is the stage's own.
     with PauseProbe(Database(database.url, database.role), application_name="stage-pause", clock=clock) as probe:

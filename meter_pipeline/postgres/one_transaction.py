@@ -1,5 +1,7 @@
-"""A database of which every session is one connection in one transaction, which is undone at the end: the stages run as
-they are, see what they wrote, and leave nothing.
+"""A database of which every session is one connection in one transaction: the stages run as they are and see what they
+wrote. At the end it is undone and leaves nothing, or commits as a whole.
+
+Connections and commits are half of what a day costs where a run is for a few service points.
 """
 
 from __future__ import annotations
@@ -48,13 +50,19 @@ class NotUndoable(RuntimeError):
 @dataclass(frozen=True, slots=True)
 class OneTransaction(ReadSession):
     """``connection`` for everybody: connect(), reading() and every thread take turns on it. Commits wait for the end,
-    which is a rollback; deferred constraints are checked at each of them all the same."""
+    which is a rollback unless the transaction is ``kept``; deferred constraints are checked at each of them all the
+    same."""
 
     lock: Any = None
+    kept: bool = False
 
     @property
     def shared(self) -> bool:
         return True
+
+    @property
+    def undone(self) -> bool:
+        return not self.kept
 
     def acting_as(self, role: str | None) -> Database:
         return self
@@ -86,6 +94,14 @@ def undone(database: Database, application_name: str) -> Iterator[OneTransaction
             yield OneTransaction(database.url, database.role, connection, RLock())
         finally:
             connection.rollback()
+
+
+@contextlib.contextmanager
+def together(database: Database, application_name: str) -> Iterator[OneTransaction]:
+    """A transaction on a database that commits when the block ends without an error. A process that is killed in it
+    leaves nothing of it."""
+    with database.connect(application_name) as connection:
+        yield OneTransaction(database.url, database.role, connection, RLock(), kept=True)
 
 
 def _frame(cursor: Any) -> pl.DataFrame:

@@ -37,12 +37,27 @@ class ReadSession(Database):
         """Whether every other session of the database is this one."""
         return False
 
+    @property
+    def undone(self) -> bool:
+        """Whether all that is written is undone at the end."""
+        return False
+
     def read(self, query: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
         return fetch(self.connection, query, parameters)
 
     def parts(self, query: str, parameters: Sequence[Any] = ()) -> Iterator[pl.DataFrame]:
         """``read``, some 16 MiB at a time while the server still sends: an empty frame, then the rows."""
         return fetch_parts(self.connection, query, parameters)
+
+
+def is_shared(database: Database) -> bool:
+    """Whether all sessions of a database are one transaction (one_transaction.py)."""
+    return isinstance(database, ReadSession) and database.shared
+
+
+def is_undone(database: Database) -> bool:
+    """Whether what is written is undone at the end (one_transaction.py)."""
+    return isinstance(database, ReadSession) and database.undone
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from meter_pipeline.vee.reporting import usage_report
     from meter_pipeline.vee.rules.policy import PolicyError
     from meter_pipeline.vee.rules.thresholds import ThresholdError, Thresholds, register_tolerance
+    from meter_pipeline.vee.several_days import validate_billing_days
     from meter_pipeline.vee.summary import VeeOutcome
     from meter_pipeline.vee.validate import validate_matrix
 
@@ -31,6 +32,7 @@ __all__ = [
     "touched_since",
     "usage_report",
     "validate_billing_day",
+    "validate_billing_days",
     "validate_matrix",
 ]
 
@@ -47,6 +49,7 @@ __getattr__ = attach(
             "Thresholds",
             "register_tolerance",
         ),
+        "several_days": ("validate_billing_days",),
         "summary": ("VeeOutcome",),
         "validate": ("validate_matrix",),
     },

@@ -21,8 +21,9 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.days_together import NotTogetherError
 from meter_pipeline.postgres.driver import Connection
-from meter_pipeline.postgres.reading import reading
+from meter_pipeline.postgres.reading import is_shared, is_undone, reading
 from meter_pipeline.postgres.vectors import to_matrices
 from meter_pipeline.set_aside import without_faults
 from meter_pipeline.sharding import between
@@ -69,7 +70,8 @@ def validate_billing_day(
     from a finding (by default what the package ships); findings that hold a bill or open a case go to the exception
     queue in the same transaction. ``only``: judge these service points and meters of a day that was validated before,
     and leave the others as they are stored; the bytes are those of the whole day (part_of_day.py says when the day is
-    validated whole all the same). Raises psycopg errors, and control.pause_check.PausedError where a pause is raised
+    validated whole all the same; NotTogetherError where it shares a transaction). Raises psycopg errors, and
+    control.pause_check.PausedError where a pause is raised
     before it has written: then nothing is.
     """
     how = _How(clock, thresholds or threshold_file.default(), actor, shards, policies)
@@ -78,6 +80,8 @@ def validate_billing_day(
     try:
         return _validated(database, calendar, day, how, only)
     except WholeDayNeededError as needed:
+        if is_shared(database) and not is_undone(database):
+            raise NotTogetherError(str(needed)) from needed
         outcome = _validated(database, calendar, day, how, None)
         outcome.whole_because = str(needed)
         return outcome

@@ -17,7 +17,7 @@ from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger.contents import content_of, stored_content
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
-from meter_pipeline.postgres.reading import ReadSession
+from meter_pipeline.postgres.reading import is_undone
 from meter_pipeline.postgres.vectors import from_matrix
 from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline.set_aside import of_a_row, without_faults
@@ -206,7 +206,7 @@ class Writer:
     def contents(self) -> list[dict[str, Any]]:
         """What the day's entry says of the registers' days and of daily usage as they stand, every column of every row;
         empty where none of them was written, and where the entry is undone with them."""
-        if not self._derived or (isinstance(self.database, ReadSession) and self.database.shared):
+        if not self._derived or is_undone(self.database):
             return []
         of = ("billing_day", self.day.isoformat())
         if self.first and all(frame.height for frame in self._of_first):

@@ -8,18 +8,21 @@ copies; one is billed for what was validated again, the other whole.
 from __future__ import annotations
 
 import random
+import re
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from meter_pipeline.billing import bill_billing_day, validated_since_billed
+from meter_pipeline.billing import bill_billing_day, bill_billing_days, several_days, validated_since_billed
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.ingest import ingest_billing_day, land_inbox
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import import_folder
 from meter_pipeline.simulator import Spec, simulate
-from meter_pipeline.vee import validate_billing_day
+from meter_pipeline.vee import touched_since, validate_billing_day, validate_billing_days
+from meter_pipeline.vee.tables import true_up
 from meter_pipeline.vee.tables.part_of_day import note_validation
 from meter_pipeline_tests.support import copy_database
 from meter_pipeline_tests.vee.city import noon_after
@@ -61,13 +64,14 @@ def city(
     return database, calendar
 
 
-def held(database: Database) -> dict[str, str]:
-    """Every row of billing and of the notes on bills, and every ledger entry."""
+def held(database: Database, *schemas: str) -> dict[str, str]:
+    """Every row of billing (and other ``schemas``) and of the notes on bills, and every ledger entry."""
     found = {}
     with database.connect(autocommit=True) as c:
         tables = c.execute(
             "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            "WHERE n.nspname = 'billing' AND c.relname <> 'usage_seen' AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY 1"
+            "WHERE n.nspname = ANY(%s) AND c.relname <> 'usage_seen' AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY 1",
+            (["billing", *schemas],),
         ).fetchall()
         for (table,) in [*tables, ("ledger.entry",)]:
             row = c.execute(
@@ -209,6 +213,79 @@ def test_a_day_is_not_carried_into_one_that_is_billed_again(
     second = bill_billing_day(database, calendar, DAYS[1], clock=clock, only=validated_since_billed(database, DAYS[1]))
     assert (second.changed, second.carried) == (1, {DAYS[2]: 1})
     assert bill_billing_day(database, calendar, DAYS[2], clock=clock).changed == 0
+
+
+def corrected(database: Database, rng: random.Random) -> int:
+    """Ratios of some meters change, and the days of their service points are asked for; how many service points."""
+    with database.connect() as c:
+        meters = c.execute(
+            "SELECT DISTINCT meter_id, channel, service_point_id FROM vee.interval_day WHERE billed AND flow = 'import' UNION "
+            "SELECT DISTINCT meter_id, channel, service_point_id FROM vee.register_day WHERE usage_micro IS NOT NULL ORDER BY 1, 2"
+        ).fetchall()
+        chosen = rng.sample(meters, 4)
+        for meter, channel, _ in chosen:
+            c.execute(
+                "INSERT INTO ref.channel_values (meter_id, channel, valid_from, multiplier) VALUES (%s, %s, %s, 2)",
+                (meter, channel, DAYS[0]),
+            )
+        points = tuple(sorted({point for *_, point in chosen}))
+        true_up.ask(
+            c, [true_up.Request(day, day, b"ratio".rjust(32), 4, points) for day in DAYS], noon_after(DAYS[-1]).now()
+        )
+    return len(points)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_days_in_one_transaction_leave_the_bytes_of_one_each(
+    server: Database, city: tuple[Database, BillingCalendar], monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Ratios are corrected over three days: day by day; together; and together where the process is lost while the last
+    day is billed, which leaves nothing of the bills, and begun again."""
+    monkeypatch.setattr("meter_pipeline.vee.part_of_day.LEAST_ROWS", 0)
+    monkeypatch.setattr("meter_pipeline.vee.part_of_day.LARGEST_SHARE", 1)
+    billed, calendar = city
+    clock = noon_after(DAYS[-1])
+    found: dict[str, dict[str, str]] = {}
+    for way in ("apart", "together", "lost"):
+        database = copy_database(server, f"billed_days_{seed}_{way}", billed.name)
+        assert corrected(database, random.Random(seed))
+        if way == "apart":
+            for day in DAYS:
+                validate_billing_day(database, calendar, day, clock=clock, only=touched_since(database, day))
+            for day in DAYS:
+                bill_billing_day(database, calendar, day, clock=clock, only=validated_since_billed(database, day))
+        else:
+            judged = dict(validate_billing_days(database, calendar, DAYS, clock=clock))
+            assert list(judged) == DAYS
+            assert [day for day, outcome in judged.items() if outcome.whole_because] == []
+            if way == "lost":
+                before = held(database)
+                with monkeypatch.context() as lost:
+                    lost.setattr(several_days, "bill_billing_day", _lost_on(DAYS[-1]))
+                    with pytest.raises(ConnectionError):
+                        list(bill_billing_days(database, calendar, DAYS, clock=clock))
+                assert held(database) == before
+            outcomes = dict(bill_billing_days(database, calendar, DAYS, clock=clock))
+            assert all(outcome.changed for outcome in outcomes.values())
+            assert all(outcome.service_points is not None for outcome in outcomes.values())
+        found[way] = held(database, "vee", "anomaly")
+    for table, rows in found["apart"].items():
+        assert found["together"][table] == rows, table
+        # what was undone used up numbers
+        assert _without_numbers(found["lost"][table]) == _without_numbers(rows), table
+
+
+def _without_numbers(rows: str) -> list[str]:
+    return sorted(re.sub(r'"\w+_id": [0-9]+', "", rows).split("\n"))
+
+
+def _lost_on(day: date) -> Any:
+    def bill(database: Database, calendar: BillingCalendar, billing_day: date, **how: Any) -> Any:
+        if billing_day == day:
+            raise ConnectionError("the process is lost")
+        return bill_billing_day(database, calendar, billing_day, **how)
+
+    return bill
 
 
 def test_the_ledger_checks_the_rows_of_the_part(

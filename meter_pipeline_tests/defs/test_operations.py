@@ -186,7 +186,7 @@ def test_the_check_results_and_figures_of_a_range_run_are_kept_by_day(
                 day.day, {"files": 1}, checks=[Check("balanced", day.isoformat() != bad, f"on {day}", {"day": day.day})]
             )
 
-        yield from run_days(context, ["balanced"], report)
+        yield from run_days(context, ["balanced"], lambda days: [(day, report(day)) for day in days])
 
     tags = {"dagster/asset_partition_range_start": wanted[0], "dagster/asset_partition_range_end": wanted[-1]}
     dg.materialize([staged], instance=instance, tags=tags, raise_on_error=False)

@@ -4,10 +4,10 @@ constraints and triggers; what is here cannot get round them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 import polars as pl
 import psycopg
@@ -140,24 +140,30 @@ WHERE s.account_id = ANY(%(a)s) AND s.period_start <= %(d)s AND s.period_end > %
 """
 
 
+#: Usage of a day by service point, account, cycle and period, and charges by statement and service point.
+Amounts: TypeAlias = tuple[dict[tuple[str, str, str, date], int], dict[tuple[str, str], int]]
+
+
 def note_late_changes(
-    connection: Connection, before: Database, day: date, service_points: Sequence[str], at: datetime
+    connection: Connection,
+    before: Callable[[Sequence[str]], Amounts],
+    day: date,
+    service_points: Sequence[str],
+    at: datetime,
 ) -> int:
     """Remember which issued statements a day of some service points that has just changed belongs to, and by how much
     it moved them; returns how many.
 
-    A statement is noted that covers the day, that the day is charged to now, or was before (``before`` reads what was
-    committed): where a move is corrected, both accounts' bills are wrong. What moved adds up until an adjustment is
-    worked out. An account that has no bill of a period whose bills are out is put on the list of those that wait, so
-    that the next statements step issues it.
+    A statement is noted that covers the day, that the day is charged to now, or was before (``before`` says what was,
+    of some service points): where a move is corrected, both accounts' bills are wrong. What moved adds up until an
+    adjustment is worked out. An account that has no bill of a period whose bills are out is put on the list of those
+    that wait, so that the next statements step issues it.
     """
-    issued = "SELECT EXISTS (SELECT FROM billing.statement WHERE period_start <= %(d)s AND period_end > %(d)s)"
-    if not service_points or not scalar(connection, issued, {"d": day}):
+    if not service_points or not _issued(connection, day):
         return 0  # a city's ids need not be sent to be looked for in nothing
     values = {"d": day, "s": list(service_points)}
-    with before.connect("billing before") as earlier:
-        usage_was, charges_was = _amounts(earlier, values)
-    usage, charges = _amounts(connection, values)
+    usage_was, charges_was = before(service_points)
+    usage, charges = amounts(connection, day, service_points)
     accounts = sorted({account for _, account, _, _ in (*usage, *usage_was)})
     found = connection.execute(_STATEMENTS_OF_DAY.encode(), values | {"a": accounts}).fetchall()
     charged: dict[tuple[str, str, date], set[str]] = {}
@@ -197,12 +203,20 @@ def note_late_changes(
     return len(rows)
 
 
-def _amounts(
-    connection: Connection, values: dict[str, Any]
-) -> tuple[dict[tuple[str, str, str, date], int], dict[tuple[str, str], int]]:
-    """Usage of a day by service point, account, cycle and period, and charges by statement and service point."""
+def amounts(connection: Connection, day: date, service_points: Sequence[str]) -> Amounts:
+    """Usage and charges of the statements that a day of some service points belongs to; nothing where none is
+    issued."""
+    if not _issued(connection, day):
+        return {}, {}
+    values = {"d": day, "s": list(service_points)}
     usage = {(p, a, c, d): e for p, a, c, d, e in connection.execute(_DAY_USAGE.encode(), values)}
     return usage, {(s, p): total for s, p, total in connection.execute(_PERIOD_CHARGES, values)}
+
+
+def _issued(connection: Connection, day: date) -> bool:
+    """Whether any statement of a period that holds the day is issued."""
+    issued = "SELECT EXISTS (SELECT FROM billing.statement WHERE period_start <= %(d)s AND period_end > %(d)s)"
+    return bool(scalar(connection, issued, {"d": day}))
 
 
 def waiting(database: Database) -> bool:

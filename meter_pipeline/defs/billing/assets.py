@@ -1,5 +1,6 @@
 """Reconciled billing: determinants and charges of the day, and the checks between every step and the one before."""
 
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,19 @@ def _reconciled_billing(municipality: Municipality, day: date, run_id: str) -> S
     ).report()
 
 
+def _several_billed(municipality: Municipality, days: Sequence[date], run_id: str) -> list[tuple[date, StageReport]]:
+    from meter_pipeline.billing import bill_billing_days
+
+    done = bill_billing_days(
+        municipality.database(),
+        municipality.calendar(),
+        days,
+        clock=municipality.clock(),
+        shards=municipality.settings().shards,
+    )
+    return [(day, outcome.report()) for day, outcome in done]
+
+
 def reconciled_billing() -> dg.AssetsDefinition:
     """From usage to money."""
     return stage_asset(
@@ -56,6 +70,7 @@ def reconciled_billing() -> dg.AssetsDefinition:
         table="billing.charge_day",
         # A service with an open check waits by name (not_reconciled); the statements of the others go out.
         blocking=False,
+        run_several=_several_billed,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 import polars as pl
@@ -21,26 +21,33 @@ from meter_pipeline.schemas.report import StageReport
 MOST_IMAGE_BYTES = 20_000
 
 
+#: Days of a range run that are handed to a stage at once
+DAYS_AT_ONCE: Final = 31
+
+
 def run_days(
     context: dg.AssetExecutionContext,
     check_names: Sequence[str],
-    run_day: Callable[[date], StageReport],
+    run_some: Callable[[list[date]], list[tuple[date, StageReport]]],
     *,
     blocking: bool = True,
+    at_once: int = 1,
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
-    """Run each billing day of the run and tell Dagster of each. Where the checks are ``blocking``, one that fails stops
-    what is downstream after every day was reported."""
+    """Run each billing day of the run, ``at_once`` of them in one call, and tell Dagster of each. Where the checks are
+    ``blocking``, one that fails stops what is downstream after every day was reported."""
     keys = list(context.partition_keys)
+    days = [date.fromisoformat(key) for key in keys]
     if len(keys) == 1:
-        report = run_day(date.fromisoformat(keys[0]))
+        [(_, report)] = run_some(days)
         yield dg.MaterializeResult(
             metadata=metadata(report), check_results=[_result(report, name) for name in check_names]
         )
         return
     passed = dict.fromkeys(check_names, True)
     total = 0
-    for done, key in enumerate(keys, start=1):
-        report = run_day(date.fromisoformat(key))
+    reports = (found for first in range(0, len(days), at_once) for found in run_some(days[first : first + at_once]))
+    for done, (day, report) in enumerate(reports, start=1):
+        key = day.isoformat()
         total += report.rows
         context.add_asset_metadata(metadata(report), partition_key=key)
         for name in check_names:

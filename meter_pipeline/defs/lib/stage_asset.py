@@ -12,7 +12,7 @@ import dagster as dg
 from meter_pipeline.control.pause_check import PausedError
 from meter_pipeline.defs.lib import policy
 from meter_pipeline.defs.lib.partitions import billing_days
-from meter_pipeline.defs.lib.report_metadata import run_days
+from meter_pipeline.defs.lib.report_metadata import DAYS_AT_ONCE, run_days
 from meter_pipeline.defs.lib.resources import Municipality
 from meter_pipeline.defs.lib.run_guard import PauseGuard
 from meter_pipeline.defs.lib.table_metadata import table_metadata
@@ -21,6 +21,7 @@ from meter_pipeline.retention import ensure_present
 from meter_pipeline.schemas.report import StageReport
 
 RunDay = Callable[[Municipality, date, str], StageReport]
+RunSeveral = Callable[[Municipality, Sequence[date], str], list[tuple[date, StageReport]]]
 Done = TypeVar("Done")
 
 
@@ -35,10 +36,12 @@ def stage_asset(
     table: str | None,
     blocking: bool = True,
     daily: bool = True,
+    run_several: RunSeveral | None = None,
 ) -> dg.AssetsDefinition:
     """The asset of one stage.
 
-    ``run_day`` gets the municipality, the billing day and the run id. ``checks`` are the stage's invariants, name to
+    ``run_day`` gets the municipality, the billing day and the run id; ``run_several``, where a stage has it, some days
+    of a range run at once: parts of days share transactions. ``checks`` are the stage's invariants, name to
     description; a blocking one that fails stops everything downstream of that day. ``table`` is what it writes, None
     for a stage that writes files. ``daily`` puts it into the billing day's own job.
     """
@@ -62,15 +65,22 @@ def stage_asset(
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         acting = municipality.acting_as(policy.ROLES[group])
 
-        def at_boundary(day: date) -> StageReport:
-            if ensure_present(municipality.database(), day):
-                context.log.info(
-                    "billing day %s was archived: its partitions are restored, and go again with the next archiving",
-                    day,
-                )
-            return until_done(context, pause_guard, lambda: run_day(acting, day, context.run.run_id))
+        def at_boundary(days: list[date]) -> list[tuple[date, StageReport]]:
+            for day in days:
+                if ensure_present(municipality.database(), day):
+                    context.log.info(
+                        "billing day %s was archived: its partitions are restored, and go again with the next archiving",
+                        day,
+                    )
+            if run_several is not None and len(days) > 1:
+                return until_done(context, pause_guard, partial(run_several, acting, days, context.run.run_id))
+            return [
+                (day, until_done(context, pause_guard, partial(run_day, acting, day, context.run.run_id)))
+                for day in days
+            ]
 
-        yield from run_days(context, list(checks), at_boundary, blocking=blocking)
+        at_once = 1 if run_several is None else DAYS_AT_ONCE
+        yield from run_days(context, list(checks), at_boundary, blocking=blocking, at_once=at_once)
 
     return stage
 

@@ -1,5 +1,6 @@
 """Validated intervals and daily usage: what was made of the reads, and why."""
 
+from collections.abc import Sequence
 from datetime import date
 
 import dagster as dg
@@ -25,6 +26,22 @@ def _validated_intervals(municipality: Municipality, day: date, run_id: str) -> 
         only=touched_since(municipality.database(), day),
     )
     return done.report()
+
+
+def _several_validated(municipality: Municipality, days: Sequence[date], run_id: str) -> list[tuple[date, StageReport]]:
+    from meter_pipeline.vee import validate_billing_days
+    from meter_pipeline.vee.rules.policy import load as validation_policies
+
+    settings = municipality.settings()
+    done = validate_billing_days(
+        municipality.database(),
+        municipality.calendar(),
+        days,
+        clock=municipality.clock(),
+        shards=settings.shards,
+        policies=validation_policies(settings.data),
+    )
+    return [(day, outcome.report()) for day, outcome in done]
 
 
 def _daily_usage(municipality: Municipality, day: date, run_id: str) -> StageReport:
@@ -54,6 +71,7 @@ def validated_intervals() -> dg.AssetsDefinition:
         table="vee.interval_day",
         # Reconciliation finds the service that fails one and holds its bill: the city is billed.
         blocking=False,
+        run_several=_several_validated,
     )
 
 
