@@ -273,6 +273,8 @@ def law(
             OUT.print(f"open: {line}")
         for line in d["bills_waiting"]:
             OUT.print(f"waiting: {line}")
+        for line in d["waived"]:
+            OUT.print(f"back-billing: {line}", highlight=False)
 
     emit(document | {"ok": result.ok and result.days > 0}, as_json, show)
     if not result.days:

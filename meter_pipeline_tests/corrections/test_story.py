@@ -65,6 +65,7 @@ def told(what: str) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_ratio_that_was_wrong_for_fourteen_months(database: Database, tmp_path: Path) -> None:
     city = House(database, tmp_path / "house")
     city.begin()

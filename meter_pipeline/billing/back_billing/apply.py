@@ -98,7 +98,7 @@ def policy_of(
     judged: dict[str, Judged] = {}
     for (point,), part in sorted(lines.group_by("service_point_id"), key=lambda item: str(item[0])):
         tariff, version = part.select("tariff_id", "tariff_version").row(0)
-        rule = chosen(rules, commodities[tariff, version], customer_class, day)
+        rule = chosen(rules, commodities.get((tariff, version), ""), customer_class, day)
         if rule is None or (corrected_on is None and rule.covers == "corrections"):
             continue
         moved = part.group_by(_KEY).agg(pl.col("amount").sum()).filter(pl.col("amount") != 0).sort(_KEY)

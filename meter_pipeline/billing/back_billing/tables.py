@@ -27,12 +27,14 @@ def rules(connection: Connection) -> list[Rule]:
 
 
 def bill(connection: Connection, statement_id: str) -> tuple[str, datetime]:
-    """Customer class of a statement's account, and when it was issued (UTC)."""
+    """Customer class of a statement's account (empty where the account was taken out since), and when it was issued
+    (UTC)."""
     row = connection.execute(
-        "SELECT a.customer_class, s.issued_at FROM billing.statement AS s JOIN ref.accounts AS a USING (account_id) WHERE statement_id = %s",
+        "SELECT coalesce(a.customer_class, ''), s.issued_at FROM billing.statement AS s LEFT JOIN ref.accounts AS a USING (account_id) "
+        "WHERE statement_id = %s",
         (statement_id,),
     ).fetchone()
-    assert row is not None  # noqa: S101 - a statement of an account that is known
+    assert row is not None  # noqa: S101 - a statement that is being corrected
     return str(row[0]), row[1]
 
 
