@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from meter_pipeline.billing import bill_billing_day
@@ -131,6 +133,34 @@ def test_what_takes_a_correction_back_takes_back_what_was_waived_of_it() -> None
     assert (beyond.allowed, beyond.waived, beyond.interest) == (-76_500_000, -60_000_000, 300_000)
     refunded = Standing(-36_500_000, 0, 300_000, {})
     assert judged({line: 36_500_000}, refunded).interest == -300_000
+
+
+STEPS = st.lists(
+    st.tuples(st.integers(-20_000, 20_000), st.integers(-20_000, 20_000), st.integers(0, 400)), min_size=1, max_size=5
+)
+
+
+@given(STEPS, st.sampled_from([0, 1, 3]), st.sampled_from([None, Decimal(5), Decimal(80)]))
+def test_whatever_is_corrected_and_taken_back_nothing_stays_waived(
+    steps: list[tuple[int, int, int]], months: int, least: Decimal | None
+) -> None:
+    """Cents on two lines, corrected on some days; the last correction makes the bill what it was."""
+    lines = (key(date(2026, 1, 5), date(2026, 1, 9)), key(date(2026, 1, 9), date(2026, 1, 20), "TAX"))
+    moves = [*steps, (-sum(a for a, _, _ in steps), -sum(b for _, b, _ in steps), 500)]
+    standing = Standing()
+    for first, second, later in moves:
+        moved = {k: cents * 10_000 for k, cents in zip(lines, (first, second), strict=True) if cents}
+        if not moved:
+            continue
+        on = CORRECTED + timedelta(days=later)
+        made = judged(moved, standing, on, charge_months=months, credit_months=months, waive_below=least)
+        assert made.full == made.allowed + made.waived
+        assert sum(made.lines.values()) == -made.waived
+        both = {k: standing.lines.get(k, 0) + made.lines.get(k, 0) for k in lines}
+        standing = Standing(
+            standing.full + made.full, standing.waived + made.waived, standing.interest + made.interest, both
+        )
+    assert (standing.full, standing.waived, standing.interest) == (0, 0, 0)
 
 
 def test_the_rule_of_the_class_comes_before_that_of_the_commodity() -> None:
