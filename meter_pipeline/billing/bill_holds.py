@@ -159,9 +159,9 @@ def _not_reconciled(database: Database, period: Period) -> pl.DataFrame:
 
 
 def _true_ups(database: Database, period: Period) -> pl.DataFrame:
-    """Accounts with a day that will be validated again: what the bill would say is known to change."""
+    """Accounts with a day that will be validated again, or billed again: what the bill would say is known to change."""
     asked = store.true_up_days(database, period.start, period.end)
-    everyone = asked.filter(pl.col("service_point_id").is_null()).select("billing_day")
+    everyone = asked.filter(pl.col("service_point_id").is_null()).select("billing_day", "what")
     runs = period.runs.select("account_id", "service_point_id", "stretch_start", "stretch_end")
     named = asked.filter(pl.col("service_point_id").is_not_null())
     told = pl.concat([runs.join(named, on="service_point_id"), runs.join(everyone, how="cross")], how="diagonal")
@@ -169,12 +169,12 @@ def _true_ups(database: Database, period: Period) -> pl.DataFrame:
         told.filter(
             (pl.col("billing_day") >= pl.col("stretch_start")) & (pl.col("billing_day") < pl.col("stretch_end"))
         )
-        .group_by("account_id", "service_point_id")
+        .group_by("account_id", "service_point_id", "what")
         .agg(pl.col("billing_day").n_unique().alias("days"), pl.col("billing_day").min().alias("first"))
         .select(
             "account_id",
             pl.lit("true_up_waiting").alias("reason"),
-            pl.format("{}: {} days from {} will be validated again", "service_point_id", "days", "first").alias(
+            pl.format("{}: {} days from {} will be {} again", "service_point_id", "days", "first", "what").alias(
                 "detail"
             ),
         )

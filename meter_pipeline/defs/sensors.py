@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from datetime import date
+from itertools import chain
 from pathlib import Path
 
 import dagster as dg
@@ -82,9 +83,9 @@ def days_under_way(instance: dg.DagsterInstance, job_name: str) -> set[date]:
 
 
 def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
-    """Billing days with reads, true-ups or released bills waiting in the store, each requested at once for the set of
-    files and register reads that ask for it, and again at growing intervals while its runs fail
-    (ingest/day_requests.py)."""
+    """Billing days with reads, true-ups or released bills waiting in the store, or validated and not billed since, each
+    requested at once for the set of files and register reads that ask for it, and again at growing intervals while its
+    runs fail (ingest/day_requests.py)."""
     job = billing_day_job(engine)
     job_name = job.name
 
@@ -101,6 +102,7 @@ def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
     def touched_billing_days(
         context: dg.SensorEvaluationContext, municipality: Municipality
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        from meter_pipeline.billing.tables.part_of_day import unbilled_validations
         from meter_pipeline.billing.tables.released_bills import released_bills
         from meter_pipeline.ingest import waiting_days
         from meter_pipeline.vee.tables import true_up
@@ -108,7 +110,13 @@ def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
         known = set(billing_days().get_partition_keys())
         waiting: dict[date, list[bytes]] = {}
         database = municipality.database()
-        for day, evidence in (*waiting_days(database), *true_up.waiting(database), *released_bills(database)):
+        asking = (
+            waiting_days(database),
+            true_up.waiting(database),
+            unbilled_validations(database),
+            released_bills(database),
+        )
+        for day, evidence in chain.from_iterable(asking):
             waiting.setdefault(day, []).extend(evidence)
         closed = {day: files for day, files in waiting.items() if day.isoformat() in known}
         asked = day_requests.ask(

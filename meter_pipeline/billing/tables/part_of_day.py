@@ -29,6 +29,17 @@ def validated_since(connection: Connection, day: date) -> list[list[str] | None]
     return [points for (points,) in rows]
 
 
+def unbilled_validations(database: Database) -> list[tuple[date, list[bytes]]]:
+    """Billed days that were validated since and not billed again, each with what asks for it: a run that ended between
+    the two has left the day's charges as they were."""
+    with database.connect("unbilled validations") as connection:
+        rows = connection.execute(
+            "SELECT s.billing_day, max(c.change_id) FROM billing.usage_seen AS s JOIN vee.usage_change AS c USING (billing_day) "
+            "WHERE c.change_id > s.change_id GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+    return [(day, [f"validation {number}".encode()]) for day, number in rows]
+
+
 def billed_again(connection: Connection, day: date, points: Sequence[str]) -> set[str]:
     """Those of some service points that a billed day will be billed for again: their validation is asked for
     (vee.true_up), or was done since the day was last billed."""

@@ -73,10 +73,15 @@ def day_exceptions(database: Database, first: date, past: date) -> pl.DataFrame:
 
 
 def true_up_days(database: Database, first: date, past: date) -> pl.DataFrame:
-    """Days of a range that will be validated again: billing_day and service_point_id, null where everyone's day is."""
+    """Days of a range that will be validated again, or were and are not billed since: billing_day, service_point_id
+    (null where everyone's day is) and ``what``: validated or billed."""
     return database.read(
-        "SELECT DISTINCT t.billing_day, s.service_point_id FROM vee.true_up AS t LEFT JOIN LATERAL unnest(t.service_points) AS s (service_point_id) "
-        "ON true WHERE t.done_at IS NULL AND t.billing_day >= $1 AND t.billing_day < $2 ORDER BY 1, 2",
+        "SELECT DISTINCT t.billing_day, s.service_point_id, 'validated' AS what FROM vee.true_up AS t "
+        "LEFT JOIN LATERAL unnest(t.service_points) AS s (service_point_id) ON true "
+        "WHERE t.done_at IS NULL AND t.billing_day >= $1 AND t.billing_day < $2 "
+        "UNION SELECT c.billing_day, p.service_point_id, 'billed' FROM vee.usage_change AS c JOIN billing.usage_seen AS b USING (billing_day) "
+        "LEFT JOIN LATERAL unnest(c.service_points) AS p (service_point_id) ON true "
+        "WHERE c.change_id > b.change_id AND c.billing_day >= $1 AND c.billing_day < $2 ORDER BY 1, 2, 3",
         [first, past],
     )
 
