@@ -65,3 +65,19 @@ def test_a_correction_at_the_command_line(database: Database, tmp_path: Path, mo
     )
     assert whole["changes"][0]["new"] == "2026-01-08"
     assert call("reference", "import", "nowhere", "--dry-run", code=1)["refused"]
+    tested = {
+        "meter_id": "MA",
+        "tested_on": DAYS[2],
+        "percent_registration": 50,
+        "wrong_since": DAYS[1],
+        "evidence": "shop",
+    }
+    call("reference", "import", str(city.folder_of({"meter_tests": [tested]})))
+    test = call("reference", "meter-test", "ma", str(DAYS[2]))
+    assert (test["wrong_from"], test["right_from"], test["days"], test["two_people"]) == (
+        str(DAYS[1]),
+        str(DAYS[2]),
+        1,
+        True,
+    )
+    assert test["money"]["difference"] == "2.40"  # 24 kWh of 0.10 were half of what was used
