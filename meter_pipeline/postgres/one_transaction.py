@@ -1,7 +1,9 @@
 """A database of which every session is one connection in one transaction: the stages run as they are and see what they
 wrote. At the end it is undone and leaves nothing, or commits as a whole.
 
-Connections and commits are half of what a day costs where a run is for a few service points.
+Connections and commits are half of what a day costs where a run is for a few service points. Its statements are never
+prepared: the plan of a prepared one holds every day's partition, which it locks and opens each time (43 ms a statement
+among 420 days, 1 ms with a plan for the day at hand).
 """
 
 from __future__ import annotations
@@ -90,6 +92,7 @@ class OneTransaction(ReadSession):
 def undone(database: Database, application_name: str) -> Iterator[OneTransaction]:
     """A transaction on a database that is rolled back when the block ends, whatever happened in it."""
     with database.connect(application_name) as connection:
+        connection.prepare_threshold = None
         try:
             yield OneTransaction(database.url, database.role, connection, RLock())
         finally:
@@ -101,6 +104,7 @@ def together(database: Database, application_name: str) -> Iterator[OneTransacti
     """A transaction on a database that commits when the block ends without an error. A process that is killed in it
     leaves nothing of it."""
     with database.connect(application_name) as connection:
+        connection.prepare_threshold = None
         yield OneTransaction(database.url, database.role, connection, RLock(), kept=True)
 
 

@@ -228,8 +228,11 @@ class Writer:
         self._current = [c.filter(~theirs) for c in self._current]
 
     def finish(self, exceptions: pl.DataFrame, shape: pl.DataFrame) -> None:
-        """The day's exceptions and the shapes of its head-ends."""
+        """The day's exceptions and the shapes of its head-ends. Nothing can be undone from here on: savepoints of
+        several days in one transaction would lie within each other, and the server looks through all of them for every
+        row."""
         connection, day = self.connection, self.day
+        connection.execute("RELEASE SAVEPOINT vee_rows")
         validated.replace_rows(
             connection, "vee.exception", day, exceptions, validated.EXCEPTION, ("billing_day", "kind", *_KEY)
         )
