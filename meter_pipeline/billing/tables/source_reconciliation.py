@@ -84,6 +84,8 @@ def registers(
     finding of validation (vee.exception) states it, and by name: null intervals a sum below the register, a failed
     sum check either. A difference of another size is open. ``bounds``: the day's instants.
     """
+    if points is not None and not _beside_register(connection, day, points):
+        return []
     allowed = tolerance.sql("multiplier", "decimals", "slots")
     return _rows(
         connection,
@@ -143,6 +145,16 @@ def registers(
         past=bounds[1],
         points=points,
     )
+
+
+def _beside_register(connection: Connection, day: date, points: Sequence[str]) -> bool:
+    """Whether any validated row of some service points on a day stands beside a register: the comparison looks through
+    the reads of months, which takes 40 ms to plan among 400 days of partitions."""
+    found = connection.execute(
+        "SELECT FROM vee.interval_day WHERE billing_day = %s AND service_point_id = ANY(%s) AND billed AND register_difference_micro IS NOT NULL LIMIT 1",
+        (day, list(points)),
+    )
+    return found.rowcount > 0
 
 
 def register_usage(connection: Connection, day: date, points: Sequence[str] | None = None) -> list[Row]:

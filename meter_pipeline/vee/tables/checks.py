@@ -94,6 +94,16 @@ def _among(points: Sequence[str] | None, column: str) -> str:
     return "true" if points is None else f"{column} = ANY(%(points)s)"
 
 
+def _beside_register(connection: Connection, day: date, points: Sequence[str]) -> bool:
+    """Whether any validated row of some service points on a day stands beside a register. What compares them looks
+    through the reads of months: 40 ms to plan among 400 days of partitions, for rows that most meters do not have."""
+    found = connection.execute(
+        "SELECT FROM vee.interval_day WHERE billing_day = %s AND service_point_id = ANY(%s) AND register_difference_micro IS NOT NULL LIMIT 1",
+        (day, list(points)),
+    )
+    return found.rowcount > 0
+
+
 def stored_day(
     connection: Connection,
     day: date,
@@ -106,6 +116,8 @@ def stored_day(
     at = {"day": day, "start": bounds[0], "past": bounds[1], "points": None if points is None else list(points)}
     allowed = tolerance.sql("d.multiplier", "d.decimals", "v.expected")
     over = "abs(v.total_micro - v.register_difference_micro)"
+    if points is not None and not _beside_register(connection, day, points):
+        return StoredDay(rows.rows, rows.slots, rows.absent, rows.miscounted, rows.services, 0, 0, [])
     mine = (
         ""
         if points is None
