@@ -159,16 +159,22 @@ def _materialise(job: Any, instance: Any, quiet: dict[str, Any], start: date, en
 
 
 def _true_ups(settings: Settings, tried: set[tuple[date, bytes]]) -> list[date]:
-    """Closed days with a request that was not tried yet, that were validated and not billed since, or whose bills are
-    held no more; a day whose run failed is not tried for ever."""
+    """Closed days with a request that was not tried yet, that were loaded and not validated since or validated and not
+    billed since, or whose bills are held no more; a day whose run failed is not tried for ever."""
     from meter_pipeline.billing.tables.part_of_day import unbilled_validations
     from meter_pipeline.billing.tables.released_bills import released_bills
     from meter_pipeline.defs.lib.partitions import billing_days
+    from meter_pipeline.vee.tables.part_of_day import unvalidated_loads
     from meter_pipeline.vee.tables.true_up import waiting
 
     known = set(billing_days().get_partition_keys())
     database = open_database(settings)
-    asked = [*waiting(database), *unbilled_validations(database), *released_bills(database)]
+    asked = [
+        *waiting(database),
+        *unvalidated_loads(database),
+        *unbilled_validations(database),
+        *released_bills(database),
+    ]
     new = {(day, e) for day, evidence in asked for e in evidence if day.isoformat() in known} - tried
     tried |= new
     return sorted({day for day, _ in new})

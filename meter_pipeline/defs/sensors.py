@@ -83,9 +83,9 @@ def days_under_way(instance: dg.DagsterInstance, job_name: str) -> set[date]:
 
 
 def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
-    """Billing days with reads, true-ups or released bills waiting in the store, or validated and not billed since, each
-    requested at once for the set of files and register reads that ask for it, and again at growing intervals while its
-    runs fail (ingest/day_requests.py)."""
+    """Billing days with reads, true-ups or released bills waiting in the store, loaded and not validated, or validated
+    and not billed since, each requested at once for the set of files and register reads that ask for it, and again at
+    growing intervals while its runs fail (ingest/day_requests.py)."""
     job = billing_day_job(engine)
     job_name = job.name
 
@@ -106,6 +106,7 @@ def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
         from meter_pipeline.billing.tables.released_bills import released_bills
         from meter_pipeline.ingest import waiting_days
         from meter_pipeline.vee.tables import true_up
+        from meter_pipeline.vee.tables.part_of_day import unvalidated_loads
 
         known = set(billing_days().get_partition_keys())
         waiting: dict[date, list[bytes]] = {}
@@ -113,6 +114,7 @@ def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
         asking = (
             waiting_days(database),
             true_up.waiting(database),
+            unvalidated_loads(database),
             unbilled_validations(database),
             released_bills(database),
         )

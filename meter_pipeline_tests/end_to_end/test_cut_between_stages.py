@@ -1,5 +1,6 @@
 """A run that ends after a day was validated again and before it was billed again: no bill goes out without the day, and
-the day is asked for."""
+the day is asked for. The same where it ends between loading reads and validating them (test_late_actual.py has reads
+from a file)."""
 
 from __future__ import annotations
 

@@ -11,9 +11,11 @@ from zoneinfo import ZoneInfo
 from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.ingest import ingest_billing_day, waiting_days
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference.importing import import_rows
 from meter_pipeline.schemas.reference import TABLES
+from meter_pipeline.vee.tables.part_of_day import unvalidated_loads
 from meter_pipeline_tests.end_to_end.utility import SmallUtility, days
 
 MONDAY = date(2026, 7, 6)
@@ -114,3 +116,51 @@ def test_a_late_actual_is_billed_for_its_day_and_a_newer_estimate_is_not(databas
         utility.read("SELECT count(*) AS n FROM raw.interval_payload WHERE billing_day = '2026-07-08'").item() == 4
     ), "what lost is kept"
     assert utility.read(untouched).rows() == before
+
+
+def test_a_run_that_ends_after_loading_a_late_file_leaves_a_day_that_is_asked_for(
+    database: Database, tmp_path: Path
+) -> None:
+    """The file waits no more and its reads are in no bill: the bill would be 48 kWh short."""
+    utility = SmallUtility.make(database, tmp_path, "America/Chicago")
+    week = days(MONDAY, 7)
+    begin, end = (
+        at.astimezone(UTC) for at in (utility.calendar.bounds(MONDAY)[0], utility.calendar.bounds(week[-1])[1])
+    )
+    first = _file(tmp_path / "week.csv", begin, end, {}, 1, utility)
+    utility.enrol(first, AMI, "electricity")
+    import_rows(database, {"billing_cycles": [("WEEK", MONDAY, END)]}, {}, "cycle")
+    values = {
+        "account_id": "AC-M-1",
+        "service_point_id": "SP-M-1",
+        "tariff_id": "FLAT-ELECTRICITY",
+        "cycle_id": "WEEK",
+        "valid_from": MONDAY,
+    }
+    import_rows(
+        database,
+        {"agreements": [tuple(values.get(column) for column in TABLES["agreements"].columns)]},
+        {},
+        "agreement",
+    )
+    utility.land(first, AMI)
+    for day in week:
+        utility.run(day)
+    assert unvalidated_loads(database) == []
+    wednesday, thursday = (at.astimezone(UTC) for at in utility.calendar.bounds(WEDNESDAY))
+    utility.land(_file(tmp_path / "late.csv", wednesday, thursday, {WEDNESDAY: ("3.000", "A")}, 2, utility), AMI)
+    assert [day for day, _ in waiting_days(database)] == [WEDNESDAY]
+    ingest_billing_day(
+        database, utility.calendar, WEDNESDAY, settings=utility.settings, clock=SYSTEM_CLOCK, run_id="killed"
+    )
+    assert waiting_days(database) == []
+    assert [day for day, _ in unvalidated_loads(database)] == [WEDNESDAY]
+    assert issue_statements(database, utility.calendar, "WEEK", END, clock=SYSTEM_CLOCK).issued == 0
+    assert utility.read("SELECT reason, detail FROM billing.statement_exception").rows() == [
+        ("true_up_waiting", "SP-M-1: 1 days from 2026-07-08 will be validated again")
+    ]
+    utility.run(WEDNESDAY)
+    assert unvalidated_loads(database) == []
+    assert issue_statements(database, utility.calendar, "WEEK", END, clock=SYSTEM_CLOCK).issued == 1
+    total = utility.read("SELECT total::text AS t FROM billing.statement")["t"][0]
+    assert Decimal(total) == Decimal("54.00"), "6 x 24 + 72 kWh at 0.25"

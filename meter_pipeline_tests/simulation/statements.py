@@ -151,7 +151,7 @@ def _keep(server: Server, connection: Connection, tx: Transaction, found: Any, p
     return Result([], len(rows))
 
 
-@on(r"INSERT INTO raw\.touched_meter \(billing_day, meter_id\) SELECT %\(day\)s, ''")
+@on(r"INSERT INTO raw\.touched_meter \(billing_day, meter_id, read_day\) SELECT %\(day\)s::date, ''")
 def _touch_all(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
     return _note(server, tx, p["day"], [(p["day"], "")])
 

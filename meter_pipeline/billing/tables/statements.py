@@ -73,15 +73,19 @@ def day_exceptions(database: Database, first: date, past: date) -> pl.DataFrame:
 
 
 def true_up_days(database: Database, first: date, past: date) -> pl.DataFrame:
-    """Days of a range that will be validated again, or were and are not billed since: billing_day, service_point_id
-    (null where everyone's day is) and ``what``: validated or billed."""
+    """Days of a range that will be validated again (a request waits, or reads came since they were), or that were and
+    are not billed since: billing_day, service_point_id (null where everyone's day is) and ``what``: validated or
+    billed."""
     return database.read(
         "SELECT DISTINCT t.billing_day, s.service_point_id, 'validated' AS what FROM vee.true_up AS t "
         "LEFT JOIN LATERAL unnest(t.service_points) AS s (service_point_id) ON true "
         "WHERE t.done_at IS NULL AND t.billing_day >= $1 AND t.billing_day < $2 "
         "UNION SELECT c.billing_day, p.service_point_id, 'billed' FROM vee.usage_change AS c JOIN billing.usage_seen AS b USING (billing_day) "
         "LEFT JOIN LATERAL unnest(c.service_points) AS p (service_point_id) ON true "
-        "WHERE c.change_id > b.change_id AND c.billing_day >= $1 AND c.billing_day < $2 ORDER BY 1, 2, 3",
+        "WHERE c.change_id > b.change_id AND c.billing_day >= $1 AND c.billing_day < $2 "
+        "UNION SELECT m.billing_day, i.service_point_id, 'validated' FROM raw.touched_meter AS m JOIN ref.installations AS i USING (meter_id) "
+        "WHERE m.read_day = m.billing_day AND m.billing_day >= $1 AND m.billing_day < $2 "
+        "AND EXISTS (SELECT FROM vee.usage_block AS u WHERE u.billing_day = m.billing_day) ORDER BY 1, 2, 3",
         [first, past],
     )
 

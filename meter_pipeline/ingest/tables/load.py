@@ -98,7 +98,7 @@ class Kind:
     def touch(self) -> sql.Composed:
         """Note the incoming meters for the validation of a day and the days beside it; not while everyone is noted."""
         return sql.SQL(
-            "INSERT INTO raw.touched_meter (billing_day, meter_id) SELECT %(day)s::date + beside, meter_id "
+            "INSERT INTO raw.touched_meter (billing_day, meter_id, read_day) SELECT %(day)s::date + beside, meter_id, %(day)s::date "
             "FROM (SELECT DISTINCT meter_id FROM {}) AS m, generate_series(-1, 1) AS beside "
             "WHERE NOT EXISTS (SELECT FROM raw.touched_meter WHERE billing_day = %(day)s AND meter_id = '')"
         ).format(self.incoming)
@@ -134,7 +134,7 @@ REGISTER: Final = Kind(
 KINDS: Final = (INTERVAL, REGISTER)
 #: The first load of a day: its validation has everyone to look at
 _TOUCHES_ALL: Final = sql.SQL(
-    "INSERT INTO raw.touched_meter (billing_day, meter_id) SELECT %(day)s, '' "
+    "INSERT INTO raw.touched_meter (billing_day, meter_id, read_day) SELECT %(day)s::date, '', %(day)s::date "
     "WHERE NOT EXISTS (SELECT FROM raw.touched_meter WHERE billing_day = %(day)s AND meter_id = '')"
 )
 

@@ -130,6 +130,17 @@ def touches(connection: Connection, day: date) -> list[tuple[int, str]]:
     ).fetchall()
 
 
+def unvalidated_loads(database: Database) -> list[tuple[date, list[bytes]]]:
+    """Days that were validated before, whose own reads came since and were not looked at, each with what asks for it: a
+    run that ended between loading and validating has left them. A day that was never validated is the schedule's."""
+    with database.connect("unvalidated loads") as connection:
+        rows = connection.execute(
+            "SELECT t.billing_day, max(t.touch_id) FROM raw.touched_meter AS t WHERE t.read_day = t.billing_day "
+            "AND EXISTS (SELECT FROM vee.usage_block AS u WHERE u.billing_day = t.billing_day) GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+    return [(day, [f"load {number}".encode()]) for day, number in rows]
+
+
 def forget(connection: Connection, noted: Sequence[int]) -> None:
     """Take out what a validation has looked at."""
     if noted:
