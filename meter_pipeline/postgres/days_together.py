@@ -18,8 +18,7 @@ from meter_pipeline.postgres.one_transaction import together
 Part = TypeVar("Part")
 Outcome = TypeVar("Outcome")
 
-#: Days that share a transaction: it holds its locks for some seconds, and takes about twenty a day of the server's
-#: 12,800 (max_locks_per_transaction)
+#: Days that share a transaction: it holds its locks for some seconds, and takes about twenty a day
 MOST_DAYS: Final = 31
 
 

@@ -2,8 +2,8 @@
 wrote. At the end it is undone and leaves nothing, or commits as a whole.
 
 Connections and commits are half of what a day costs where a run is for a few service points. Its statements are never
-prepared: the plan of a prepared one holds every day's partition, which it locks and opens each time (43 ms a statement
-among 420 days, 1 ms with a plan for the day at hand).
+prepared: the plan of a prepared one holds every day's partition, which it locks and opens each time. Over 420 days the
+server spent no less without (62 s, 58 s with prepared ones).
 """
 
 from __future__ import annotations
