@@ -140,9 +140,11 @@ def _without_ledger() -> Iterator[None]:
     from meter_pipeline.billing import day as billing
 
     constant = entries.Entry("reconciled", b"{}", merkle.leaf_hash(b"{}"), None)
+    nothing = pl.Series([], dtype=pl.Binary)
     with (
         mock.patch.object(entries, "encode", return_value=constant),
-        mock.patch.object(billing, "charge_hashes", return_value=pl.Series([], dtype=pl.Binary)),
+        mock.patch.object(billing, "charge_leaves", return_value=nothing),
+        mock.patch.object(billing, "determinant_leaves", return_value=nothing),
     ):
         yield
 

@@ -96,7 +96,7 @@ _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
 
 #: Keys of utility.toml; further settings stand in its table [settings].
-_OF_UTILITY: Final = ("name", "zone", "currency", "first_billing_day", "locale", "settings")
+_OF_UTILITY: Final = ("name", "zone", "currency", "commodities", "first_billing_day", "locale", "settings")
 #: How pages write dates and numbers where utility.toml does not say.
 DEFAULT_LOCALE: Final = "en_US"
 _LOCALE: Final = re.compile(r"[a-z]{2,3}([_-][A-Z][a-z]{3})?([_-]([A-Z]{2}|[0-9]{3}))?")

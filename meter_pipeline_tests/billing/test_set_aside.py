@@ -10,8 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from meter_pipeline.billing import adjustments as adjusting
-from meter_pipeline.billing import bill_billing_day, day_shards, recalculate, segment_positions
+from meter_pipeline.billing import bill_billing_day, day_shards, proposals, recalculate, segment_positions
 from meter_pipeline.billing.accrual import accrue
 from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.billing.carried import price_stretches
@@ -138,7 +137,7 @@ def test_a_fault_in_a_correction(database: Database, monkeypatch: pytest.MonkeyP
     def holds(_session: object, _calendar: object, accounts: list[str], *_: object) -> bool:
         return "A-004" in accounts
 
-    monkeypatch.setattr(adjusting, "reprice", failing(reprice, holds))
+    monkeypatch.setattr(proposals, "reprice", failing(reprice, holds))
     put_intervals(database, JULY, {p: [1100] * 24 for p in points})
     bill(database, JULY)
     corrected = database.read("SELECT account_id FROM billing.adjustment ORDER BY 1")["account_id"].to_list()
