@@ -69,7 +69,7 @@ class Limits:
     window_samples: int = 10
     patience_s: float = 5.0
     cores: int = 2
-    #: A first guess of a core's seconds a row, for the first batch on a link whose floor is high: what a day costs.
+    #: A first guess of a core's seconds a row, for the first batch: what a day costs.
     row_guess_s: float = 6e-6
 
 
@@ -173,13 +173,15 @@ class Controller:
         return _quantile([s for _, s, _ in self._samples], 0.9)
 
     def empty_commit(self, seconds: float) -> None:
-        """A session committed nothing in so many seconds. The first one also sets where a load over a slow link begins:
-        there are few writes in which to find it."""
+        """A session committed nothing in so many seconds. The first one also sets where a load begins: a day has few
+        writes in which to find it."""
         first = self._measured is None
         self._measured = seconds if self._measured is None else min(self._measured, seconds)
-        if first and self.enabled and not self.history and 4 * self.floor > self.limits.target_s:
-            room = self.target - self.floor
-            self.batch = int(min(max(0.95 * room / self.limits.row_guess_s, self.batch), self.limits.batch_most))
+        if not first or not self.enabled or self.history:
+            return
+        room = self.target - self.floor
+        self.batch = int(min(max(0.95 * room / self.limits.row_guess_s, self.batch), self.limits.batch_most))
+        if 4 * self.floor > self.limits.target_s:
             # While some writers wait for their COMMIT, others use the cores.
             writers = math.ceil(self.limits.cores * (1 + self.floor / room))
             self.writers = min(max(writers, self.writers), self.limits.writers_most)
