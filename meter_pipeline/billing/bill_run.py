@@ -127,10 +127,13 @@ class _Run:
         return self.calendar.day_of(self.clock.now()) + timedelta(days=1)
 
     def issue(self, cycle_id: str, period_end: date, accounts: list[str] | None = None) -> StatementOutcome:
-        """One period, or some accounts of it."""
+        """One period, or some accounts of it, and with them those that came to it after it was issued, which have
+        neither a statement nor a reason for none."""
         period_start = store.period(self.database, cycle_id, period_end)
         if period_start is None:
             raise ValueError(f"cycle {cycle_id} has no period that ends on {period_end}")
+        if accounts is not None:
+            accounts = sorted({*accounts, *store.without_reason(self.database, cycle_id, period_start, period_end)})
         outcome = StatementOutcome(cycle_id, period_start, period_end)
         outcome.beyond_limits = apply_limits(self.database, cycle_id, period_start, period_end, clock=self.clock)
         with reading(self.database) as session, self.database.connect("billing statements") as connection:

@@ -363,6 +363,18 @@ def unaccounted(database: Database, cycle_id: str, period_start: date) -> list[s
     return [str(account) for account in found["account_id"].to_list()]
 
 
+def without_reason(database: Database, cycle_id: str, period_start: date, period_end: date) -> list[str]:
+    """Accounts with an agreement in a period that have neither a statement nor a recorded reason for none."""
+    found = database.read(
+        "SELECT DISTINCT a.account_id FROM ref.agreements AS a WHERE a.cycle_id = $1 AND a.valid_from < $3 AND (a.valid_to IS NULL OR a.valid_to > $2) "
+        "AND NOT EXISTS (SELECT FROM billing.statement AS s WHERE s.account_id = a.account_id AND s.cycle_id = $1 AND s.period_start = $2) "
+        "AND NOT EXISTS (SELECT FROM billing.statement_exception AS e WHERE e.account_id = a.account_id AND e.cycle_id = $1 AND e.period_start = $2) "
+        "ORDER BY 1",
+        [cycle_id, period_start, period_end],
+    )
+    return [str(account) for account in found["account_id"].to_list()]
+
+
 def period_statements(database: Database, cycle_id: str, period_start: date, most: int) -> pl.DataFrame:
     """The first statements of a period: what each comes to, for people."""
     return database.read(
