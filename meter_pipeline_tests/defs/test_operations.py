@@ -240,9 +240,11 @@ def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance,
     assert not ran.wait(2)
     other.close()
     assert ran.wait(20)
-    thread.join(20)
-    # The server ends a session some moments after its client has closed it.
-    last = time.monotonic() + 10
+    # In two runs of all tests, three at a time, the run's end took more than 20 and 30 s after its step; alone it takes
+    # 0.5 s. The cause is not known. The server ends a session some moments after its client has closed it.
+    thread.join(150)
+    assert not thread.is_alive()
+    last = time.monotonic() + 30
     with database.connect(autocommit=True) as connection:
         while flags.locked_days(connection) and time.monotonic() < last:
             time.sleep(0.05)
