@@ -188,3 +188,26 @@ def test_a_corrected_credit_corrects_the_bills_after_it(database: Database) -> N
         "carry_out"
     ].to_list()
     assert carried == [[48_000_000], [0], [0]]
+
+
+def test_an_account_that_came_while_its_period_waited_is_issued_with_the_others(database: Database) -> None:
+    """The second period is tried first and waits for the first one. The bills that followed left out who came
+    meanwhile: the account had neither a bill nor a reason for none."""
+    middle, end = JULY + timedelta(days=2), JULY + timedelta(days=4)
+    add_tariff(database, native())
+    add_cycle(database, JULY, middle, end)
+    points = [add_service(database, 1)]
+
+    def bill() -> None:
+        for day in days(JULY, 4):
+            here = points if day >= middle else points[:1]
+            put_intervals(database, day, dict.fromkeys(here, [1000] * 24))
+            bill_billing_day(database, CHICAGO, day, clock=CLOCK)
+
+    bill()
+    assert issue_statements(database, CHICAGO, "C1", end, clock=CLOCK).issued == 0
+    points.append(add_service(database, 2, first=middle))
+    bill()
+    issue_statements(database, CHICAGO, "C1", middle, clock=CLOCK)
+    found = database.read("SELECT account_id, period_start FROM billing.statement ORDER BY 1, 2").rows()
+    assert found == [("A-001", JULY), ("A-001", middle), ("A-002", middle)]

@@ -52,14 +52,7 @@ def _file(
     return path
 
 
-def test_a_late_actual_is_billed_for_its_day_and_a_newer_estimate_is_not(database: Database, tmp_path: Path) -> None:
-    utility = SmallUtility.make(database, tmp_path, "America/Chicago")
-    week = days(MONDAY, 7)
-    begin, end = (
-        at.astimezone(UTC) for at in (utility.calendar.bounds(MONDAY)[0], utility.calendar.bounds(week[-1])[1])
-    )
-    first = _file(tmp_path / "week.csv", begin, end, {WEDNESDAY: ("3.000", "E")}, 5, utility)
-    utility.enrol(first, AMI, "electricity")
+def _on_a_weekly_cycle(database: Database) -> None:
     import_rows(database, {"billing_cycles": [("WEEK", MONDAY, END)]}, {}, "cycle")
     values = {
         "account_id": "AC-M-1",
@@ -74,6 +67,17 @@ def test_a_late_actual_is_billed_for_its_day_and_a_newer_estimate_is_not(databas
         {},
         "agreement",
     )
+
+
+def test_a_late_actual_is_billed_for_its_day_and_a_newer_estimate_is_not(database: Database, tmp_path: Path) -> None:
+    utility = SmallUtility.make(database, tmp_path, "America/Chicago")
+    week = days(MONDAY, 7)
+    begin, end = (
+        at.astimezone(UTC) for at in (utility.calendar.bounds(MONDAY)[0], utility.calendar.bounds(week[-1])[1])
+    )
+    first = _file(tmp_path / "week.csv", begin, end, {WEDNESDAY: ("3.000", "E")}, 5, utility)
+    utility.enrol(first, AMI, "electricity")
+    _on_a_weekly_cycle(database)
     utility.land(first, AMI)
     for day in week:
         utility.run(day)
@@ -129,20 +133,7 @@ def test_a_run_that_ends_after_loading_a_late_file_leaves_a_day_that_is_asked_fo
     )
     first = _file(tmp_path / "week.csv", begin, end, {}, 1, utility)
     utility.enrol(first, AMI, "electricity")
-    import_rows(database, {"billing_cycles": [("WEEK", MONDAY, END)]}, {}, "cycle")
-    values = {
-        "account_id": "AC-M-1",
-        "service_point_id": "SP-M-1",
-        "tariff_id": "FLAT-ELECTRICITY",
-        "cycle_id": "WEEK",
-        "valid_from": MONDAY,
-    }
-    import_rows(
-        database,
-        {"agreements": [tuple(values.get(column) for column in TABLES["agreements"].columns)]},
-        {},
-        "agreement",
-    )
+    _on_a_weekly_cycle(database)
     utility.land(first, AMI)
     for day in week:
         utility.run(day)
