@@ -108,8 +108,8 @@ class RoundingDrift:
 
 @dataclass(slots=True)
 class Comparison:
-    """``pairs``: one row per figure with both values, difference (new - legacy), class and cause. ``summary``: counts
-    and money by level and class."""
+    """``pairs``: one row per figure with both values, difference (new - legacy), class and cause; its rows have no
+    order. ``summary``: counts and money by level and class."""
 
     pairs: pl.DataFrame
     summary: pl.DataFrame
@@ -314,7 +314,9 @@ def _sided(frame: pl.DataFrame, side: str) -> pl.DataFrame:
 
 
 def _sides(frame: pl.DataFrame, side: str) -> pl.DataFrame:
-    return frame.group_by(_KEY).agg(
+    # A figure that came twice is compared by its smallest value, whichever of the two came first.
+    ordered = frame.sort("value", "exact", "tariff_version", nulls_last=True)
+    return ordered.group_by(_KEY).agg(
         pl.col("value").first().alias(side),
         pl.len().cast(pl.Int64).alias(f"{side}_count"),
         (pl.col("value").n_unique() == 1).alias(f"{side}_same"),
