@@ -171,28 +171,47 @@ class NemReader:
         inherited = len(self._details) - 1 if not self._ended else -1
         # Details first: records refer to them by their place among the other lines.
         place: dict[int, int] = {}
-        walk: list[int] = []
+        walk: list[tuple[int, int]] = []
+        current = inherited
+        # Where the interval record before a line is not the one that a 400 record there belongs to: the number of
+        # interval records before it, and the values of the record that it does belong to (0: it has none).
+        parted = (-1, 0)
+        apart: dict[int, int] = {}
         for i in range(others.shape[1]):
-            kind = int(others[kernels.O_KIND, i])
-            if kind == 200:
-                place[i] = self._details_of(block, others[:, i])
-            elif kind in (100, 900):
-                self._frame_of(block, others[:, i], kind)
-            else:
-                walk.append(i)
+            kind, before = int(others[kernels.O_KIND, i]), int(others[kernels.O_RECORD, i])
+            if kind in (100, 200, 900):
+                if kind == 200:
+                    current = place[i] = self._details_of(block, others[:, i])
+                else:
+                    current = -1
+                    self._frame_of(block, others[:, i], kind)
+                parted = before, 0
+                continue
+            walk.append((i, current))
+            if parted[0] == before:
+                apart[i] = parted[1]
+            if kind == 300:  # its date is not of eight letters, so that the scan took it for another line
+                parted = before, max(self._expected(current), 1)
         raw_details = records[kernels.R_DETAILS]
         details = np.array([place.get(int(at), inherited if at == -1 else -1) for at in raw_details], np.int64)
         keep = self._judge(block, records, details, mantissa, decimals, tails)
         numbers = np.full(records.shape[1] + 1, -1, np.int64)
         numbers[1:][keep] = self._records + np.arange(int(keep.sum()))
         counts = np.zeros(records.shape[1] + 1, np.int64)
-        counts[1:] = records[kernels.R_COUNT]
+        # A refused record has a number of values too: its 400 records are not without a day.
+        counts[1:] = np.where(records[kernels.R_STATUS] == 0, records[kernels.R_COUNT], 1)
         numbers[0], counts[0] = self._last_kept
         self._records += int(keep.sum())
-        for i in walk:
+        for i, under in walk:
             at = int(others[kernels.O_RECORD, i])
-            self._other(block, others[:, i], int(numbers[at]), int(counts[at]))
-        self._last_kept = int(numbers[-1]), int(counts[-1])
+            owner = (-1, apart[i]) if i in apart else (int(numbers[at]), int(counts[at]))
+            self._other(block, others[:, i], owner, under)
+        self._last_kept = (-1, parted[1]) if parted[0] == records.shape[1] else (int(numbers[-1]), int(counts[-1]))
+
+    def _expected(self, details: int) -> int:
+        """The values of a day under a 200 record; 0 where it was refused or is none (-1)."""
+        known = self._details[details] if details >= 0 else None
+        return DAY_MINUTES // known.minutes if known and known.minutes and not known.refused else 0
 
     def _line(self, block: Block, other: I64) -> tuple[bytes, int, int]:
         begin, end = int(other[kernels.O_BEGIN]), int(other[kernels.O_END])
@@ -309,8 +328,7 @@ class NemReader:
             self._note_rounding(rounded, np.repeat(np.where(good, details, -1), counts))
         kept = micro if good.all() else micro[np.repeat(good, counts)]
         for i in np.flatnonzero(~good).tolist():
-            number = int(details[i])
-            if not self._careful(block, records[:, i], self._details[number] if number >= 0 else None):
+            if not self._careful(block, records[:, i], int(details[i])):
                 raise AssertionError("the careful path kept a record the scan refused")
         lines = block.first_line + records[kernels.R_LINE]
         self._parts.append(
@@ -337,14 +355,14 @@ class NemReader:
             total = Fraction(sum(own.tolist()), divisor)
             self._roundings[key] = self._roundings.get(key, Fraction(0)) + total
 
-    def _careful(self, block: Block, record: I64, details: BlockDetails | None) -> bool:
+    def _careful(self, block: Block, record: I64, details: int) -> bool:
         """Refuse a 300 record with every reason."""
         begin = int(record[kernels.R_BEGIN])
         end = block.data.find(b"\n", begin)
         raw = block.data[begin : end if end >= 0 else None].removesuffix(b"\r")
         line, offset = block.first_line + int(record[kernels.R_LINE]), block.offset + begin
-        expected = DAY_MINUTES // details.minutes if details and details.minutes and not details.refused else 0
-        reasons = self.reasons_300(raw, details, expected)
+        expected = self._expected(details)
+        reasons = self.reasons_300(raw, self._details[details] if details >= 0 else None, expected)
         self.rejects.add(line, offset, raw, reasons, reads=expected or max(raw.count(b",") - 6, 1))
         return bool(reasons)
 
@@ -386,8 +404,9 @@ class NemReader:
             reasons.append(Reason("bad_number", "a value of more than 18 digits"))
         return reasons
 
-    def _other(self, block: Block, other: I64, record: int, count: int) -> None:
-        """A line that is neither 100, 200, 300 nor 900."""
+    def _other(self, block: Block, other: I64, owner: tuple[int, int], details: int) -> None:
+        """A line that is neither 100, 200, 900 nor an interval record; the number and the values of the interval record
+        that it belongs to, the 200 record (-1: none) that it stands under."""
         kind = int(other[kernels.O_KIND])
         raw, line, offset = self._line(block, other)
         if not raw.strip(b" ,"):
@@ -397,7 +416,7 @@ class NemReader:
         if kind in (500, 550):  # business-to-business details: orders and transaction codes, no reads
             return
         if kind == 400:
-            self._event(raw, line, offset, record, count)
+            self._event(raw, line, offset, *owner)
         elif kind == 250:
             fields = self._fields(raw, line, offset)
             if fields is not None:
@@ -405,9 +424,9 @@ class NemReader:
                 if reasons:
                     self.rejects.add(line, offset, raw, reasons)
         elif kind == 300:
-            details = self._details[-1] if self._details and not self._ended else None
-            expected = DAY_MINUTES // details.minutes if details and details.minutes and not details.refused else 0
-            reasons = self.reasons_300(raw, details, expected) or [Reason("truncated_row", shown(raw))]
+            expected = self._expected(details)
+            under = self._details[details] if details >= 0 else None
+            reasons = self.reasons_300(raw, under, expected) or [Reason("truncated_row", shown(raw))]
             self.rejects.add(line, offset, raw, reasons, reads=expected or 1)
         else:
             self.rejects.add(line, offset, raw, [Reason("bad_record", f"record {shown(raw[:10])}")], reads=0)

@@ -111,6 +111,34 @@ rate_structure:
     sewer_charge: 3.00
     bill: service_charge+commodity_charge+variable_drought_surcharge+utility_tax+sewer_charge
 """
+#: Calexico, 2008: tiers that bear their charge's name, and the parts that the specification's form writes into a class
+FORM = b"""author_info:
+  author:
+  email:
+metadata:
+  effective_date: 08/01/2008
+  utility_name: Calexico  City Of
+  bill_frequency: Monthly
+  unit_type: ccf
+  prop_218_link:
+rate_structure:
+  RESIDENTIAL_SINGLE:
+    service_charge: 43.89
+    commodity_charge: Tiered
+    tier_starts_commodity:
+      - 0
+      - 30
+    tier_prices_commodity:
+      - 0
+      - 2.22
+    variable_drought_surcharge: Tiered
+    tier_starts_drought: [0, 11]
+    tier_prices_drought: [0.10, 0.30]
+    fixed_wastewater_charge: 7.50
+    variable_wastewater_charge: 0
+    bill: service_charge+commodity_charge+variable_drought_surcharge
+"""
+DOCUMENTS = {"tiered": TIERED, "places": PLACES, "budget": BUDGET, "surcharged": SURCHARGED, "form": FORM}
 
 
 def only(source: bytes, **given: object) -> Imported:
@@ -179,7 +207,19 @@ def test_seasons_drought_a_share_of_a_charge_and_sewer(tmp_path: Path) -> None:
     assert month(made, "10", tmp_path, "kgal", date(2026, 2, 1)) == Decimal("51.50"), "12 + 30 + 5 + 1.50 + 3 in winter"
 
 
+def test_tiers_that_bear_the_name_of_their_charge(tmp_path: Path) -> None:
+    made = only(FORM)
+    assert made.notes == ("rate_structure.RESIDENTIAL_SINGLE.fixed_wastewater_charge is not part of the bill",)
+    # 29 of 35 units are in the service charge, 6 at 2.22; 10 of them at 0.10 and 25 at 0.30 for the drought.
+    assert month(made, "35", tmp_path) == Decimal("43.89") + Decimal("13.32") + Decimal("1.00") + Decimal("7.50")
+
+
 REFUSED = [
+    (FORM.replace(b"unit_type: ccf", b"unit_type: cords"), "metadata.unit_type: is cords"),
+    (FORM.replace(b"      - 2.22\n", b""), "tier_prices_commodity: has not one price for each of tier_starts_commodity"),
+    (FORM.replace(b"variable_wastewater_charge: 0", b"sewer_rate: 2.10*usage_ccf"),
+     "sewer_rate: is used by nothing: neither the bill nor what it is made of names it"),
+    (FORM.replace(b"unit_type", b"bil_unit"), "metadata.bil_unit: is not known; metadata has bill_frequency, bill_unit"),
     (TIERED.replace(b"      - 41\n", b"      - indoor\n"), "tier_starts[2]: indoor is neither a number nor a percentage"),
     (TIERED.replace(b"      - 0\n", b"      - 1\n"), "tier_starts[0]: is 1: the first tier starts at 0 (line 9)"),
     (TIERED.replace(b"      - 41\n", b"      - 9\n"), "tier_starts: do not rise"),

@@ -173,16 +173,37 @@ def test_an_unknown_member_of_a_rider_is_refused_with_its_path() -> None:
     assert not valid(FUEL | {"colour": "blue"}, schema)
 
 
-def test_an_unknown_member_of_a_urdb_rate_is_refused_with_its_path() -> None:
-    rate = {"rate": 0.1, "max": 100, "unit": "kWh", "adj": 0.01, "sell": 0.02}
-    document = {"name": "x", "energyratestructure": [[rate, {"rate": 0.2}]], "flatdemandstructure": [[{"rate": 1}]]}
-    parse_tariff(raw(document))
-    for path, _ in objects(document):
-        changed = copy.deepcopy(document)
-        dict(objects(changed))[path]["colour"] = "blue"
+#: A URDB rate with every structure of version 8 that holds objects, as the API answers and as one item of it.
+URDB: dict[str, Any] = {
+    "label": "539f6a23ec4f024411ec8bdb",
+    "name": "x",
+    "energyratestructure": [
+        [{"rate": 0.1, "max": 100, "unit": "kWh", "adj": 0.01, "sell": 0.02}, {"rate": 0.2, "sell": 0.02}],
+        [{"rate": 0.3, "max": 100}, {"rate": 0.4}],
+    ],
+    "energyweekdayschedule": [[0] * 12 + [1] * 12] * 12,
+    "energyweekendschedule": [[0] * 24] * 12,
+    "flatdemandstructure": [[{"rate": 1, "max": 10}, {"rate": 2, "adj": 0.5}]],
+    "flatdemandmonths": [0] * 12,
+    "demandratestructure": [[{"rate": 1}], [{"rate": 2, "max": 5, "unit": "kW"}, {"rate": 3}]],
+    "demandweekdayschedule": [[0] * 12 + [1] * 12] * 12,
+    "demandweekendschedule": [[0] * 24] * 12,
+}
+
+
+@pytest.mark.parametrize("whole", [URDB, {"items": [URDB]}], ids=["item", "answer"])
+def test_an_unknown_member_of_a_urdb_rate_is_refused_with_its_path(whole: dict[str, Any]) -> None:
+    parse_tariff(raw(whole))
+    tried = 0
+    for path, _ in objects(whole):
+        document = copy.deepcopy(whole)
+        dict(objects(document))[path]["colour"] = "blue"
         with pytest.raises(TariffRefusedError) as refused:
-            parse_tariff(raw(changed))
-        assert refused.value.field == (f"{path}.colour" if path else "colour")
+            parse_tariff(raw(document))
+        place = path.removeprefix("items[0]").removeprefix(".")
+        assert refused.value.field == (f"{place}.colour" if place else "colour")
+        tried += 1
+    assert tried >= 10
 
 
 def test_the_schema_takes_what_the_reader_takes() -> None:

@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from meter_pipeline.billing.bill_settings import read_bill_settings
 from meter_pipeline.billing.tariffs import TariffRefusedError, parse_tariff
+from meter_pipeline.billing.tariffs.owrs import Season, import_owrs
 from meter_pipeline.control.rules import load_thresholds
 from meter_pipeline.feeds.head_ends import read_head_end
 from meter_pipeline.mapping.declaration import read_mapping
 from meter_pipeline.outbound.templates import read_template
 from meter_pipeline.settings import Settings, file_settings
 from meter_pipeline.vee.rules import policy, thresholds
+from meter_pipeline_tests.billing import test_owrs as owrs
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "meter_pipeline"
@@ -87,6 +90,24 @@ def test_published_tariffs(path: Path) -> None:
             parse_tariff(json.dumps(other).encode())
         place = where.removeprefix("items[0]").removeprefix(".")
         assert refused.value.field == (f"{place}.colour" if place else "colour")
+
+
+@pytest.mark.parametrize("name", owrs.DOCUMENTS)
+def test_open_water_rates(name: str) -> None:
+    """Of a definition by fields ``values`` has the keys of the writer's choice, all else is the specification's."""
+    document = yaml.load(owrs.DOCUMENTS[name], Loader=yaml.BaseLoader)  # noqa: S506 - texts only
+    seasons = {"summer": Season("05-01", "10-31"), "winter": Season("11-01", "04-30")}
+    import_owrs(yaml.safe_dump(document).encode(), tariff_id="W", seasons=seasons)
+    tried = 0
+    for where, other in changed(document):
+        with pytest.raises(TariffRefusedError) as refused:
+            import_owrs(yaml.safe_dump(other).encode(), tariff_id="W", seasons=seasons)
+        # A definition in a list is named by its class.
+        place = re.sub(r"\[[0-9]+\]", "", where)
+        assert refused.value.field == (f"{place}.colour" if place else "colour")
+        assert "(line " in str(refused.value)
+        tried += 1
+    assert tried >= 4
 
 
 def declarations() -> list[str]:

@@ -19,6 +19,7 @@ from meter_pipeline.feeds.files import Limits, line_blocks, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError, read_head_end
 from meter_pipeline.feeds.registry import parse
 from meter_pipeline.feeds.rejects import REASONS
+from meter_pipeline.quality import pack
 from meter_pipeline.schemas.reads import ParsedFeed
 
 UTC = BillingCalendar("UTC")
@@ -389,6 +390,9 @@ NEM_DAYS = {
     DAY.replace(b"1,1,", b"1,", 1): ["value_count"],
     DAY.replace(b"1,1,", b"1,1,1,", 1): ["bad_quality"],
     DAY.replace(b"20260302", b"20260230"): ["bad_time"],
+    DAY.replace(b"20260302", b"2026030X"): ["bad_time"],
+    DAY.replace(b"20260302", b"2026-03-02"): ["bad_time"],
+    DAY.replace(b"20260302", b""): ["missing_field"],
     DAY.replace(b",A,", b",S99,"): ["bad_quality"],
     DAY.replace(b",A,", b",V,"): ["bad_quality"],
     DAY.replace(b"20260303010203", b"2026"): ["bad_time"],
@@ -416,6 +420,29 @@ def test_a_nem12_day_whose_400_records_differ_is_refused(tmp_path: Path) -> None
     assert feed.intervals.height == 0
     same = reading(tmp_path, NEM_FILE % (variable + b"400,1,24,A,,\n400,20,48,A,,\n"), NEM)
     assert same.intervals.height == 48
+
+
+@pytest.mark.parametrize("date", [b"2026030X", b"2026-03-03", b"3.3.2026", b""])
+@pytest.mark.parametrize("block", [1, 700, 1 << 20])
+def test_a_nem12_day_with_a_bad_date_keeps_its_400_records(tmp_path: Path, date: bytes, block: int) -> None:
+    """They are not the day's before: it would be billed as substituted. The 200 record that the day is refused under is
+    its own, wherever the file's blocks end."""
+    bad = DAY.replace(b"20260302", date).replace(b",A,", b",V,") + b"400,1,48,S14,51,\n"
+    other = b"200,NMI2,E1,,E1,,SER,kWh,15,\n" + DAY.replace(b"1,1", b"1,1,1,1", 24).replace(b"0302", b"0304")
+    (tmp_path / "feed").write_bytes(NEM_FILE % (DAY + bad + other))
+    feed = parse(tmp_path / "feed", NEM, UTC, Limits(block_bytes=block))
+    assert codes(feed) == [["bad_time" if date else "missing_field"]]
+    assert feed.rejects["reads"].to_list() == [48]
+    assert feed.intervals["quality"].unique().to_list() == [pack("A")]
+    assert feed.intervals.height == 48 + 96
+
+
+def test_a_nem12_400_record_belongs_to_a_day_of_its_own_200_record(tmp_path: Path) -> None:
+    """Behind another 200 record it belongs to no day: the day before it stays actual."""
+    feed = reading(tmp_path, NEM_FILE % (DAY + b"200,NMI2,E1,,E1,,SER,kWh,30,\n400,1,48,S14,51,\n"), NEM)
+    assert codes(feed) == [["bad_record"]]
+    assert "a 400 record without a 300 record" in str(feed.rejects["reasons"].to_list())
+    assert feed.intervals["quality"].unique().to_list() == [pack("A")]
 
 
 def test_a_nem12_file_cut_short_says_so(tmp_path: Path) -> None:

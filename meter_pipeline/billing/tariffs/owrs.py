@@ -16,6 +16,7 @@ from decimal import Decimal, InvalidOperation
 from itertools import product
 from typing import Any, Final
 
+from meter_pipeline.billing.tariffs import owrs_members
 from meter_pipeline.billing.tariffs.fields import TariffRefusedError
 
 _UNITS: Final = {
@@ -100,6 +101,9 @@ def read(raw: bytes) -> _File:
     ):
         raise TariffRefusedError("rate_structure", "is missing: an OWRS file has metadata and rate_structure")
     found.root = root
+    unknown = owrs_members.unknown_member(root)
+    if unknown is not None:
+        raise found.refuse(*unknown)
     return found
 
 
@@ -205,6 +209,9 @@ class _Class:
     def table(self, name: str) -> tuple[list[str], dict[tuple[str, ...], Any]]:
         """A definition by its fields: their names, and what holds for each combination of their values."""
         given, path = self.definitions[name], f"{self.path}.{name}"
+        extra = owrs_members.unknown_in_definition(given)
+        if extra is not None:
+            raise self.file.refuse(f"{path}.{extra}", "is not known; a definition by fields has depends_on and values")
         depends = given["depends_on"]
         fields = [str(f) for f in depends] if isinstance(depends, list) else [str(depends)]
         if not isinstance(given.get("values"), dict) or not given["values"]:
@@ -242,9 +249,10 @@ class _Class:
         """The native document for the chosen values, and what was left aside."""
         self.used = {"bill"}
         metadata = self.file.root["metadata"]
-        unit = str(metadata.get("bill_unit") or "ccf").lower()
+        says = next((name for name in ("bill_unit", "unit_type") if metadata.get(name)), "bill_unit")
+        unit = str(metadata.get(says) or "ccf").lower()
         if unit not in _UNITS:
-            raise self.file.refuse("metadata.bill_unit", f"is {unit}; known are {', '.join(sorted(_UNITS))}")
+            raise self.file.refuse(f"metadata.{says}", f"is {unit}; known are {', '.join(sorted(_UNITS))}")
         frequency = str(metadata.get("bill_frequency") or "").lower()
         if frequency not in _FREQUENCY:
             raise self.file.refuse(
@@ -270,13 +278,13 @@ class _Class:
         if builder.by_season:
             document |= self._dated(builder.by_season)
         document["charges"] = builder.charges
-        ignored = sorted(n for n, v in self.definitions.items() if n not in self.used and v not in (None, "0", "0.0"))
-        notes = [
-            f"{self.path}.{name} is not part of the bill"
-            for name in ignored
-            if name not in ("tier_starts", "tier_prices")
-        ]
-        return document, tuple(notes)
+        left, unknown = owrs_members.idle(self.definitions, self.used)
+        if unknown:
+            raise self.file.refuse(
+                f"{self.path}.{unknown[0]}",
+                "is used by nothing: neither the bill nor what it is made of names it; take it out, or add it to the bill",
+            )
+        return document, tuple(f"{self.path}.{name} is not part of the bill" for name in left)
 
     def _dated(self, names: Sequence[str]) -> dict[str, Any]:
         for name in names:
@@ -390,11 +398,15 @@ class _Builder:
         return self.of.held(name, self.chosen)
 
     def _tiers(self, name: str, at: str) -> None:
-        for needed in ("tier_starts", "tier_prices"):
+        # Newer files name the tiers after their charge: tier_starts_commodity for commodity_charge.
+        charge = re.sub(r"^(fixed|variable)_|_(sur)?charge$", "", name)
+        named = f"tier_starts_{charge}" in self.of.definitions
+        first, paying = (f"{n}_{charge}" if named else n for n in ("tier_starts", "tier_prices"))
+        for needed in (first, paying):
             if needed not in self.of.definitions:
                 raise self.of.file.refuse(f"{self.of.path}.{needed}", f"is missing: {name} is tiered")
-        starts, prices = (self.of.held(n, self.chosen) for n in ("tier_starts", "tier_prices"))
-        self.of.used.add("budget")
+        starts, prices = (self.of.held(n, self.chosen) for n in (first, paying))
+        self.of.used |= {"budget", f"budget_{charge}"} & set(self.of.definitions)
         keys = sorted({*starts, *prices})
         exact = {k for k in keys if "*" not in k} or set(keys)
         ladders = {}
@@ -402,13 +414,14 @@ class _Builder:
             mine, paid = _fitting(starts, key), _fitting(prices, key)
             if not isinstance(mine, list) or not isinstance(paid, list) or len(mine) != len(paid):
                 raise self.of.file.refuse(
-                    f"{self.of.path}.tier_prices", f"has not one price for each of tier_starts ({' '.join(key)})"
+                    f"{self.of.path}.{paying}", f"has not one price for each of {first} ({' '.join(key)})"
                 )
-            ladders[key] = self._ladder(mine, paid)
+            ladders[key] = self._ladder(mine, paid, first, paying)
         self._usage(_code(name), ladders, at)
 
-    def _ladder(self, starts: Sequence[str], prices: Sequence[str]) -> list[dict[str, Any]]:
-        path = f"{self.of.path}.tier_starts"
+    def _ladder(self, starts: Sequence[str], prices: Sequence[str], first: str, paying: str) -> list[dict[str, Any]]:
+        """Tiers of the definitions ``first`` (units at which each starts) and ``paying`` (their prices)."""
+        path = f"{self.of.path}.{first}"
         limits: list[dict[str, str]] = []
         for k, start in enumerate(starts):
             percent = start.endswith("%")
@@ -435,7 +448,7 @@ class _Builder:
         found = []
         for k, price in enumerate(prices):
             if _number(price) is None:
-                raise self.of.file.refuse(f"{self.of.path}.tier_prices[{k}]", f"{price} is not a price")
+                raise self.of.file.refuse(f"{self.of.path}.{paying}[{k}]", f"{price} is not a price")
             found.append((limits[k] if k < len(limits) else {}) | {"rate": str(price)})
         return found
 
