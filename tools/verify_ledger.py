@@ -468,6 +468,10 @@ REFERENCE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "known_from",
         ),
     ),
+    "heat_contents": (
+        ("zone_id", "valid_from"),
+        ("zone_id", "valid_from", "valid_to", "therms_per_ccf", "known_from"),
+    ),
     "meter_values": (
         ("meter_id", "valid_from"),
         ("meter_id", "valid_from", "valid_to", "head_end", "collector_id", "known_from"),

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from meter_pipeline.billing.day_groups import DayGroup, DayWork, conversion, converted, no_conversion, unbilled
+from meter_pipeline.billing.day_groups import DayGroup, DayWork, unbilled
 from meter_pipeline.billing.day_slots import hours_period, whole_day_period
 from meter_pipeline.billing.demand_dials import dials_of, fill_demand, unread
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, DayServices, exceptions
@@ -46,26 +46,36 @@ def fill_daily(
             if held is None:
                 faults.append(_fill_dials(group, part, str(unit), str(flow), work))
                 continue
-            factor = conversion(str(unit), group.tariff, work.day)
-            if factor is None:
-                faults.append(no_conversion(part, str(unit), group.tariff))
-                continue
+            part, told = _convertible(group, part, str(unit), work)
+            faults += told
             summed = part.group_by("at").agg(pl.col("quantity").sum(), pl.col("estimated").any()).sort("at")
             room = group.holds(work.within[summed["at"].to_numpy()], str(unit))
             if not room.all():
                 third = services[summed["at"].filter(pl.Series(~room)).to_list()]
                 faults.append(exceptions(third, "unit_mismatch", f"{unit} beside two other units on one day"))
                 summed = summed.filter(pl.Series(room))
-            target, quantity = work.within[summed["at"].to_numpy()], summed["quantity"].to_numpy()
+            at, quantity = summed["at"].to_numpy(), summed["quantity"].to_numpy()
+            target, how = work.within[at], work.conversion(str(unit), group.tariff, at)
             group.add_metered(target, str(unit), quantity, export=flow == "export")
             if flow == "export":
-                group.export[target, held] += converted(quantity, factor)
+                group.export[target, held] += how.applied(quantity)
                 continue
-            group.energy[target, held] += converted(quantity, factor)
+            group.energy[target, held] += how.applied(quantity)
             group.estimated[target] += summed["estimated"].to_numpy().astype(np.int32)
             group.slots[target] += 1
         seen[joined["at"].to_numpy()] = True
     return pl.concat([f.cast(EXCEPTION_SCHEMA) for f in faults])
+
+
+def _convertible(
+    group: DayGroup, part: pl.DataFrame, unit: str, work: DayWork
+) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
+    """Rows whose unit can be converted to the tariff's, and the exceptions of the others."""
+    at = part["at"].to_numpy()
+    missing = work.conversion(unit, group.tariff, at).missing
+    if missing is None:
+        return part, []
+    return part.filter(pl.Series(~missing)), [work.not_converted(unit, group.tariff, at[missing])]
 
 
 def _with_demand(
@@ -96,14 +106,14 @@ def _fill_dials(group: DayGroup, part: pl.DataFrame, unit: str, flow: str, work:
     Returns those that need intervals: a register counts hours of several periods, or the registers do not add up to the
     day.
     """
-    factor = conversion(unit, group.tariff, work.day)
-    if flow != "import" or work.extras.dials is None or factor is None:
+    if flow != "import" or work.extras.dials is None:
         return exceptions(part, "needs_intervals", group.tariff_id)
+    part, told = _convertible(group, part, unit, work)
     wanted = work.extras.dials.join(part.select("service_point_id").unique(), on="service_point_id").filter(
         pl.col("unit") == unit
     )
     rows = {point: of_point for (point,), of_point in wanted.group_by("service_point_id")}
-    faults = [exceptions(part.clear(), "needs_intervals")]
+    faults = [exceptions(part.clear(), "needs_intervals"), *told]
     for row in part.iter_rows(named=True):
         found = rows.get(row["service_point_id"])
         divided = None if found is None else _by_period(group.tariff, found, work)
@@ -117,8 +127,9 @@ def _fill_dials(group: DayGroup, part: pl.DataFrame, unit: str, flow: str, work:
             # The day's own total is billed: what dials differ from it by, a millionth or two, is in the last period.
             last = max(divided)
             divided[last] += row["quantity"] - sum(divided.values())
+            how = work.conversion(unit, group.tariff, np.array([row["at"]]))
             for period, quantity in divided.items():
-                group.energy[target, period] += converted(np.array([quantity], np.int64), factor)
+                group.energy[target, period] += how.applied(np.array([quantity], np.int64))
             group.add_metered(target, unit, np.array([row["quantity"]], np.int64), export=False)
             group.estimated[target] += int(row["estimated"])
             group.slots[target] += 1

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from fractions import Fraction
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from meter_pipeline.billing.fixed_point import Whole, narrow, product, quotient
+from meter_pipeline.billing.conversions import Conversion, conversion, no_conversion
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, DayServices, exceptions
 from meter_pipeline.billing.tariffs.model import Layout, Tariff
 from meter_pipeline.schemas.reads import DayMatrix
-from meter_pipeline.units import CUBIC_METRES
 
 #: What registers alone make of a day: quantity in micro base units of ``unit``.
 DAILY_SCHEMA: Final = pl.Schema(
@@ -36,39 +34,6 @@ DIALS_SCHEMA: Final = pl.Schema(
         "to_minute": pl.Int32,
     }
 )
-
-#: volumes a tariff may count in, as cubic metres (exact)
-_VOLUMES: Final = {**CUBIC_METRES, "kgal": 1000 * CUBIC_METRES["gal"], "ccf": 100 * CUBIC_METRES["ft3"]}
-
-
-def conversion(unit: str, tariff: Tariff, day: date) -> Fraction | None:
-    """The exact factor from a meter's base unit to the tariff's unit on a day; None where there is none.
-
-    Therms come from volume by the tariff's heat content in force; energy and volume are never converted otherwise.
-    """
-    if unit == tariff.unit:
-        return Fraction(1)
-    if unit in _VOLUMES and tariff.unit in _VOLUMES:
-        return _VOLUMES[unit] / _VOLUMES[tariff.unit]
-    if tariff.unit == "therm" and unit in _VOLUMES:
-        held = [h for h in tariff.heat_content if h.valid_from <= day]
-        if held:
-            return _VOLUMES[unit] / _VOLUMES["ccf"] * Fraction(held[-1].therms_per_ccf)
-    return None
-
-
-def no_conversion(rows: pl.DataFrame, unit: str, tariff: Tariff) -> pl.DataFrame:
-    """Services whose usage can't be counted in the tariff's unit."""
-    if tariff.unit == "therm" and unit in _VOLUMES:
-        first = tariff.heat_content[0].valid_from
-        return exceptions(rows, "no_heat_content", f"{tariff.tariff_id}: heat content begins on {first}")
-    return exceptions(rows, "unit_mismatch", f"{unit} to {tariff.unit}")
-
-
-def converted(values: Whole, factor: Fraction) -> npt.NDArray[np.int64]:
-    if factor == 1:
-        return values
-    return narrow(quotient(product(values, factor.numerator), factor.denominator, "half_even"))
 
 
 @dataclass(slots=True)
@@ -213,6 +178,15 @@ class DayWork:
         for group in groups:
             within[group.rows] = np.arange(len(group.rows))
         return cls(bound.services, within, day, zone, holidays, [bound.exceptions])
+
+    def conversion(self, unit: str, tariff: Tariff, at: npt.NDArray[Any]) -> Conversion:
+        """From a meter's base unit to a tariff's, for the services at some positions."""
+        heat = self.services["heat_content"]
+        return conversion(unit, tariff, self.day, heat if heat.null_count() == len(heat) else heat[at.tolist()])
+
+    def not_converted(self, unit: str, tariff: Tariff, at: npt.NDArray[Any]) -> pl.DataFrame:
+        """The services at some positions as exceptions: their usage can't be counted in the tariff's unit."""
+        return exceptions(self.services[np.unique(at).tolist()], *no_conversion(unit, tariff))
 
 
 def unbilled(unbound: pl.DataFrame, bound: DayServices) -> pl.DataFrame:

@@ -18,9 +18,6 @@ from meter_pipeline.billing.day_groups import (
     DayGroup,
     DayWork,
     blank_group,
-    conversion,
-    converted,
-    no_conversion,
     unbilled,
 )
 from meter_pipeline.billing.day_slots import SlotMap, bucket_sums, demand_window, peaks_of
@@ -236,25 +233,27 @@ def _fill(
     heading = starts[chosen]
     rows, units, flows = found.at[heading], found.unit[heading], found.flow[heading]
     for u, spelled in enumerate(found.units):
-        factor = conversion(spelled, group.tariff, work.day)
         for direction in ("import", "export"):
             if direction not in found.flows:
                 continue
             pick = np.flatnonzero((units == u) & (flows == found.flows.index(direction)))
             if not len(pick):
                 continue
-            if factor is None:
-                work.faults.append(no_conversion(work.services[rows[pick].tolist()], spelled, group.tariff))
-                continue
+            how = work.conversion(spelled, group.tariff, rows[pick])
+            if (missing := how.missing) is not None:
+                work.faults.append(work.not_converted(spelled, group.tariff, rows[pick[missing]]))
+                pick, how = pick[~missing], how.of(~missing)
+                if not len(pick):
+                    continue
             room = group.holds(work.within[rows[pick]], spelled)
             if not room.all():
                 third = work.services[rows[pick[~room]].tolist()]
                 work.faults.append(exceptions(third, "unit_mismatch", f"{spelled} beside two other units on one day"))
-                pick = pick[room]
+                pick, how = pick[room], how.of(room)
             part = values if len(pick) == len(values) else values[pick]
             target = work.within[rows[pick]]
             sums, metered = bucket_sums(part, slot_map.periods)
-            used = converted(sums, factor)
+            used = how.applied(sums)
             group.add_metered(target, spelled, metered, export=direction == "export")
             if direction == "export":
                 group.export[target] += used

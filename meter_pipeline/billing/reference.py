@@ -30,4 +30,5 @@ def load_reference(
         hashes,
         days.read_frozen(database),
         days.read_opening(database),
+        frames["heat_contents"],
     )

@@ -10,6 +10,7 @@ from typing import Final
 
 import polars as pl
 
+from meter_pipeline.billing.conversions import HEAT_SCHEMA, HEAT_ZONE, with_heat
 from meter_pipeline.billing.tariffs import Tariff, TariffRefusedError, parse_tariff, says_rider, shares_riders
 from meter_pipeline.billing.tariffs.model import Layout
 from meter_pipeline.sharding import EVERYTHING, KeyRange, KeySet
@@ -26,7 +27,7 @@ EXCEPTIONS: Final[dict[str, str]] = {
     "set_aside": "working out the service failed; detail says how. The rest of the city is billed",
     "needs_intervals": "the tariff has time-of-use periods or demand and only a day's total is known",
     "unit_mismatch": "the meter's unit can't be converted to the tariff's",
-    "no_heat_content": "gas can't be turned into therms: the tariff has no heat content in force on the day",
+    "no_heat_content": "gas can't be turned into therms: neither its zone nor the tariff has a heat content in force on the day",
     "demand_interval": "the tariff's demand window can't be made of the meter's intervals; detail names both",
     "not_priced": "the tariff could not be applied to the day's usage; detail says why",
     "needs_reactive": "the tariff counts kVA, kVAr or kVArh, and the day's reactive intervals are not all there",
@@ -64,6 +65,7 @@ SERVICE_SCHEMA: Final = pl.Schema(
         "contract_kw": pl.String,
         "tax_exempt": pl.String,
         "declared": pl.String,
+        "heat_content": pl.String,
     }
 )
 #: Usage that is billed at another service point: of ``member`` at ``target``, with the sign with which it counts there.
@@ -83,7 +85,8 @@ ATTRIBUTES: Final = (
 #: Between attributes, and between a name and its value, in the column ``declared``: what the utility declares beyond
 #: ATTRIBUTES.
 PAIRS, NAMED = "\x1e", "\x1f"
-_LINKS: Final = ("totals_into", "deducts_from", "credits_to")
+#: Attributes that say where usage and money go, and where gas is from: no charge names them
+_LINKS: Final = ("totals_into", "deducts_from", "credits_to", HEAT_ZONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class Reference:
     hashes: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
     frozen: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
     opening: date | None = None
+    heat_contents: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=HEAT_SCHEMA))
 
     def tariff(self, tariff_id: str, version: int) -> Tariff:
         """A version's priced form. Raises TariffRefusedError, also where the document is absent."""
@@ -235,7 +239,7 @@ def attribute_columns(values: Mapping[str, str]) -> dict[str, str | None]:
     known = ("customer_class", *ATTRIBUTES)
     others = sorted((name, value) for name, value in values.items() if name not in known)
     declared = PAIRS.join(f"{name}{NAMED}{value}" for name, value in others) or None
-    return {name: values.get(name) for name in known} | {"declared": declared}
+    return {name: values.get(name) for name in known} | {"declared": declared, "heat_content": None}
 
 
 def _declared(attributes: pl.DataFrame) -> pl.DataFrame:
@@ -292,6 +296,7 @@ def services_of_day(reference: Reference, day: date) -> DayServices:
         if named.height
         else services.with_columns(pl.lit(None, pl.String).alias("declared"))
     )
+    services = with_heat(services, reference.heat_contents, attributes, day)
     services, overlapping = _alone(services)
     faults.append(overlapping)
     services = (

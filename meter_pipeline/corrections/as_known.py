@@ -35,7 +35,7 @@ def reference_rows(database: Database, line_id: str, instant: datetime | None = 
         for name, several in found.items()
     }
     stood = {row["meter_id"] for row in rows["installations"]}
-    for name in ("meters", "channels", "channel_values"):
+    for name in ("meters", "meter_values", "channels", "channel_values"):
         rows[name] = [row for row in rows[name] if row["meter_id"] in stood]
     return {"as_of": at, "rows": {name: several for name, several in rows.items() if several}}
 

@@ -131,6 +131,8 @@ def _points_of(
             for point in {str(row["service_point_id"]) for row in (change.old, change.new) if row is not None}:
                 rows += [(point, s.first, s.past, s.to_period_end) for s in found]
         return pl.DataFrame(rows, schema=_TOUCHED, orient="row")
+    if table == "heat_contents":
+        return _of_heat(connection, touched)
     if table in by or table == "holidays":
         column = by.get(table)
         values = None if column is None else sorted(_values(column, touched))
@@ -144,11 +146,7 @@ def _points_of(
         schema = {"value": pl.String, "from": pl.Date, "to": pl.Date, "to_period_end": pl.Boolean}
         wanted = pl.DataFrame(asked, schema=schema, orient="row")
         same = held.join(wanted, how="cross") if column is None else held.join(wanted, left_on=column, right_on="value")
-        cut = same.with_columns(
-            pl.max_horizontal("first", "from").alias("first"),
-            pl.min_horizontal(pl.col("past").fill_null(_FOREVER), "to").alias("past"),
-        )
-        return cut.filter(pl.col("first") < pl.col("past")).select(_TOUCHED.keys())
+        return _cut(same)
     column = "meter_id" if "meter_id" in columns else "head_end"
     if column not in columns or not any(found for _, found in touched):
         return pl.DataFrame(schema=_TOUCHED)
@@ -164,6 +162,38 @@ def _points_of(
             first, end = max(calendar.day_of(installed), span.first), min(past, span.past)
             rows += [(point, first, end, False)] if first < end else []
     return pl.DataFrame(rows, schema=_TOUCHED, orient="row")
+
+
+def _cut(held: pl.DataFrame) -> pl.DataFrame:
+    """Rows in force from ``first`` to ``past`` (null: open), each with the days ``from`` to ``to`` that are touched:
+    the days of both."""
+    both = held.with_columns(
+        pl.max_horizontal("first", "from").alias("first"),
+        pl.min_horizontal(pl.col("past").fill_null(_FOREVER), "to").alias("past"),
+    )
+    return both.filter(pl.col("first") < pl.col("past")).select(_TOUCHED.keys())
+
+
+def _of_heat(connection: Connection, touched: Sequence[tuple[Change, list[Span]]]) -> pl.DataFrame:
+    """The gas services of the zones whose heat content changes: those that name the zone, and for ``*`` those that name
+    none."""
+    asked = [
+        (zone, s.first, s.past, s.to_period_end)
+        for change, found in touched
+        for zone in _values("zone_id", [(change, found)])
+        for s in found
+    ]
+    schema = {"zone_id": pl.String, "from": pl.Date, "to": pl.Date, "to_period_end": pl.Boolean}
+    wanted = pl.DataFrame(asked, schema=schema, orient="row").unique()
+    named = tables.heat_zones(connection)
+    served = tables.gas_services(connection).join(wanted.filter(pl.col("zone_id") == "*"), how="cross")
+    covered = (
+        served.join(named.rename({"first": "begins", "past": "ends"}), on="service_point_id")
+        .filter((pl.col("begins") <= pl.col("from")) & (pl.col("ends").is_null() | (pl.col("ends") >= pl.col("to"))))
+        .select("service_point_id", "from", "to")
+    )
+    others = served.join(covered, on=["service_point_id", "from", "to"], how="anti")
+    return pl.concat([_cut(named.join(wanted, on="zone_id")), _cut(others)])
 
 
 def _values(column: str, touched: Iterable[tuple[Change, list[Span]]]) -> set[str]:

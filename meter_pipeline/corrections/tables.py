@@ -68,6 +68,31 @@ def installations(
     return connection.execute(query.encode(), {"v": list(values), "t": record_time(connection)}).fetchall()
 
 
+def gas_services(connection: Connection) -> pl.DataFrame:
+    """Services on tariffs of gas, as they are and as they were before the caller's transaction: service_point_id,
+    first, past."""
+    found = connection.execute(
+        "WITH gas AS (SELECT DISTINCT tariff_id FROM ref.tariffs WHERE commodity = 'gas') SELECT service_point_id, valid_from, valid_to "
+        "FROM ref.agreements JOIN gas USING (tariff_id) UNION SELECT service_point_id, valid_from, valid_to FROM ref.agreements_version "
+        "JOIN gas USING (tariff_id) WHERE known_until = %s",
+        (record_time(connection),),
+    ).fetchall()
+    return pl.DataFrame(found, schema={"service_point_id": pl.String, "first": pl.Date, "past": pl.Date}, orient="row")
+
+
+def heat_zones(connection: Connection) -> pl.DataFrame:
+    """The heat zones that services name, now and before the caller's transaction: service_point_id, zone_id, first,
+    past."""
+    found = connection.execute(
+        "SELECT service_point_id, upper(btrim(value)), valid_from, valid_to FROM ref.service_attributes WHERE attribute = 'heat_zone' UNION "
+        "SELECT service_point_id, upper(btrim(value)), valid_from, valid_to FROM ref.service_attributes_version "
+        "WHERE attribute = 'heat_zone' AND known_until = %s",
+        (record_time(connection),),
+    ).fetchall()
+    schema = {"service_point_id": pl.String, "zone_id": pl.String, "first": pl.Date, "past": pl.Date}
+    return pl.DataFrame(found, schema=schema, orient="row")
+
+
 def tariff_dates(connection: Connection, tariff_id: str, version: int) -> list[tuple[date, date | None]]:
     """The days a tariff version is valid on."""
     return connection.execute(
@@ -362,6 +387,8 @@ def line_place(connection: Connection, statement_id: str, line_no: int) -> LineP
 _BEHIND: Final = {
     "service_points": "service_point_id = %(p)s",
     "service_attributes": "service_point_id = %(p)s",
+    "heat_contents": "zone_id IN (SELECT upper(btrim(value)) FROM ref.service_attributes_as_of(%(i)s) WHERE service_point_id = %(p)s "
+    "AND attribute = 'heat_zone' UNION SELECT '*') AND EXISTS (SELECT FROM ref.tariffs_as_of(%(i)s) WHERE tariff_id = %(t)s AND commodity = 'gas')",
     "agreements": "service_point_id = %(p)s AND account_id = %(a)s",
     "accounts": "account_id = %(a)s",
     "tariffs": "tariff_id = %(t)s",

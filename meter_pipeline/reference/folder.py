@@ -290,6 +290,14 @@ def _check_rules(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]
         most = dict(zip(TABLES["estimate_limits"].columns, row, strict=True))["most_bills"]
         if most < 0:
             faults.append(Fault("estimate_limits.csv", line, "most_bills", f"{most} is below 0"))
+    for row, line in zip(rows.get("heat_contents", []), lines.get("heat_contents", []), strict=True):
+        zone, _, _, therms = row
+        if zone != "*" and not ID.fullmatch(zone):
+            why = f"{zone[:40]!r} is neither a zone in capitals (A to Z, 0 to 9 and -, at most 64) nor *"
+            faults.append(Fault("heat_contents.csv", line, "zone_id", why))
+        if not 0 < therms < 10:
+            why = f"{therms} is not between 0 and 10: therms in 100 cubic feet, about 1"
+            faults.append(Fault("heat_contents.csv", line, "therms_per_ccf", why))
     name = back_billing.TABLE
     for row, line in zip(rows.get(name, []), lines.get(name, []), strict=True):
         for column, why in back_billing.faults_of(dict(zip(TABLES[name].columns, row, strict=True))):

@@ -161,6 +161,12 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
         "valid_from": Reach((BILL,), Days.MOVED),
         "valid_to": Reach((BILL,), Days.MOVED),
     },
+    "heat_contents": {
+        "zone_id": _BILL,
+        "valid_from": Reach((BILL,), Days.MOVED),
+        "valid_to": Reach((BILL,), Days.MOVED),
+        "therms_per_ccf": _BILL,
+    },
     # Where money is booked to and which zone is balanced: no quantity and no bill stands on these.
     "revenue_accounts": dict.fromkeys(
         ("commodity", "customer_class", "component", "revenue_account", "receivable_account", "valid_from", "valid_to"),

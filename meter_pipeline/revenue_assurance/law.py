@@ -29,6 +29,8 @@ _WHOLE: Final = frozenset(
 )
 #: Those that account for part of it: what registers count, or usage in the unit that they name
 _REGISTER_PART, _UNIT_PART = "needs_intervals", "unit_mismatch"
+#: The one that accounts for gas in these units, which no heat content turns into therms
+_VOLUME_PART, _VOLUMES = "no_heat_content", frozenset({"m3", "gal", "ft3"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +320,8 @@ def _excused(
     if _UNIT_PART in names and any(r == _UNIT_PART and d.startswith(f"{unit} ") for r, d in reasons):
         counted = sum(u["quantity_micro"] or 0 for u in parts)
         return (left if left <= counted else 0), _UNIT_PART
+    if _VOLUME_PART in names and unit in _VOLUMES:
+        return (left if left == sum(u["quantity_micro"] or 0 for u in parts) else 0), _VOLUME_PART
     if _REGISTER_PART in names:
         registers = sum(
             int((u["quantity_micro"] if u["source"] == "register" else u["register_micro"]) or 0) for u in parts

@@ -41,6 +41,7 @@ ATTRIBUTES: Final = (
     "totals_into",
     "deducts_from",
     "credits_to",
+    "heat_zone",
 )
 
 TABLES: Final[dict[str, Table]] = {
@@ -222,6 +223,12 @@ TABLES: Final[dict[str, Table]] = {
         ("service_point_id", "attribute", "valid_from"),
         {},
         "What a tariff may ask of a service beyond its class, effective-dated.",
+    ),
+    "heat_contents": Table(
+        {"zone_id": "text", "valid_from": "date", "valid_to": "date?", "therms_per_ccf": "decimal"},
+        ("zone_id", "valid_from"),
+        {},
+        "Heat content of gas by zone, dated. A row comes before the list of the tariff document.",
     ),
     "revenue_accounts": Table(
         {
@@ -431,6 +438,7 @@ STRETCHES: Final[dict[str, DatedRows]] = {
     "service_attributes": DatedRows(
         ("service_point_id", "attribute"), "valid_from", "valid_to", ("service_point_id", "attribute")
     ),
+    "heat_contents": DatedRows(("zone_id",), "valid_from", "valid_to", ("zone_id",)),
     "winter_average_rules": DatedRows(("customer_class",), "valid_from", "valid_to", ("customer_class",)),
     "estimate_limits": DatedRows(
         ("customer_class", "commodity", "cause"), "valid_from", "valid_to", ("customer_class", "commodity", "cause")

@@ -130,10 +130,17 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "attribute": "what is said of it: meter_size, jurisdiction, rate_code, budget_per_day, winter_average_per_day, dwelling_units, "
         "stormwater_units, lamps, solar_kw (installed), contract_kw (agreed demand), tax_exempt (true: a certificate is on "
         "file), totals_into (its usage is billed at the service point named), deducts_from (its usage is taken off that of the service point named), "
-        "credits_to (where the credit of its last bill goes: a service point of the account, or none), or a name of attribute_names",
+        "credits_to (where the credit of its last bill goes: a service point of the account, or none), "
+        "heat_zone (the zone of heat_contents that its gas is from), or a name of attribute_names",
         "value": "its value",
         "valid_from": _FROM,
         "valid_to": _TO,
+    },
+    "heat_contents": {
+        "zone_id": "zone of the gas network, as the attribute heat_zone of services names it; * for services without one",
+        "valid_from": _FROM,
+        "valid_to": _TO,
+        "therms_per_ccf": "therms in 100 cubic feet as metered",
     },
     "revenue_accounts": {
         "commodity": "electricity, water or gas; * every other one",

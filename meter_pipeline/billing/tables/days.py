@@ -44,6 +44,7 @@ _REFERENCE: Final[dict[str, str]] = {
     "billing_cycles": "SELECT cycle_id, period_start, period_end FROM ref.billing_cycles ORDER BY cycle_id, period_start",
     "accounts": "SELECT account_id, customer_class FROM ref.accounts ORDER BY account_id",
     "service_attributes": "SELECT service_point_id, attribute, value, valid_from, valid_to FROM ref.service_attributes ORDER BY 1, 2, 4",
+    "heat_contents": "SELECT zone_id, valid_from, valid_to, therms_per_ccf::text AS therms_per_ccf FROM ref.heat_contents ORDER BY 1, 2",
 }
 
 

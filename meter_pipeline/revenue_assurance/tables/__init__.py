@@ -26,18 +26,27 @@ def _sum(array: str) -> str:
 
 
 #: Cubic metres in each volume a tariff may count in (NIST SP 811), and what turns a meter's unit into the tariff's.
-#: Therms by the heat content that the tariff document has in force on the day. Null where there is no way from one to
-#: the other.
+#: Therms by the heat content in force on the day: of the zone that the service names; where it names none that of zone
+#: *, or else the tariff document's. Null where there is no way from one to the other.
 _FACTORS: Final = """
 volume (unit, m3) AS (VALUES ('m3', 1::numeric), ('gal', 0.003785411784), ('ft3', 0.028316846592), ('kgal', 3.785411784), ('ccf', 2.8316846592)),
-pair AS (SELECT DISTINCT tariff_id, tariff_version, unit, source_unit FROM billing.determinant_day WHERE billing_day = %(day)s AND source_unit <> ''),
+heat AS (SELECT zone_id, therms_per_ccf FROM ref.heat_contents WHERE valid_from <= %(day)s AND (valid_to IS NULL OR valid_to > %(day)s)),
+zone AS (
+    SELECT service_point_id, upper(btrim(value)) AS zone_id FROM ref.service_attributes
+    WHERE attribute = 'heat_zone' AND valid_from <= %(day)s AND (valid_to IS NULL OR valid_to > %(day)s)
+),
+pair AS (
+    SELECT DISTINCT tariff_id, tariff_version, unit, source_unit, CASE unit WHEN 'therm' THEN coalesce(zone.zone_id, '') ELSE '' END AS zone_id
+    FROM billing.determinant_day LEFT JOIN zone USING (service_point_id) WHERE billing_day = %(day)s AND source_unit <> ''
+),
 factor AS (
-    SELECT p.tariff_id, p.tariff_version, p.source_unit, CASE
+    SELECT p.tariff_id, p.tariff_version, p.source_unit, p.zone_id, CASE
         WHEN p.unit = p.source_unit THEN 1
-        WHEN p.unit = 'therm' THEN round(v.m3 / 2.8316846592, 30) * (
+        WHEN p.unit = 'therm' AND p.zone_id <> '' THEN round(v.m3 / 2.8316846592, 30) * (SELECT therms_per_ccf FROM heat WHERE heat.zone_id = p.zone_id)
+        WHEN p.unit = 'therm' THEN round(v.m3 / 2.8316846592, 30) * coalesce((SELECT therms_per_ccf FROM heat WHERE heat.zone_id = '*'), (
             SELECT (h ->> 'therms_per_ccf')::numeric FROM ref.tariff_document AS doc, jsonb_array_elements(doc.body -> 'heat_content') AS h
             WHERE doc.tariff_id = p.tariff_id AND doc.version = p.tariff_version AND (h ->> 'from')::date <= %(day)s
-            ORDER BY (h ->> 'from')::date DESC LIMIT 1)
+            ORDER BY (h ->> 'from')::date DESC LIMIT 1))
         ELSE round(v.m3 / t.m3, 30) END AS factor
     FROM pair AS p LEFT JOIN volume AS v ON v.unit = p.source_unit LEFT JOIN volume AS t ON t.unit = p.unit
 )"""
@@ -95,7 +104,10 @@ held AS (
     SELECT d.service_point_id, d.account_id, d.tariff_id, d.tariff_version, d.cycle_id, d.period_start, d.period_end, d.stretch_start, d.unit,
         d.source_unit, d.source_quantity, d.source_export, d.other_unit, d.other_quantity, d.other_export,
         {_sum("d.energy")} AS energy, {_sum("d.export")} AS export, cardinality(d.energy) AS periods, f.factor
-    FROM billing.determinant_day AS d LEFT JOIN factor AS f USING (tariff_id, tariff_version, source_unit) WHERE d.billing_day = %(day)s
+    FROM billing.determinant_day AS d LEFT JOIN zone USING (service_point_id)
+    LEFT JOIN factor AS f ON f.tariff_id = d.tariff_id AND f.tariff_version = d.tariff_version AND f.source_unit = d.source_unit
+        AND f.zone_id = CASE d.unit WHEN 'therm' THEN coalesce(zone.zone_id, '') ELSE '' END
+    WHERE d.billing_day = %(day)s
 ),
 charged AS (
     SELECT c.service_point_id, c.account_id, c.total, {_sum("c.amounts")} AS lines,
