@@ -468,6 +468,10 @@ REFERENCE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "known_from",
         ),
     ),
+    "account_values": (
+        ("account_id", "valid_from"),
+        ("account_id", "valid_from", "valid_to", "customer_class", "known_from"),
+    ),
     "heat_contents": (
         ("zone_id", "valid_from"),
         ("zone_id", "valid_from", "valid_to", "therms_per_ccf", "known_from"),

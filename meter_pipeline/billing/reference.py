@@ -31,4 +31,5 @@ def load_reference(
         days.read_frozen(database),
         days.read_opening(database),
         frames["heat_contents"],
+        frames["account_values"],
     )

@@ -98,10 +98,10 @@ def covered(reference: Reference, runs: pl.DataFrame) -> pl.DataFrame:
 
 def _cut_by_attributes(wanted: pl.DataFrame, reference: Reference) -> pl.DataFrame:
     """Rows with a change of an attribute inside them, cut on the days of the changes."""
-    days = _changes(wanted, reference)
+    days, classes = _changes(wanted, reference), _class_changes(wanted, reference)
     versions = wanted.select("tariff_id", "tariff_version").unique().rows()
     dated = {version: _rate_days(reference, *version) for version in versions}
-    if not days and not any(dated.values()):
+    if not days and not classes and not any(dated.values()):
         return wanted
     depends = {version: _reads(reference, *version) for version in versions}
     rows: list[dict[str, object]] = []
@@ -112,6 +112,8 @@ def _cut_by_attributes(wanted: pl.DataFrame, reference: Reference) -> pl.DataFra
             for attribute, day in days.get(row["service_point_id"], ())
             if attribute in attributes and row["segment_start"] < day < row["segment_end"]
         }
+        if "customer_class" in attributes:
+            inside |= {d for d in classes.get(row["account_id"], ()) if row["segment_start"] < d < row["segment_end"]}
         inside |= {
             d for d in dated[row["tariff_id"], row["tariff_version"]] if row["segment_start"] < d < row["segment_end"]
         }
@@ -156,6 +158,27 @@ def _changes(wanted: pl.DataFrame, reference: Reference) -> dict[str, list[tuple
             )
             if value != before:
                 found.setdefault(str(point), []).append((str(attribute), day))
+    return found
+
+
+def _class_changes(wanted: pl.DataFrame, reference: Reference) -> dict[str, set[date]]:
+    """By account, days inside a segment on which its class is another one than the day before."""
+    held = reference.account_values
+    if not held.height or not wanted.height:
+        return {}
+    held = held.join(wanted.select("account_id").unique(), on="account_id")
+    first, past = wanted["segment_start"].min(), wanted["segment_end"].max()
+    whole = dict(reference.accounts.select("account_id", "customer_class").iter_rows())
+    found: dict[str, set[date]] = {}
+    for (account,), part in held.sort("account_id", "valid_from").group_by("account_id", maintain_order=True):
+        spans = part.select("valid_from", "valid_to", "customer_class").rows()
+        for day in {d for a, b, _ in spans for d in (a, b) if d is not None and first < d < past}:
+            value, before = (
+                next((v for a, b, v in spans if a <= d and (b is None or d < b)), whole.get(str(account)))
+                for d in (day, day - timedelta(days=1))
+            )
+            if value != before:
+                found.setdefault(str(account), set()).add(day)
     return found
 
 

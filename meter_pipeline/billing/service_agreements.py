@@ -68,6 +68,10 @@ SERVICE_SCHEMA: Final = pl.Schema(
         "heat_content": pl.String,
     }
 )
+#: What of an account is otherwise on a stretch of days
+ACCOUNT_VALUES_SCHEMA: Final = pl.Schema(
+    {"account_id": pl.String, "valid_from": pl.Date, "valid_to": pl.Date, "customer_class": pl.String}
+)
 #: Usage that is billed at another service point: of ``member`` at ``target``, with the sign with which it counts there.
 #: ``own``: the member is billed for its usage itself as well (a tenant behind a deduct meter).
 PART_SCHEMA: Final = pl.Schema({"member": pl.String, "target": pl.String, "sign": pl.Int64, "own": pl.Boolean})
@@ -106,6 +110,16 @@ class Reference:
     frozen: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
     opening: date | None = None
     heat_contents: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=HEAT_SCHEMA))
+    account_values: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ACCOUNT_VALUES_SCHEMA))
+
+    def classes(self, day: date) -> pl.DataFrame:
+        """Class of each account on a day: account_id, customer_class."""
+        whole = self.accounts.select("account_id", "customer_class")
+        dated = in_force(self.account_values, day).select("account_id", pl.col("customer_class").alias("dated"))
+        if not dated.height:
+            return whole
+        both = whole.join(dated, on="account_id", how="left")
+        return both.select("account_id", pl.coalesce("dated", "customer_class").alias("customer_class"))
 
     def tariff(self, tariff_id: str, version: int) -> Tariff:
         """A version's priced form. Raises TariffRefusedError, also where the document is absent."""
@@ -280,7 +294,7 @@ def services_of_day(reference: Reference, day: date) -> DayServices:
                 exceptions(services.filter(held), "tariff_refused", f"{tariff_id} version {version}: {error}")
             )
             services = services.filter(~held)
-    services = services.join(reference.accounts.select("account_id", "customer_class"), on="account_id", how="left")
+    services = services.join(reference.classes(day), on="account_id", how="left")
     attributes = in_force(reference.service_attributes, day)
     for name in ATTRIBUTES:
         if (

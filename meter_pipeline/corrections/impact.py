@@ -122,6 +122,7 @@ def _points_of(
     rows: list[tuple[str, date, date, bool]] = []
     by = {
         "accounts": "account_id",
+        "account_values": "account_id",
         "tariffs": "tariff_id",
         "tariff_document": "tariff_id",
         "billing_cycles": "cycle_id",

@@ -391,6 +391,7 @@ _BEHIND: Final = {
     "AND attribute = 'heat_zone' UNION SELECT '*') AND EXISTS (SELECT FROM ref.tariffs_as_of(%(i)s) WHERE tariff_id = %(t)s AND commodity = 'gas')",
     "agreements": "service_point_id = %(p)s AND account_id = %(a)s",
     "accounts": "account_id = %(a)s",
+    "account_values": "account_id = %(a)s",
     "tariffs": "tariff_id = %(t)s",
     "installations": "service_point_id = %(p)s",
     "meters": "meter_id IN (SELECT meter_id FROM ref.installations_as_of(%(i)s) WHERE service_point_id = %(p)s)",
@@ -436,8 +437,9 @@ def meter_test(connection: Connection, meter_id: str, tested_on: date) -> MeterT
     """A stored test; None where there is none, or where the meter stood nowhere on its day."""
     given = {"m": meter_id, "d": tested_on}
     row = connection.execute(
-        "SELECT t.percent_registration, t.wrong_since, t.wrong_until, m.commodity, i.installed_at, coalesce((SELECT c.customer_class "
-        "FROM ref.agreements AS a JOIN ref.accounts AS c USING (account_id) WHERE a.service_point_id = i.service_point_id AND a.valid_from <= %(d)s "
+        "SELECT t.percent_registration, t.wrong_since, t.wrong_until, m.commodity, i.installed_at, coalesce((SELECT coalesce(v.customer_class, c.customer_class) "
+        "FROM ref.agreements AS a JOIN ref.accounts AS c USING (account_id) LEFT JOIN ref.account_values AS v ON v.account_id = c.account_id "
+        "AND v.valid_from <= %(d)s AND (v.valid_to IS NULL OR v.valid_to > %(d)s) WHERE a.service_point_id = i.service_point_id AND a.valid_from <= %(d)s "
         "ORDER BY a.valid_from DESC LIMIT 1), '') FROM ref.meter_tests AS t JOIN ref.meters AS m USING (meter_id) "
         "JOIN LATERAL (SELECT * FROM ref.installations AS i WHERE i.meter_id = t.meter_id AND i.installed_at::date <= %(d)s "
         "ORDER BY installed_at DESC LIMIT 1) AS i ON true WHERE t.meter_id = %(m)s AND t.tested_on = %(d)s",

@@ -21,11 +21,13 @@ def bills(database: Database, service_point_id: str) -> list[dict[str, Any]]:
     unit, period_start, period_end, first_day, past_day, days, quantity in millionths, and whether all of it is
     estimated."""
     return database.rows(
-        "SELECT e.statement_id, s.account_id, a.customer_class, e.unit, s.period_start, s.period_end, min(e.segment_start) AS first_day, "
+        "SELECT e.statement_id, s.account_id, coalesce(v.customer_class, a.customer_class) AS customer_class, e.unit, "
+        "s.period_start, s.period_end, min(e.segment_start) AS first_day, "
         "max(e.segment_end) AS past_day, sum(e.segment_end - e.segment_start)::int AS days, "
         "sum((SELECT coalesce(sum(x), 0) FROM unnest(e.energy) AS x))::bigint AS quantity, "
         "coalesce(bool_and(g.slots > 0 AND g.estimated >= g.slots), false) AS estimated "
         "FROM billing.segment_in_effect AS e JOIN billing.statement AS s USING (statement_id) JOIN ref.accounts AS a USING (account_id) "
+        "LEFT JOIN ref.account_values AS v ON v.account_id = a.account_id AND v.valid_from < s.period_end AND (v.valid_to IS NULL OR v.valid_to >= s.period_end) "
         "LEFT JOIN billing.statement_segment AS g ON g.statement_id = e.statement_id AND g.service_point_id = e.service_point_id "
         "AND g.segment_start = e.segment_start WHERE e.service_point_id = $1 GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY s.period_end, 1",
         [service_point_id],

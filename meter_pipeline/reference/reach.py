@@ -145,6 +145,12 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
         "opened": _BOTH_DATES,
         "closed": _BOTH_DATES,
     },
+    "account_values": {
+        "account_id": _BILL,
+        "valid_from": Reach((BILL,), Days.MOVED),
+        "valid_to": Reach((BILL,), Days.MOVED),
+        "customer_class": _BILL,
+    },
     "agreements": {
         "account_id": _BOTH,
         "service_point_id": _BOTH,

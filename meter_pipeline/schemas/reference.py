@@ -192,6 +192,17 @@ TABLES: Final[dict[str, Table]] = {
         {},
         "Who is billed, by a pseudonym: names and addresses stay in the customer system.",
     ),
+    "account_values": Table(
+        {
+            "account_id": "long_id",
+            "valid_from": "date",
+            "valid_to": "date?",
+            "customer_class": "choice:residential|commercial|industrial|municipal",
+        },
+        ("account_id", "valid_from"),
+        {"account_id": "accounts.account_id"},
+        "What of an account is otherwise on a stretch of billing days.",
+    ),
     "agreements": Table(
         {
             "account_id": "long_id",
@@ -434,11 +445,12 @@ STRETCHES: Final[dict[str, DatedRows]] = {
     "installations": DatedRows(("meter_id",), "installed_at", "removed_at", ("meter_id", "service_point_id")),
     "billing_cycles": DatedRows(("cycle_id",), "period_start", "period_end", ("cycle_id",)),
     "tariffs": DatedRows(("tariff_id",), "valid_from", "valid_to", ("tariff_id", "version")),
+    "account_values": DatedRows(("account_id",), "valid_from", "valid_to", ("account_id", "customer_class")),
     "agreements": DatedRows(("service_point_id",), "valid_from", "valid_to", ("service_point_id", "account_id")),
     "service_attributes": DatedRows(
         ("service_point_id", "attribute"), "valid_from", "valid_to", ("service_point_id", "attribute")
     ),
-    "heat_contents": DatedRows(("zone_id",), "valid_from", "valid_to", ("zone_id",)),
+    "heat_contents": DatedRows(("zone_id",), "valid_from", "valid_to", ("zone_id", "therms_per_ccf")),
     "winter_average_rules": DatedRows(("customer_class",), "valid_from", "valid_to", ("customer_class",)),
     "estimate_limits": DatedRows(
         ("customer_class", "commodity", "cause"), "valid_from", "valid_to", ("customer_class", "commodity", "cause")

@@ -112,6 +112,12 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "opened": "first billing day of the account",
         "closed": "billing day from which it is closed; empty while open",
     },
+    "account_values": {
+        "account_id": "who is billed",
+        "valid_from": _FROM,
+        "valid_to": _TO,
+        "customer_class": "class of the account on these days; on others it is as accounts says",
+    },
     "agreements": {
         "account_id": "account that pays",
         "service_point_id": _POINT,

@@ -117,14 +117,14 @@ def compute(database: Database, month: date) -> Unbilled:
     since = tables.horizon(database, month)
     until = tables.covered_until(database, month, past)
     charges = tables.charges(database, since, month, past, until)
-    classes = tables.classes(database)
+    classes = tables.classes(database, past)
     bills = tables.bills(database, since, month, past)
     found = _Read(
         month,
         _by_component(charges, tables.layouts(database)).join(classes, on="account_id"),
         bills,
         tables.adjustments(database, prior, month).join(classes, on="account_id"),
-        tables.issued(database, month),
+        tables.issued(database, month, past),
     )
     detail = _detail(found)
     reported = tables.stored(database, prior)

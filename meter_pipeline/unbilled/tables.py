@@ -76,9 +76,13 @@ def layouts(database: Database) -> pl.DataFrame:
     )
 
 
-def classes(database: Database) -> pl.DataFrame:
-    """Customer class of each account."""
-    return database.read("SELECT account_id, customer_class FROM ref.accounts ORDER BY 1")
+def classes(database: Database, past: date) -> pl.DataFrame:
+    """Customer class of each account on the last day before ``past``."""
+    return database.read(
+        "SELECT a.account_id, coalesce(v.customer_class, a.customer_class) AS customer_class FROM ref.accounts AS a "
+        "LEFT JOIN ref.account_values AS v ON v.account_id = a.account_id AND v.valid_from < $1 AND (v.valid_to IS NULL OR v.valid_to >= $1) ORDER BY 1",
+        [past],
+    )
 
 
 def bills(database: Database, since: date, month: date, past: date) -> pl.DataFrame:
@@ -102,14 +106,16 @@ def bills(database: Database, since: date, month: date, past: date) -> pl.DataFr
     )
 
 
-def issued(database: Database, month: date) -> pl.DataFrame:
-    """Lines of statements posted in a month: customer_class, commodity, component, currency, amount in millionths."""
+def issued(database: Database, month: date, past: date) -> pl.DataFrame:
+    """Lines of statements posted in a month, which ends before ``past``: customer_class on its last day, commodity,
+    component, currency, amount in millionths."""
     return database.read(
-        "SELECT a.customer_class, v.commodity, l.component, s.currency, (sum(l.amount) * 1000000)::bigint AS amount "
+        "SELECT coalesce(c.customer_class, a.customer_class) AS customer_class, v.commodity, l.component, s.currency, (sum(l.amount) * 1000000)::bigint AS amount "
         "FROM billing.statement_line AS l JOIN billing.statement AS s USING (statement_id) JOIN ref.accounts AS a USING (account_id) "
+        "LEFT JOIN ref.account_values AS c ON c.account_id = a.account_id AND c.valid_from < $2 AND (c.valid_to IS NULL OR c.valid_to >= $2) "
         "JOIN billing.tariff_version AS v ON v.tariff_id = l.tariff_id AND v.version = l.tariff_version "
         "WHERE s.posting_month = $1 GROUP BY 1, 2, 3, 4",
-        [month],
+        [month, past],
     )
 
 

@@ -27,11 +27,12 @@ def rules(connection: Connection) -> list[Rule]:
 
 
 def bill(connection: Connection, statement_id: str) -> tuple[str, datetime]:
-    """Customer class of a statement's account (empty where the account was taken out since), and when it was issued
-    (UTC)."""
+    """Customer class of a statement's account on the last day of its period (empty where the account was taken out
+    since), and when it was issued (UTC)."""
     row = connection.execute(
-        "SELECT coalesce(a.customer_class, ''), s.issued_at FROM billing.statement AS s LEFT JOIN ref.accounts AS a USING (account_id) "
-        "WHERE statement_id = %s",
+        "SELECT coalesce(v.customer_class, a.customer_class, ''), s.issued_at FROM billing.statement AS s LEFT JOIN ref.accounts AS a "
+        "USING (account_id) LEFT JOIN ref.account_values AS v ON v.account_id = a.account_id AND v.valid_from < s.period_end "
+        "AND (v.valid_to IS NULL OR v.valid_to >= s.period_end) WHERE statement_id = %s",
         (statement_id,),
     ).fetchone()
     assert row is not None  # noqa: S101 - a statement that is being corrected

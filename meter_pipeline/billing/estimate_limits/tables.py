@@ -32,12 +32,14 @@ def estimated(connection: Connection, cycle_id: str, first: date, past: date) ->
         return cursor.execute(
             "WITH whole AS (SELECT account_id, service_point_id, count(*)::int AS days FROM billing.determinant_day WHERE cycle_id = %(c)s "
             "AND billing_day >= %(f)s AND billing_day < %(p)s GROUP BY 1, 2 HAVING bool_and(slots > 0 AND estimated >= slots)) "
-            "SELECT w.account_id, w.service_point_id, w.days, a.customer_class, coalesce((SELECT min(s.commodity) FROM ref.service_points AS s "
+            "SELECT w.account_id, w.service_point_id, w.days, coalesce(v.customer_class, a.customer_class) AS customer_class, "
+            "coalesce((SELECT min(s.commodity) FROM ref.service_points AS s "
             "WHERE s.service_point_id = w.service_point_id), '') AS commodity, EXISTS (SELECT FROM billing.statement AS s WHERE s.account_id = w.account_id "
             "AND s.cycle_id = %(c)s AND s.period_start = %(f)s) AS issued, (SELECT count(DISTINCT e.billing_day)::int FROM vee.exception AS e "
             "WHERE e.service_point_id = w.service_point_id AND e.billing_day >= %(f)s AND e.billing_day < %(p)s AND e.severity = 'fail' "
             f"AND e.kind NOT IN ({_NOTHING})) AS rejected "
-            "FROM whole AS w JOIN ref.accounts AS a USING (account_id) ORDER BY 2, 1".encode(),
+            "FROM whole AS w JOIN ref.accounts AS a USING (account_id) LEFT JOIN ref.account_values AS v ON v.account_id = a.account_id "
+            "AND v.valid_from < %(p)s AND (v.valid_to IS NULL OR v.valid_to >= %(p)s) ORDER BY 2, 1".encode(),
             {"c": cycle_id, "f": first, "p": past},
         ).fetchall()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -179,6 +179,11 @@ def study(
     )
 
 
+def _class_day(question: Question) -> date:
+    """The day whose class an account has in the whole of a study: the last one."""
+    return question.past - timedelta(days=1)
+
+
 def _accounts(bills: Sequence[pl.DataFrame]) -> pl.DataFrame:
     whole = pl.concat(bills).group_by("account_id", "customer_class")
     return whole.agg(pl.col("bills", "actual", "proposed", "elastic").sum()).sort("account_id")
@@ -207,7 +212,7 @@ def _parts(reference: Reference, question: Question, change: Change) -> list[tup
             f"--replaces {change.replaces}: no account was on it between {question.first} and {question.past}"
         )
     if question.customer_class is not None:
-        of_class = reference.accounts.filter(pl.col("customer_class") == question.customer_class)
+        of_class = reference.classes(_class_day(question)).filter(pl.col("customer_class") == question.customer_class)
         on = on.join(of_class, on="account_id", how="semi")
         if not on.height:
             raise StudyRefusedError(
@@ -396,7 +401,7 @@ class _Chain:
 
     def _add(self, base: Priced, proposed: Priced, elastic: Priced | None, good: pl.DataFrame, end: date) -> None:
         month = (end - date.resolution).replace(day=1)
-        classes = self.reference.accounts.select("account_id", "customer_class")
+        classes = self.reference.classes(_class_day(self.question))
         commodity = self.change.proposed.commodity
         lines = []
         for name, priced in (("actual", base), ("proposed", proposed)):

@@ -43,6 +43,7 @@ _REFERENCE: Final[dict[str, str]] = {
     "tariffs": "SELECT tariff_id, commodity, version, valid_from, valid_to FROM ref.tariffs ORDER BY tariff_id, version",
     "billing_cycles": "SELECT cycle_id, period_start, period_end FROM ref.billing_cycles ORDER BY cycle_id, period_start",
     "accounts": "SELECT account_id, customer_class FROM ref.accounts ORDER BY account_id",
+    "account_values": "SELECT account_id, valid_from, valid_to, customer_class FROM ref.account_values ORDER BY 1, 2",
     "service_attributes": "SELECT service_point_id, attribute, value, valid_from, valid_to FROM ref.service_attributes ORDER BY 1, 2, 4",
     "heat_contents": "SELECT zone_id, valid_from, valid_to, therms_per_ccf::text AS therms_per_ccf FROM ref.heat_contents ORDER BY 1, 2",
 }
@@ -66,6 +67,8 @@ _REFERENCE_OF: Final[dict[str, str]] = _REFERENCE | {
     "WHERE valid_from <= $1 AND service_point_id = ANY(string_to_array($2, ',')) ORDER BY service_point_id, valid_from",
     "accounts": "SELECT account_id, customer_class FROM ref.accounts WHERE account_id IN (SELECT account_id FROM ref.agreements "
     "WHERE valid_from <= $1 AND service_point_id = ANY(string_to_array($2, ','))) ORDER BY account_id",
+    "account_values": "SELECT account_id, valid_from, valid_to, customer_class FROM ref.account_values WHERE account_id IN (SELECT account_id "
+    "FROM ref.agreements WHERE valid_from <= $1 AND service_point_id = ANY(string_to_array($2, ','))) ORDER BY 1, 2",
     "service_attributes": "SELECT service_point_id, attribute, value, valid_from, valid_to FROM ref.service_attributes "
     "WHERE valid_from <= $1 AND service_point_id = ANY(string_to_array($2, ',')) ORDER BY 1, 2, 4",
 }
