@@ -321,10 +321,11 @@ def services_of_day(reference: Reference, day: date) -> DayServices:
 
 
 def _layouts(reference: Reference, tariffs: Mapping[tuple[str, int], Tariff]) -> dict[tuple[str, int], Layout]:
-    """How positions under any version of the day's tariffs are laid out: a bill may have begun under another one."""
+    """How positions under any version of the day's tariffs are laid out: a bill may have begun under another one, also
+    under one whose place a corrected document took since."""
     found: dict[tuple[str, int], Layout] = {key: tariff.layout for key, tariff in tariffs.items()}
     wanted = {tariff_id for tariff_id, _ in tariffs}
-    for tariff_id, version in reference.tariffs.select("tariff_id", "version").iter_rows():
+    for tariff_id, version in sorted(reference.documents):
         if tariff_id in wanted and (tariff_id, version) not in found:
             with suppress(TariffRefusedError):
                 found[tariff_id, version] = reference.tariff(tariff_id, version).layout

@@ -189,8 +189,8 @@ def _without_used(connection: driver.Connection, rows: Rows, documents: Document
             f"tariffs/{names.get((tariff_id, version), tariff_id)}",
             0,
             "",
-            f"{tariff_id} version {version} was billed with, so its document cannot change; put this one beside it as "
-            f"the next version, with a row of its own in tariffs.csv",
+            f"{tariff_id} version {version} was billed with, so its document cannot change. A new price is the next version, with a row of its own "
+            f"in tariffs.csv; to correct this one for all of its days, give its row the next version number and the same dates",
         )
         for (tariff_id, version), body in sorted(used.items())
         if _parsed(documents[tariff_id, version]) != _parsed(body)

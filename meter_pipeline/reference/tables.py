@@ -82,6 +82,8 @@ def write(
                 for row in rows[name]:
                     copy.write_row(row)
                     digest.update(repr((name, row)).encode())
+            if name == "tariffs":
+                _replace_versions(connection)
             if name in STRETCHES:
                 _replace_corrected(connection, name, table, STRETCHES[name])
             _upsert(connection, name, table)
@@ -220,20 +222,31 @@ def _replace_corrected(connection: psycopg.Connection[Any], name: str, table: Ta
     connection.execute("DROP TABLE gone")
 
 
+def _replace_versions(connection: psycopg.Connection[Any]) -> None:
+    """Take out the stored version of a tariff whose place an incoming one takes: the incoming one has a higher number,
+    begins and ends on the same days, and the file lacks the stored one. The stored one's document stays, and with it
+    every bill that was made with it."""
+    connection.execute(
+        "DELETE FROM ref.tariffs AS t USING incoming AS i WHERE i.tariff_id = t.tariff_id AND i.version > t.version AND i.valid_from = t.valid_from "
+        "AND i.valid_to IS NOT DISTINCT FROM t.valid_to AND NOT EXISTS (SELECT FROM incoming AS k WHERE (k.tariff_id, k.version) = (t.tariff_id, t.version))"
+    )
+
+
 def _overlaps(
     connection: psycopg.Connection[Any], name: str, how: DatedRows
 ) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
     """The first pairs of rows of a table that are in force at the same time."""
     columns = list(TABLES[name].columns)
+    order = list(dict.fromkeys((how.starts, *TABLES[name].key)))
     rows = connection.execute(
         sql.SQL(
-            "SELECT {one}, {other} FROM {t} AS a JOIN {t} AS b ON {group} AND a.{s} < b.{s} AND {overlap} ORDER BY {order} LIMIT 20"
+            "SELECT {one}, {other} FROM {t} AS a JOIN {t} AS b ON {group} AND {before} AND {overlap} ORDER BY {order} LIMIT 20"
         ).format(
             one=_columns(columns, "a"),
             other=_columns(columns, "b"),
             t=sql.Identifier("ref", name),
             group=_equal(how.group, "a", "b"),
-            s=sql.Identifier(how.starts),
+            before=sql.SQL("({}) < ({})").format(_columns(order, "a"), _columns(order, "b")),
             overlap=_overlap(how, "a", "b"),
             order=_columns([*how.group, how.starts], "b"),
         )
