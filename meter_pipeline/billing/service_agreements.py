@@ -142,8 +142,9 @@ class Reference:
 
     @property
     def riders(self) -> list[tuple[str, int]]:
-        """Versions of riders that tariffs share."""
-        return [key for key, raw in self.documents.items() if says_rider(raw)]
+        """Versions of riders that tariffs share, without those whose place a corrected document took."""
+        kept = set(self.tariffs.select("tariff_id", "version").iter_rows())
+        return [key for key, raw in self.documents.items() if key in kept and says_rider(raw)]
 
     def in_force(self, tariff_id: str, day: date) -> Tariff | None:
         """The tariff as it is priced on a day; None where no version is in force or it is refused."""

@@ -123,8 +123,6 @@ def _points_of(
     by = {
         "accounts": "account_id",
         "account_values": "account_id",
-        "tariffs": "tariff_id",
-        "tariff_document": "tariff_id",
         "billing_cycles": "cycle_id",
     }
     if table in _OWN_POINT:
@@ -134,20 +132,10 @@ def _points_of(
         return pl.DataFrame(rows, schema=_TOUCHED, orient="row")
     if table == "heat_contents":
         return _of_heat(connection, touched)
+    if table in ("tariffs", "tariff_document"):
+        return pl.concat([_of_riders(connection, touched), _by_agreement(connection, "tariff_id", touched)])
     if table in by or table == "holidays":
-        column = by.get(table)
-        values = None if column is None else sorted(_values(column, touched))
-        held = tables.agreements(connection, column or "account_id", values)
-        asked = [
-            (value, s.first, s.past, s.to_period_end)
-            for change, found in touched
-            for value in ([None] if column is None else _values(column, [(change, found)]))
-            for s in found
-        ]
-        schema = {"value": pl.String, "from": pl.Date, "to": pl.Date, "to_period_end": pl.Boolean}
-        wanted = pl.DataFrame(asked, schema=schema, orient="row")
-        same = held.join(wanted, how="cross") if column is None else held.join(wanted, left_on=column, right_on="value")
-        return _cut(same)
+        return _by_agreement(connection, by.get(table), touched)
     column = "meter_id" if "meter_id" in columns else "head_end"
     if column not in columns or not any(found for _, found in touched):
         return pl.DataFrame(schema=_TOUCHED)
@@ -163,6 +151,47 @@ def _points_of(
             first, end = max(calendar.day_of(installed), span.first), min(past, span.past)
             rows += [(point, first, end, False)] if first < end else []
     return pl.DataFrame(rows, schema=_TOUCHED, orient="row")
+
+
+def _by_agreement(
+    connection: Connection, column: str | None, touched: Sequence[tuple[Change, list[Span]]]
+) -> pl.DataFrame:
+    """The service points whose agreement names what changed in a column of its own (None: all of them)."""
+    values = None if column is None else sorted(_values(column, touched))
+    held = tables.agreements(connection, column or "account_id", values)
+    asked = [
+        (value, s.first, s.past, s.to_period_end)
+        for change, found in touched
+        for value in ([None] if column is None else _values(column, [(change, found)]))
+        for s in found
+    ]
+    schema = {"value": pl.String, "from": pl.Date, "to": pl.Date, "to_period_end": pl.Boolean}
+    wanted = pl.DataFrame(asked, schema=schema, orient="row")
+    same = held.join(wanted, how="cross") if column is None else held.join(wanted, left_on=column, right_on="value")
+    return _cut(same)
+
+
+def _of_riders(connection: Connection, touched: Sequence[tuple[Change, list[Span]]]) -> pl.DataFrame:
+    """The service points on tariffs that share a rider of which a version changed. A rider by the day on which a bill's
+    period ends moves the period's days from its first one on."""
+    shared = tables.sharing(connection, sorted(_values("tariff_id", touched)))
+    asked = [
+        (tariff, s.first, s.past, s.to_period_end, by_bill)
+        for change, found in touched
+        for rider, tariff, by_bill in shared
+        if rider in _values("tariff_id", [(change, found)])
+        for s in found
+    ]
+    if not asked:
+        return pl.DataFrame(schema=_TOUCHED)
+    dates = {"from": pl.Date, "to": pl.Date, "to_period_end": pl.Boolean, "by_bill": pl.Boolean}
+    wanted = pl.DataFrame(asked, schema={"tariff_id": pl.String, **dates}, orient="row").unique()
+    held = tables.agreements(connection, "tariff_id", sorted({tariff for _, tariff, _ in shared}))
+    same = held.join(wanted, on="tariff_id")
+    inside = (pl.col("period_start") < pl.col("from")) & (pl.col("period_end") > pl.col("from"))
+    earlier = same.filter("by_bill").join(tables.periods(connection), on="cycle_id").filter(inside)
+    begun = earlier.with_columns(pl.col("period_start").alias("from"))
+    return pl.concat([_cut(same), _cut(begun.select(same.columns))])
 
 
 def _cut(held: pl.DataFrame) -> pl.DataFrame:

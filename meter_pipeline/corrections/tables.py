@@ -93,6 +93,18 @@ def heat_zones(connection: Connection) -> pl.DataFrame:
     return pl.DataFrame(found, schema=schema, orient="row")
 
 
+def sharing(connection: Connection, riders: Sequence[str]) -> list[tuple[str, str, bool]]:
+    """Which tariffs share riders (``riders``: ids of tariffs.csv, of which some may be riders): rider, tariff, and
+    whether a version of the rider goes by the day on which a bill's period ends."""
+    return connection.execute(
+        "WITH rider AS (SELECT tariff_id, body ->> 'rider_id' AS rider_id, bool_or(body ->> 'by' = 'bill_date') AS by_bill FROM ref.tariff_document "
+        "WHERE tariff_id = ANY(%s) AND body ? 'rider_id' GROUP BY 1, 2) SELECT DISTINCT r.tariff_id, d.tariff_id, coalesce(r.by_bill, false) "
+        "FROM rider AS r JOIN ref.tariff_document AS d ON d.body @> jsonb_build_object('charges', jsonb_build_array("
+        "jsonb_build_object('kind', 'shared', 'rider', r.rider_id))) ORDER BY 1, 2",
+        (list(riders),),
+    ).fetchall()
+
+
 def tariff_dates(connection: Connection, tariff_id: str, version: int) -> list[tuple[date, date | None]]:
     """The days a tariff version is valid on."""
     return connection.execute(

@@ -17,8 +17,10 @@ from meter_pipeline.corrections.preview import preview_folder
 from meter_pipeline.corrections.reproduce import reproduce
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.reference import ReferenceRefused
+from meter_pipeline_tests.billing.test_cut_bills import energy, flat
+from meter_pipeline_tests.billing.test_shared_riders import FUEL, SHARED
 from meter_pipeline_tests.corrections.test_apply import employ
-from meter_pipeline_tests.corrections.town import FIRST, PERIODS, Town, town
+from meter_pipeline_tests.corrections.town import FIRST, PERIODS, Town, agreement, town
 from meter_pipeline_tests.lives.model import Rates
 from meter_pipeline_tests.lives.prices import document
 
@@ -74,3 +76,47 @@ def test_a_version_on_other_days_takes_no_place(database: Database, tmp_path: Pa
     for more in ({"valid_from": FIRST}, {"valid_to": DAYS[2]}):
         with pytest.raises(ReferenceRefused, match="in force at the same time"):
             import_folder(database, city.calendar, published(city, 2, "0.12", **more), clock=city.clock)
+
+
+def riders(city: Town, *versions: tuple[int, str, date, date | None]) -> Path:
+    """A folder with versions of the rider: number, rate, first day, day after the last."""
+    rows = [
+        {"tariff_id": "FUEL", "commodity": "electricity", "version": n, "valid_from": first, "valid_to": past, "document": f"fuel-{n}.json"}
+        for n, _, first, past in versions
+    ]  # fmt: skip
+    folder = city.folder_of({"tariffs": rows})
+    (folder / "tariffs").mkdir()
+    fuel, franchise = FUEL["charges"]
+    for n, rate, first, _ in versions:
+        body = FUEL | {"valid_from": str(first), "charges": [fuel | {"rate": rate}, franchise | {"percent": "0"}]}
+        (folder / "tariffs" / f"fuel-{n}.json").write_text(json.dumps(body))
+    return folder
+
+
+def test_a_rider_asks_for_the_days_of_the_tariffs_that_share_it(database: Database, tmp_path: Path) -> None:
+    """A is on a tariff with the rider: 24 kWh a day at 0.10 and fuel of 0.01. B's has none."""
+    city, begun = town(database, tmp_path / "town"), date(2020, 1, 1)
+    import_folder(database, city.calendar, riders(city, (1, "0.01", begun, None)), clock=city.clock)
+    tariff = ROW | {"tariff_id": "E-FUEL", "version": 1}
+    body = json.dumps(flat("E-FUEL", energy("0.10"), SHARED)).encode()
+    city.refer({"tariffs": [tariff], "agreements": [agreement("A", tariff_id="E-FUEL")]}, {("E-FUEL", 1): body})
+    city.days(DAYS[:4])
+    city.issue("C1", PERIODS[0][1])
+    assert city.owed()["AC-A"] == Decimal("10.56")
+    # The factor was wrong from its first day: 0.02 is right.
+    made = import_folder(database, city.calendar, riders(city, (2, "0.02", begun, None)), clock=city.clock)
+    assert (made.days, made.service_points) == (DAYS[:4], 1)
+    city.settle()
+    for _, adjustment in city.waiting_adjustments():
+        city.decide(adjustment, approve=True)
+    assert city.owed()["AC-A"] == Decimal("11.52")
+    # The next factor, from the third day on, comes when that day is billed already.
+    both = riders(city, (2, "0.02", begun, DAYS[2]), (3, "0.12", DAYS[2], None))
+    assert import_folder(database, city.calendar, both, clock=city.clock).days == DAYS[2:4]
+    city.settle()
+    for _, adjustment in city.waiting_adjustments():
+        city.decide(adjustment, approve=True)
+    assert city.owed()["AC-A"] == Decimal("11.52") + 2 * Decimal("2.4")
+    assert city.owed()["AC-B"] == Decimal("9.6")
+    assert reproduce(database, city.calendar, f"AC-A.C1.{FIRST:%Y%m%d}.0").identical
+    assert city.law(FIRST, DAYS[3] + timedelta(days=1)).ok
