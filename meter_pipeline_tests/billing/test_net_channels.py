@@ -3,14 +3,19 @@ reconciles with what was validated."""
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from meter_pipeline.billing.reconcile import usage_rows
 from meter_pipeline.billing.tables.usage import split_net
+from meter_pipeline.defs.lib.contract_check import evaluate
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.schemas.contracts import CONTRACTS
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline_tests.corrections.town import FIRST, channel, town
 
 
 def day(values: list[list[int]], flows: list[str]) -> DayMatrix:
@@ -63,3 +68,23 @@ def test_net_usage_reconciles_with_an_import_and_an_export() -> None:
 
     assert causes(18_000_000, 6_000_000) == {"none"}
     assert "open" in causes(21_600_000, 0)
+
+
+def test_a_day_of_estimates_below_zero_keeps_every_contract(database: Database, tmp_path: Path) -> None:
+    """A net meter that gave 24 kWh on one day and sends nothing on the next: the estimates are below zero too. The
+    contract of vee.interval_day refused their sum, and its check stopped the whole city."""
+    city = town(database, tmp_path / "town")
+    city.refer({"channels": [channel("A", flow="net")]})
+    start, _ = city.calendar.bounds(FIRST)
+    city.read([("INTERVAL-KWH", "MA", "E1", start + timedelta(hours=h), "-1", 1) for h in range(24)])
+    for day in (FIRST, FIRST + timedelta(days=1)):
+        city.run_day(day)
+    found = database.read(
+        "SELECT total_micro, unscaled_micro, estimated FROM vee.interval_day WHERE meter_id = 'MA' ORDER BY billing_day"
+    )
+    assert found.rows() == [(-24_000_000, 0, 0), (-24_000_000, -24_000_000, 24)]
+    for table, contract in CONTRACTS.items():
+        if "billing_day" in contract.columns and table.partition(".")[0] in ("vee", "billing", "raw"):
+            for day in (FIRST, FIRST + timedelta(days=1)):
+                result = evaluate(database, table, day)
+                assert result.passed, (table, result.metadata)

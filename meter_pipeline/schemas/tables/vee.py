@@ -30,8 +30,8 @@ CONTRACTS: tuple[Contract, ...] = (
             ),
             "unscaled_micro": Column(
                 "bigint",
-                "sum of our estimates before they were scaled to the register; 0 where nothing was estimated",
-                at_least=0,
+                "sum of our estimates before they were scaled to the register, below 0 where a net channel gives more "
+                "than it takes; 0 where nothing was estimated",
             ),
             "row_flags": Column("bigint", "bits of the row rules that hit (vee.rule, scope row)", at_least=0),
             "billing_day": DAY,
