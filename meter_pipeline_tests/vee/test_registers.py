@@ -16,6 +16,7 @@ import pytest
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee.registers.read_gaps import Gap, gaps
+from meter_pipeline.vee.registers.read_rules import _median_by
 from meter_pipeline.vee.registers.reads import Series, Step, steps
 from meter_pipeline.vee.registers.window_use import use_in_windows
 from meter_pipeline.vee.rules.thresholds import default
@@ -140,3 +141,10 @@ def test_the_days_of_the_real_water_meters_add_up_to_their_registers(
     assert np.array_equal(total, reads.dial[reads.starts[1:] - 1] - reads.dial[reads.starts[:-1]])
     assert calendar.seconds(date(2017, 3, 26)) == 82_800
     assert ZoneInfo(calendar.zone).key == "Europe/Madrid"
+
+
+def test_one_register_that_is_read_each_hour_is_no_class() -> None:
+    """A meter of 1 gal an hour made one of 100 gal an hour READ_HIGH: 23 of the stretches of the class were its own."""
+    group, values, known = np.zeros(10, np.int64), np.arange(10, dtype=np.float64), np.ones(10, np.bool_)
+    assert np.isnan(_median_by(group, values, known, np.zeros(10, np.int64), 8)).all()
+    assert _median_by(group, values, known, np.arange(10), 8).tolist() == [4.5] * 10

@@ -172,8 +172,9 @@ def stretches(
     return ReadSpans(ends, row, opens, closes, amount, usual, zeros)
 
 
-def _median_by(group: Ints, values: Floats, known: Bools, least: int) -> Floats:
-    """By element the median of its group's known values, NaN for fewer than ``least`` of them."""
+def _median_by(group: Ints, values: Floats, known: Bools, row: Ints, least: int) -> Floats:
+    """By element the median of its group's known values, NaN where they are of fewer than ``least`` rows: one register
+    that is read each hour is no class."""
     out = np.full(values.size, np.nan)
     at = np.flatnonzero(known)
     if at.size < least:
@@ -181,7 +182,9 @@ def _median_by(group: Ints, values: Floats, known: Bools, least: int) -> Floats:
     order = at[np.argsort(group[at], kind="stable")]
     cuts = np.flatnonzero(np.diff(group[order])) + 1
     medians = {
-        int(group[part[0]]): float(np.median(values[part])) for part in np.split(order, cuts) if part.size >= least
+        int(group[part[0]]): float(np.median(values[part]))
+        for part in np.split(order, cuts)
+        if part.size >= least and np.unique(row[part]).size >= least
     }
     if medians:
         names, found = np.array(sorted(medians)), np.array([medians[g] for g in sorted(medians)])
@@ -284,8 +287,8 @@ def _moved(
     ratio, elapsed = _ratio(found), np.maximum(found.elapsed, 1).astype(np.float64)
     week = found.closes // _WEEK_S
     cohort = week * (int(group.max(initial=0)) + 1) + group[found.row]
-    move = _median_by(cohort, ratio, np.isfinite(ratio), t.profile_min_rows)
-    pace = _median_by(cohort, found.amount / elapsed, np.ones(ratio.size, np.bool_), t.profile_min_rows)
+    move = _median_by(cohort, ratio, np.isfinite(ratio), found.row, t.profile_min_rows)
+    pace = _median_by(cohort, found.amount / elapsed, np.ones(ratio.size, np.bool_), found.row, t.profile_min_rows)
     for k in np.unique(cohort, return_index=True)[1].tolist():
         if np.isfinite(move[k]) or np.isfinite(pace[k]):
             out.paces.append((int(week[k]), int(found.row[k]), _or_none(move[k]), _or_none(pace[k])))
