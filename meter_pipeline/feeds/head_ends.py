@@ -412,7 +412,7 @@ def _check_searches(head_end: HeadEnd) -> None:
             raise HeadEndError(f"elsewhere: {unknown_key(ours, FIELDS[:9])}")
         if (place.name is None) == (place.heading is None):
             raise HeadEndError(f"elsewhere: {ours}: give either name or heading")
-        if ours in head_end.columns or ours in head_end.constants:
+        if (ours in head_end.columns and ours != "time") or ours in head_end.constants:
             raise HeadEndError(f"elsewhere: {ours}: it is declared in columns or constants too")
         if place.heading is not None and head_end.format != "delimited":
             raise HeadEndError(f"elsewhere: {ours}: heading is for format delimited")

@@ -113,7 +113,10 @@ def _declared(head_end: HeadEnd, fields: list[str]) -> HeadEnd:
         return tuple(map(place, given)) if isinstance(given, tuple) else place(given)
 
     columns = {ours: places(given) for ours, given in head_end.columns.items()}
-    columns |= {ours: _name(ours) if head_end.header else str(at) for at, ours in enumerate(fields, 1)}
+    for at, ours in enumerate(fields, 1):
+        named = _name(ours) if head_end.header else str(at)
+        rest = columns.get(ours, ())  # a date above rows that have the time of day
+        columns[ours] = (named, *((rest,) if isinstance(rest, str) else rest)) if rest else named
     skip = {place(name): words for name, words in head_end.skip.items()}
     options = dict(head_end.options)
     if "columns" in options:
@@ -148,6 +151,9 @@ class _Writer:
         self.wants_header = head_end.header
         self.passed = head_end.skip.get("*", ())
         self.header = b""
+        marks = re.escape(self.delimiter + self.quote)
+        #: a row of delimiters alone, as spreadsheets write below the last one: it becomes an empty line
+        self.nothing = re.compile(rb"\n[ \t" + marks + rb"]+(?=\r?\n|\Z)")
         self.values = dict.fromkeys(patterns, b"")
         self.seen: set[str] = set()
 
@@ -218,6 +224,8 @@ class _Writer:
         before = b"".join(value + self.delimiter for value in self.values.values())
         text = b"\n" + lines
         whole = text.endswith(b"\n")
+        if b"\n" + self.delimiter in text:
+            text = self.nothing.sub(b"\n", text)
         empty, again = b"\n\n" in text or b"\n\r\n" in text, bool(self.header) and self.header in text
         text = text.removesuffix(b"\n").replace(b"\n", b"\n" + before) + b"\n"
         for end in (b"\r\n", b"\n"):

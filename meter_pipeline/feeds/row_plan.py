@@ -107,8 +107,9 @@ def plan_of(head_end: HeadEnd) -> RowPlan:
         if name in declared and name not in ("time", "unit"):
             fields[name] = _joined(columns.numbers(declared[name]))
     stamp = StampParts()
-    if "time" in declared:
-        own = columns.numbers(declared["time"])
+    of_a_day = head_end.day_columns is not None or "period" in declared or "dst" in declared
+    if "time" in declared or ("time" in head_end.constants and of_a_day):
+        own = columns.numbers(declared.get("time", ()))
         fields["time"], stamp = _stamp(columns, head_end, own)
     unit = _unit(columns, head_end, None)
     if any(isinstance(part, int) for part in unit):
@@ -141,17 +142,19 @@ def plan_of(head_end: HeadEnd) -> RowPlan:
     )
 
 
-def _joined(own: tuple[int, ...]) -> tuple[Part, ...]:
-    parts: list[Part] = [own[0]]
-    for number in own[1:]:
-        parts += [JOIN, number]
+def _joined(own: tuple[Part, ...]) -> tuple[Part, ...]:
+    parts: list[Part] = []
+    for part in own:
+        parts += [JOIN, part] if parts else [part]
     return tuple(parts)
 
 
 def _stamp(columns: _Columns, head_end: HeadEnd, own: tuple[int, ...]) -> tuple[tuple[Part, ...], StampParts]:
     """The stamp's parts in the order of stamp_rules: its own columns, the period, the flag. The period of a day's
     column is put in for each value (_numbers)."""
-    parts = list(_joined(own))
+    # A date in the file's name, or above the rows, stands before the rows' times.
+    before = [head_end.constants["time"].encode("utf-8")] if "time" in head_end.constants else []
+    parts = list(_joined((*before, *own)))
     period = "period" in head_end.columns
     flag = "dst" in head_end.columns
     for name in ("period", "dst"):
@@ -160,7 +163,7 @@ def _stamp(columns: _Columns, head_end: HeadEnd, own: tuple[int, ...]) -> tuple[
             if len(numbers) != 1:
                 raise HeadEndError(f"{head_end.name}: columns: {name}: one column is wanted")
             parts += [JOIN, numbers[0]]
-    return tuple(parts), StampParts(len(own), period or head_end.day_columns is not None, flag)
+    return tuple(parts), StampParts(len(before) + len(own), period or head_end.day_columns is not None, flag)
 
 
 def _unit(columns: _Columns, head_end: HeadEnd, own: str | None) -> tuple[Part, ...]:
@@ -196,7 +199,8 @@ def _numbers(columns: _Columns, head_end: HeadEnd, fields: dict[str, tuple[Part,
         for k in range(day.count):
             own: dict[str, tuple[Part, ...]] = {}
             time = list(fields["time"]) if "time" in fields else []
-            at = 2 * len(_own(head_end)) - 1  # behind the stamp's own columns stands the period
+            # Behind the stamp's own parts stands the period.
+            at = 2 * (len(_own(head_end)) + ("time" in head_end.constants)) - 1
             own["time"] = (*time[:at], JOIN, str(_period_of(k, day, head_end)).encode(), *time[at:])
             if day.quality:
                 own["quality"] = (columns.number(day.first, k * day.step + day.quality),)
@@ -224,7 +228,7 @@ def _period_of(place: int, day: DayColumns, head_end: HeadEnd) -> int:
 
 
 def _own(head_end: HeadEnd) -> tuple[str, ...]:
-    time = head_end.columns.get("time", "")
+    time = head_end.columns.get("time", ())
     return (time,) if isinstance(time, str) else time
 
 

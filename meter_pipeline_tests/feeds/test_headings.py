@@ -196,3 +196,55 @@ channel = "E1"
     feed = read(tmp_path, declared(tmp_path, text), content)
     assert feed.intervals["value"].to_list() == [1_500_000, 2_000_000]
     assert codes(feed) == ["missing_value"], "a row that is too short lacks its value"
+
+
+DATED = """format = "delimited"
+delimiter = ";"
+zone = "America/Chicago"
+interval_minutes = {minutes}
+unit = "kWh"
+{format}
+[columns]
+meter_id = "m"
+{columns}
+[constants]
+channel = "E1"
+{more}
+"""
+IN_NAME = '[elsewhere]\ntime = { name = "_([0-9]{8})" }\n'
+ABOVE = '[elsewhere]\ntime = { heading = "^Day;([0-9-]+)" }\n'
+ELAPSED = '[periods]\nfirst = 1\norder = "elapsed"\n'
+
+
+@pytest.mark.parametrize(
+    ("columns", "more", "text", "found"),
+    [
+        ('time = "t"\nvalue = "v"', IN_NAME, b"m;t;v\nA;00:00;1\nA;23:00;2\n", [("01 05:00", 1), ("02 05:00", 2)]),
+        ('period = "p"\nvalue = "v"', ELAPSED + IN_NAME, b"m;p;v\nA;1;1\nA;25;2\n", [("01 05:00", 1), ("02 05:00", 2)]),
+        ("", '[day_columns]\nfirst = "a"\ncount = 24\n[options]\nambiguous = "first"\nempty = "skip"\n' + IN_NAME,
+         b"m;" + b";".join([b"a", *[b"b%d" % k for k in range(23)]]) + b"\nA;1" + b";" * 22 + b";2\n", [("01 05:00", 1), ("02 05:00", 2)]),
+        ('time = "t"\nvalue = "v"', ABOVE, b"Day;2026-11-01\nm;t;v\nA;00:00;1\nDay;2026-11-02\nm;t;v\nA;00:00;2\n",
+         [("01 05:00", 1), ("02 06:00", 2)]),
+        ('period = "p"\nvalue = "v"', ELAPSED + ABOVE, b"Day;2026-11-01\nm;p;v\nA;1;1\nA;25;2\n;;\n;;\n", [("01 05:00", 1), ("02 05:00", 2)]),
+    ],
+    ids=["name, times", "name, hours", "name, a day in a row", "heading, times", "heading, hours and empty rows"],
+)  # fmt: skip
+def test_a_date_beside_the_rows_stands_before_their_times(
+    tmp_path: Path, columns: str, more: str, text: bytes, found: list[tuple[str, int]]
+) -> None:
+    """Numbers of hours under a date in the file's name were all read as its midnight: a day lost but for one value."""
+    form = 'time_format = "%Y%m%d %H:%M"' if "name" in more and "t;v" in text.decode() else ""
+    form = 'time_format = "%Y%m%d"' if "name" in more and not form else form
+    head_end = declared(tmp_path, DATED.format(minutes=60, format=form, columns=columns, more=more))
+    feed = read(tmp_path, head_end, text, "x_20261101.csv")
+    assert codes(feed) == []
+    rows = feed.intervals.select("interval_start", "value").rows()
+    assert [(f"{start:%d %H:%M}", value // 1_000_000) for start, value in rows] == found
+
+
+def test_rows_of_delimiters_alone_are_no_reads(tmp_path: Path) -> None:
+    """Spreadsheets write them below the last row; each was a dead letter."""
+    plain = declared(tmp_path, DATED.format(minutes=60, format="", columns='time = "t"\nvalue = "v"', more=""))
+    feed = read(tmp_path, plain, b'm;t;v\nA;2026-11-10 00:00;1\n;;\n "" ; ;\nA;2026-11-10 01:00;2\n;;;;\r\n')
+    assert codes(feed) == []
+    assert (feed.received, feed.intervals.height) == (2, 2)
