@@ -157,7 +157,6 @@ class _Body:
         self.noted: list[str] = []
         self.passed = head_end.skip.get("*", ())
         self.delimiter = head_end.delimiter.encode("utf-8")
-        self.nothing = b" \t\r" + self.delimiter + head_end.quote.encode("utf-8")
         self._wanted = [*plan.sources, *[number.source for number in plan.numbers]]
         if len(self.delimiter) != 1 or self.delimiter in b'"\r\n':
             raise HeadEndError(f"{head_end.name}: delimiter must be one ASCII character")
@@ -357,10 +356,6 @@ def _careful(
     """Read one line by the careful way; returns every reason it is refused for and the reads that costs, or keeps it
     and returns none."""
     layout, head_end = body.known, reader.head_end
-    if not raw.strip(body.nothing):  # the empty rows below the last one that spreadsheets write
-        reader.skipped += 1
-        reader.rows -= 1
-        return [], 0
     if (body.passed and matches(raw.decode("utf-8", "replace"), body.passed)) or (body.header and raw == body.header):
         body.note(raw)
         reader.skipped += 1
@@ -373,6 +368,10 @@ def _careful(
         fields = split(raw if not reasons else _mended(raw), head_end)
     except csv.Error as error:
         return [*reasons, Reason("bad_quoting", shown(str(error)))], len(plan.numbers)
+    if not reasons and len(fields) > 1 and not any(field.strip() for field in fields):
+        reader.skipped += 1  # the rows of delimiters that spreadsheets write below the last one
+        reader.rows -= 1
+        return [], 0
     while len(fields) > layout.columns and not fields[-1].strip():
         fields.pop()
     if len(fields) != layout.columns:

@@ -151,6 +151,18 @@ def test_highest_days_beside_what_is_for_one_peak(more: dict[str, Any], says: st
         parse_tariff(raw(electricity(DEMAND | {"highest_days": 3} | more)))
 
 
+@pytest.mark.parametrize("last", [{}, {"unit": "kWh daily"}])
+def test_the_block_above_the_last_limit_of_a_urdb_rate_needs_no_unit(last: dict[str, Any]) -> None:
+    """Ten kWh of each day at 0.10, the other ten at 0.30: 31 days. Without a unit it was taken for one of the month."""
+    rate = urdb(energyratestructure=[[{"rate": 0.1, "max": 10, "unit": "kWh daily"}, {"rate": 0.3} | last]])
+    assert months(rate, daily("20"), "energy") == amounts("124")
+    bounded = urdb(
+        energyratestructure=[[{"rate": 0.1, "max": 10, "unit": "kWh daily"}, {"rate": 0.3, "max": 20}, {"rate": 1}]]
+    )
+    with pytest.raises(TariffRefusedError, match="daily limits can't stand among limits of the period"):
+        parse_tariff(raw(bounded))
+
+
 def test_a_urdb_rate_of_daily_demand_charges_every_day_s_peak() -> None:
     """``demandrateunit`` of "kW daily", as in standby rates: 31 days of 1, 2 or 3 kW at 5.00."""
     rate = urdb(demandrateunit="kW daily", demandratestructure=[[{"rate": 5}]])

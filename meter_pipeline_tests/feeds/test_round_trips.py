@@ -4,6 +4,7 @@ and double nothing."""
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -161,8 +162,12 @@ def test_a_cmep_day_comes_back_under_its_unit(day: tuple[int, list[Read]]) -> No
 _SOUP = st.text(st.sampled_from('MTR-1,2026-03-02T00:15Z.9eE+_"\r\n {}:[]nul\\;é300A'), max_size=300)
 
 
+_DELIMITERS = re.compile(rb'[ \t]*("[ \t]*")?[ \t]*(,[ \t]*("[ \t]*")?[ \t]*)+')
+
+
 @given(soup=_SOUP, form=st.sampled_from(["delimited", "jsonl", "nem12", "cmep", "espi", "wide_csv"]))
 @example(soup="\r\r", form="delimited")
+@example(soup=',,\n " ",\n', form="delimited")
 @settings(max_examples=300)
 def test_no_text_breaks_a_parser_or_loses_a_line(soup: str, form: str) -> None:
     heads = {
@@ -181,8 +186,9 @@ def test_no_text_breaks_a_parser_or_loses_a_line(soup: str, form: str) -> None:
     feed = parsed((heads.get(form, "") + soup).encode(), head_end)
     if form == "delimited":
         # One carriage return belongs to the end of a line; a second one is text, and a line of it is refused rather
-        # than skipped.
-        offered = [line for line in soup.encode().split(b"\n") if line.removesuffix(b"\r")]
+        # than skipped. A row of delimiters alone offers nothing.
+        lines = [line.removesuffix(b"\r") for line in soup.encode().split(b"\n")]
+        offered = [line for line in lines if line and not _DELIMITERS.fullmatch(line)]
         assert feed.received == len(offered)
 
 

@@ -127,9 +127,13 @@ def _tiers(field: Field, units: Mapping[str, str], default_unit: str) -> tuple[L
     tiers: list[Tier] = []
     sells: list[Decimal | None] = []
     rows = field.list(at_least=1)
+    before = default_unit
     for k, row in enumerate(rows):
         row.only("rate", "adj", "max", "unit", "sell")
-        unit = (row.get("unit").text() if "unit" in row else default_unit).lower()
+        # What is above the last limit needs no unit of its own.
+        open_ended = bool(tiers) and k == len(rows) - 1 and "max" not in row
+        unit = (row.get("unit").text() if "unit" in row else before if open_ended else default_unit).lower()
+        before = unit
         if unit not in units:
             raise row["unit"].refuse(f"{unit!r} is not one of {', '.join(units)}")
         if "rate" not in row and "adj" not in row:
