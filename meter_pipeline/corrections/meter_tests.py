@@ -54,7 +54,7 @@ def preview_meter_test(
         raise ReferenceRefused([Fault("meter_tests", 0, "", str(error))]) from error
     columns = list(TABLES["channel_values"].columns)
     rows = {"channel_values": [tuple(row[c] for c in columns) for row in proposed.rows]}
-    source = f"meter test {meter_id} {tested_on}: {known.percent:f} %, {proposed.why}"
+    source = f"meter test {meter_id} {tested_on}: {known.percent.normalize():f} %, {proposed.why}"
 
     def write(connection: Any) -> object:
         return write_rows(connection, rows, {}, source)

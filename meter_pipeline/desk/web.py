@@ -394,7 +394,7 @@ def readable(value: Any, shown: PageFormats) -> str:
         case int() | float() | Decimal():
             return shown.number(value)
         case Mapping():
-            return ", ".join(f"{words(k)} {readable(v, shown)}" for k, v in value.items())
+            return ", ".join(f"{words(k)} {readable(v, shown)}" for k, v in value.items() if v is not None)
         case list() | tuple():
             return "; ".join(readable(v, shown) for v in value)
         case bytes() | bytearray() | memoryview():

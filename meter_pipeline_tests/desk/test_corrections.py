@@ -42,3 +42,16 @@ def test_two_people_make_a_correction_at_the_desk(database: Database, tmp_path: 
     city.settle()
     assert "3 of 3 billing days have run again" in ben.get(address).text
     assert ben.get("/corrections/zz").status_code == 404
+
+
+def test_a_new_row_is_shown_by_its_columns_and_not_as_code(database: Database, tmp_path: Path) -> None:
+    city = town(database, tmp_path / "town")
+    dated = {"meter_id": "MR", "channel": "R1", "valid_from": FIRST, "valid_to": None, "multiplier": 20}
+    made = preview_folder(database, city.calendar, city.folder_of({"channel_values": [dated]}), clock=city.clock)
+    desk = Desk(database, city.settings, Access(tmp_path / "access"), clock=city.clock)
+    client = TestClient(build(desk), follow_redirects=True)
+    client.post("/login", data={"token": desk.access.issue("ana")}, headers=ORIGIN)
+    page = client.get(f"/corrections/{made.digest.hex()}").text
+    assert "multiplier 20" in page
+    assert "None" not in page
+    assert "{" not in page.split("<main", 1)[1]
