@@ -43,7 +43,15 @@ def bill(ask: DeskRequest) -> Response:
         if head is None:
             raise NotFoundError(f"There is no statement {ask.path['statement_id'][:80]}.")
         lines = tables.statement_lines(connection, head["statement_id"])
-    return ask.show("bill.html", bill=head, lines=lines, total=sum(line["amount"] for line in lines))
+        made = tables.corrections_of(connection, head["statement_id"])
+    return ask.show(
+        "bill.html",
+        bill=head,
+        lines=lines,
+        total=sum(line["amount"] for line in lines),
+        adjustments=made,
+        corrected=head["total"] + sum(a["net"] for a in made if a["status"] == "posted"),
+    )
 
 
 def line(ask: DeskRequest) -> Response:

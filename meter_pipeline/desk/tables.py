@@ -282,6 +282,16 @@ def statement_lines(connection: Connection, statement_id: str) -> list[Row]:
     )
 
 
+def corrections_of(connection: Connection, statement_id: str) -> list[Row]:
+    """Adjustments of a statement that stand or wait for a decision, oldest first."""
+    return rows(
+        connection,
+        "SELECT adjustment_id, reason, net, status, requested_at, decided_by FROM billing.adjustment WHERE statement_id = %s "
+        "AND status IN ('requested', 'approved', 'posted') ORDER BY requested_at, adjustment_id",
+        (statement_id,),
+    )
+
+
 def explained(connection: Connection, line_id: str) -> list[Row]:
     """Steps of billing.explain_line: step, what, day, subject, detail."""
     return rows(

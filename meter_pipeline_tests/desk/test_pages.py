@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from datetime import date
+from decimal import Decimal
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -200,8 +201,16 @@ def test_an_adjustment_needs_another_person(office: Office) -> None:
     assert own.status_code == 409
     assert "another person must decide" in own.text
     ana = office.client("ana")
+    bill, net = office.utility.read(
+        "SELECT s.total::text AS total, a.net::text AS net FROM billing.adjustment AS a JOIN billing.statement AS s USING (statement_id)"
+    ).row(0)
+    corrected = "Corrected {:,.2f} USD with the adjustments posted so far"
+    waiting = words(ana.get(f"/bills/{STATEMENT}").text)
+    assert f"{office.adjustment} " in waiting
+    assert corrected.format(Decimal(bill)) in waiting
     assert office.adjustment in ana.get("/adjustments").text
     assert "Approved and posted" in post(ana, page, f"{page}/decide", decision="approve").text
+    assert corrected.format(Decimal(bill) + Decimal(net)) in words(ana.get(f"/bills/{STATEMENT}").text)
     assert office.adjustment not in ana.get("/adjustments").text
     assert office.adjustment in ana.get("/adjustments?status=posted").text
     assert ledger(office, "adjustment_approved")[0]["actor"] == "ana"
