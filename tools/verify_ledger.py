@@ -472,6 +472,10 @@ REFERENCE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("account_id", "valid_from"),
         ("account_id", "valid_from", "valid_to", "customer_class", "known_from"),
     ),
+    "validation_thresholds": (
+        ("threshold", "valid_from"),
+        ("threshold", "valid_from", "valid_to", "value", "known_from"),
+    ),
     "heat_contents": (
         ("zone_id", "valid_from"),
         ("zone_id", "valid_from", "valid_to", "therms_per_ccf", "known_from"),

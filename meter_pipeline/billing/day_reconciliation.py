@@ -13,7 +13,7 @@ from meter_pipeline.billing.tables import source_reconciliation as before_billin
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
-from meter_pipeline.vee import register_tolerance
+from meter_pipeline.vee import register_tolerance_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,9 @@ class SourceRows:
         return cls(
             before_billing.files(connection, day) if points is None else [],
             before_billing.channel_days(connection, day, points),
-            before_billing.registers(connection, day, calendar.bounds(day), register_tolerance(), points),
+            before_billing.registers(
+                connection, day, calendar.bounds(day), register_tolerance_on(connection, day), points
+            ),
             before_billing.register_usage(connection, day, points),
             checks.validated_usage(connection, day, points),
             checks.stored_charges(connection, day - timedelta(days=1), points, before=True),

@@ -22,6 +22,8 @@ from meter_pipeline.vee.tables import true_up
 PAIRS: Final = pl.Schema({"service_point_id": pl.String(), "billing_day": pl.Date()})
 #: Tables of which a row names its service point.
 _OWN_POINT: Final = ("service_points", "installations", "agreements", "service_attributes")
+#: Tables whose rows say something of every service
+_EVERY_POINT: Final = ("holidays", "validation_thresholds")
 #: Tables whose rows' dates say where a period's bill is cut, so that moved ones touch the rest of the period.
 _CUTS: Final = ("agreements", "tariffs", "accounts")
 _FOREVER: Final = date(9999, 12, 31)
@@ -134,7 +136,7 @@ def _points_of(
         return _of_heat(connection, touched)
     if table in ("tariffs", "tariff_document"):
         return pl.concat([_of_riders(connection, touched), _by_agreement(connection, "tariff_id", touched)])
-    if table in by or table == "holidays":
+    if table in by or table in _EVERY_POINT:
         return _by_agreement(connection, by.get(table), touched)
     column = "meter_id" if "meter_id" in columns else "head_end"
     if column not in columns or not any(found for _, found in touched):

@@ -28,6 +28,7 @@ from meter_pipeline.reference.faults import Fault, ReferenceRefused
 from meter_pipeline.reference.past_usage import check_past_usage
 from meter_pipeline.schemas.reference import STRETCHES, TABLES, Table
 from meter_pipeline.units import UnitError, base_unit, parse_decimal
+from meter_pipeline.vee.rules.thresholds import ThresholdError, in_force
 
 ID = re.compile(r"[A-Z0-9-]{1,64}", re.ASCII)
 #: A wrong export repeats its fault on every row; past this many the rest are counted, not listed.
@@ -290,6 +291,11 @@ def _check_rules(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]
         most = dict(zip(TABLES["estimate_limits"].columns, row, strict=True))["most_bills"]
         if most < 0:
             faults.append(Fault("estimate_limits.csv", line, "most_bills", f"{most} is below 0"))
+    for row, line in zip(rows.get("validation_thresholds", []), lines.get("validation_thresholds", []), strict=True):
+        try:
+            in_force(((row[0], str(row[3])),))
+        except ThresholdError as error:
+            faults.append(Fault("validation_thresholds.csv", line, "threshold", str(error)))
     for row, line in zip(rows.get("heat_contents", []), lines.get("heat_contents", []), strict=True):
         zone, _, _, therms = row
         if zone != "*" and not ID.fullmatch(zone):

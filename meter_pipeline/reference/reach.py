@@ -110,6 +110,12 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
         "flow": _BOTH,
         "billed": _BOTH,
     },
+    "validation_thresholds": {
+        "threshold": _BOTH,
+        "valid_from": _BOTH_DATES,
+        "valid_to": _BOTH_DATES,
+        "value": _BOTH,
+    },
     "register_hours": {
         "head_end": _BOTH,
         "channel": _BOTH,

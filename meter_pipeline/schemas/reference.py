@@ -136,6 +136,12 @@ TABLES: Final[dict[str, Table]] = {
         "What of a channel is otherwise on a stretch of billing days: an empty value is as channels says. The multiplier is that of the dial, "
         "or, for an interval channel, the factor of its intervals, which is 1 on other days.",
     ),
+    "validation_thresholds": Table(
+        {"threshold": "text", "valid_from": "date", "valid_to": "date?", "value": "decimal"},
+        ("threshold", "valid_from"),
+        {},
+        "Thresholds of validation and estimation that are otherwise on a stretch of billing days.",
+    ),
     "register_hours": Table(
         {
             "head_end": "id",
@@ -442,6 +448,7 @@ STRETCHES: Final[dict[str, DatedRows]] = {
     "channel_values": DatedRows(
         ("meter_id", "channel"), "valid_from", "valid_to", ("meter_id", "channel", "multiplier")
     ),
+    "validation_thresholds": DatedRows(("threshold",), "valid_from", "valid_to", ("threshold", "value")),
     "installations": DatedRows(("meter_id",), "installed_at", "removed_at", ("meter_id", "service_point_id")),
     "billing_cycles": DatedRows(("cycle_id",), "period_start", "period_end", ("cycle_id",)),
     "tariffs": DatedRows(("tariff_id",), "valid_from", "valid_to", ("tariff_id", "version")),

@@ -78,6 +78,12 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "flow": "direction on these days; empty: as channels says",
         "billed": "whether the channel counts for the bill on these days; empty: as channels says",
     },
+    "validation_thresholds": {
+        "threshold": "name as in the file of thresholds, with dots: spike.percent, range.residential.kWh",
+        "valid_from": _FROM,
+        "valid_to": _TO,
+        "value": "its value on these days; on others it is as the file says",
+    },
     "register_hours": {
         "head_end": "head-end whose meters are programmed so",
         "channel": "register that counts these hours",

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from meter_pipeline.lazy import attach
 
 if TYPE_CHECKING:
+    from meter_pipeline.vee.dated_thresholds import register_tolerance_on
     from meter_pipeline.vee.day import validate_billing_day
     from meter_pipeline.vee.explain import explain_day
     from meter_pipeline.vee.part_of_day import touched_since
     from meter_pipeline.vee.reporting import usage_report
     from meter_pipeline.vee.rules.policy import PolicyError
-    from meter_pipeline.vee.rules.thresholds import ThresholdError, Thresholds, register_tolerance
+    from meter_pipeline.vee.rules.thresholds import ThresholdError, Thresholds
     from meter_pipeline.vee.several_days import validate_billing_days
     from meter_pipeline.vee.summary import VeeOutcome
     from meter_pipeline.vee.validate import validate_matrix
@@ -28,7 +29,7 @@ __all__ = [
     "Thresholds",
     "VeeOutcome",
     "explain_day",
-    "register_tolerance",
+    "register_tolerance_on",
     "touched_since",
     "usage_report",
     "validate_billing_day",
@@ -40,6 +41,7 @@ __getattr__ = attach(
     __name__,
     {
         "day": ("validate_billing_day",),
+        "dated_thresholds": ("register_tolerance_on",),
         "explain": ("explain_day",),
         "part_of_day": ("touched_since",),
         "reporting": ("usage_report",),
@@ -47,7 +49,6 @@ __getattr__ = attach(
         "rules.thresholds": (
             "ThresholdError",
             "Thresholds",
-            "register_tolerance",
         ),
         "several_days": ("validate_billing_days",),
         "summary": ("VeeOutcome",),

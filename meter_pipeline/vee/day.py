@@ -28,6 +28,7 @@ from meter_pipeline.postgres.vectors import to_matrices
 from meter_pipeline.set_aside import without_faults
 from meter_pipeline.sharding import between
 from meter_pipeline.vee import findings, output_frames
+from meter_pipeline.vee.dated_thresholds import thresholds_on
 from meter_pipeline.vee.estimation import history as past
 from meter_pipeline.vee.estimation import multi_day_registers, past_usage
 from meter_pipeline.vee.loading import DayInputs, Shifts, Touched, find_shifts, shifted
@@ -36,7 +37,6 @@ from meter_pipeline.vee.part_of_day import PartOfDay, WholeDayNeededError, refus
 from meter_pipeline.vee.registers import assemble, read_rules, true_up
 from meter_pipeline.vee.registers.usage import RegisterUsage, register_usage
 from meter_pipeline.vee.rules import row_rules as rr
-from meter_pipeline.vee.rules import thresholds as threshold_file
 from meter_pipeline.vee.rules.model import ValidatedMatrix
 from meter_pipeline.vee.rules.policy import Policies
 from meter_pipeline.vee.rules.thresholds import Thresholds
@@ -74,7 +74,7 @@ def validate_billing_day(
     control.pause_check.PausedError where a pause is raised
     before it has written: then nothing is.
     """
-    how = _How(clock, thresholds or threshold_file.default(), actor, shards, policies)
+    how = _How(clock, thresholds or thresholds_on(database, day), actor, shards, policies)
     if only is None:
         return _validated(database, calendar, day, how, None)
     try:

@@ -25,10 +25,10 @@ from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.reading import reading
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
+from meter_pipeline.vee.dated_thresholds import thresholds_on
 from meter_pipeline.vee.loading import read_day, read_rows
 from meter_pipeline.vee.registers import assemble
 from meter_pipeline.vee.rules import row_rules as rr
-from meter_pipeline.vee.rules import thresholds as threshold_file
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, Role, Severity, codes, mask_of
 from meter_pipeline.vee.rules.interval_rules import run_interval_rules, subject
 from meter_pipeline.vee.rules.model import Bools, Ints, ValidatedMatrix
@@ -79,7 +79,7 @@ def edit(
     edit, a ledger entry and the request to validate the day again in one transaction; with ``propose`` the day is asked
     for when another person approves (register_edits.approve).
     """
-    t = thresholds or threshold_file.default()
+    t = thresholds or thresholds_on(database, day)
     now = clock.now()
     if not reason.strip():
         raise EditError("an edit needs its reason")

@@ -17,10 +17,10 @@ from meter_pipeline.postgres.partitions import ARCHIVED, archived_in, reading_wi
 from meter_pipeline.postgres.vectors import RAW_INTERVAL_DAY, to_matrices
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.units import from_micro
+from meter_pipeline.vee.dated_thresholds import thresholds_on
 from meter_pipeline.vee.estimation.methods import METHOD_NAMES
 from meter_pipeline.vee.registers import assemble, series
 from meter_pipeline.vee.registers.reads import STEP_ABOUT, Step
-from meter_pipeline.vee.rules import thresholds as threshold_file
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, ROW_RULES, codes
 from meter_pipeline.vee.rules.thresholds import Thresholds
 from meter_pipeline.vee.tables import day_inputs, validated
@@ -85,7 +85,7 @@ def explain_day(
     read around the day with the cause of its step. ``usage``: what the day of its service points was put at. ``found``
     is False where neither raw nor validated data exist. Quantities are exact decimals.
     """
-    t = thresholds or threshold_file.default()
+    t = thresholds or thresholds_on(database, day)
     with _session(database, meter_id, day) as session:
         raw_frame = validated.read_vectors(session, RAW_INTERVAL_DAY, day, [meter_id])
         final_frame = validated.read_vectors(session, validated.INTERVAL_DAY, day, [meter_id])

@@ -23,6 +23,7 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.reading import reading
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.units import MAX_DIAL_MICRO, MICRO, UnitError, base_unit, from_micro, parse_decimal
+from meter_pipeline.vee.dated_thresholds import thresholds_on
 from meter_pipeline.vee.edits import EditError
 from meter_pipeline.vee.estimation.past_usage import PastStretches
 from meter_pipeline.vee.registers import assemble, read_window, series
@@ -30,7 +31,6 @@ from meter_pipeline.vee.registers.read_rules import stretches
 from meter_pipeline.vee.registers.reads import Step
 from meter_pipeline.vee.registers.true_up import first_whole_day
 from meter_pipeline.vee.rules import row_rules as rr
-from meter_pipeline.vee.rules import thresholds as threshold_file
 from meter_pipeline.vee.rules.catalogue import ROW_RULES
 from meter_pipeline.vee.rules.thresholds import Thresholds
 from meter_pipeline.vee.tables import edits as store
@@ -87,7 +87,7 @@ def edit_read(
     the dial among the reads around it. Writes the edit, a ledger entry and the requests to validate the days between
     the reads around it, in one transaction; with ``propose`` the days are asked for when another person approves.
     """
-    t = thresholds or threshold_file.default()
+    t = thresholds or thresholds_on(database, calendar.day_of(at - timedelta(microseconds=1)))
     if not reason.strip():
         raise EditError("an edit needs its reason")
     with reading(database) as session:

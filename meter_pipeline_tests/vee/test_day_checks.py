@@ -12,8 +12,9 @@ import pytest
 from meter_pipeline.billing.tables.source_reconciliation import registers
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.tolerances import RegisterTolerance
-from meter_pipeline.vee import register_tolerance, validate_billing_day
+from meter_pipeline.vee import validate_billing_day
 from meter_pipeline.vee.rules.catalogue import ROW_RULES
+from meter_pipeline.vee.rules.thresholds import default
 from meter_pipeline.vee.tables import validated
 from meter_pipeline.vee.tables.checks import StoredDay, stored_day, stored_rows
 from meter_pipeline_tests.vee.city import CALENDAR, City, Installed, noon_after
@@ -37,7 +38,7 @@ def city(database: Database) -> City:
 def _stored(city: City) -> StoredDay:
     with city.database.connect() as connection:
         bounds = CALENDAR.bounds(DAY)
-        return stored_day(connection, DAY, bounds, stored_rows(connection, DAY, bounds), register_tolerance())
+        return stored_day(connection, DAY, bounds, stored_rows(connection, DAY, bounds), default().register_tolerance)
 
 
 def _passed(city: City) -> dict[str, bool]:
@@ -79,7 +80,7 @@ def test_validation_and_reconciliation_agree_about_a_ct_meter_a_little_off(city:
     """0.096 kWh off passed validation and failed the day as open, after its adjustments had posted."""
     _passed(city)
     with city.database.connect() as connection:
-        found = registers(connection, DAY, CALENDAR.bounds(DAY), register_tolerance())
+        found = registers(connection, DAY, CALENDAR.bounds(DAY), default().register_tolerance)
     causes = {cause: items for _, _, cause, _, _, items, _ in found}
     assert causes == {"none": 1, "within_tolerance": 1, "sum_check_failed": 1}
 
@@ -103,7 +104,7 @@ def test_intervals_that_reach_over_midnight_explain_two_of_them(city: City, off:
             "UPDATE vee.interval_day SET total_micro = total_micro + %s, row_flags = %s WHERE meter_id = 'M-1'",
             (off, ROW_RULES["DAY_EDGE"].mask),
         )
-        rows = registers(connection, DAY, CALENDAR.bounds(DAY), register_tolerance())
+        rows = registers(connection, DAY, CALENDAR.bounds(DAY), default().register_tolerance)
     assert cause in {row[2] for row in rows}
     assert ("open" in {row[2] for row in rows}) == (cause == "open")
 

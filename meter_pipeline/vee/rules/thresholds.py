@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -103,16 +104,37 @@ def _refuse_unknown(doc: dict[str, Any]) -> None:
                 raise ValueError(f"range: {klass}: {unknown(unit, units.COMMODITY_OF_UNIT)}")
 
 
-def parse(content: bytes) -> Thresholds:
-    """Thresholds from the bytes of a TOML file. Raises ThresholdError naming what is missing or wrong."""
+def _put(doc: dict[str, Any], name: str, text: str) -> None:
+    """Put a value of the same kind in the place of the one that a name with dots says. Raises ValueError."""
+    *path, last = name.split(".")
+    table: Any = doc
+    for part in path:
+        table = table.get(part) if isinstance(table, dict) else None
+    old = table.get(last) if isinstance(table, dict) else None
+    if path[:1] == ["range"] and len(path) == 2:
+        old = doc["range"].setdefault(path[1], {}).get(last, "")
+        table = doc["range"][path[1]]
+    if not path or old is None or isinstance(old, (dict, list)):
+        raise ValueError(f"{name} is no threshold with one value")
+    value = Decimal(text)
+    if isinstance(old, int) and value != int(value):
+        raise ValueError(f"{name} is a whole number, not {text}")
+    table[last] = format(value.normalize(), "f") if isinstance(old, str) else type(old)(value)
+
+
+def parse(content: bytes, dated: Sequence[tuple[str, str]] = ()) -> Thresholds:
+    """Thresholds from the bytes of a TOML file. ``dated``: names with dots and values that take the place of the
+    file's; they are in the digest too. Raises ThresholdError naming what is missing or wrong."""
     try:
         doc: dict[str, Any] = tomllib.loads(content.decode())
+        for name, value in dated:
+            _put(doc, name, value)
         _refuse_unknown(doc)
         ranges: dict[str, Any] = doc["range"]
         estimation, register, high_low = doc["estimation"], doc["register"], doc["high_low"]
         return Thresholds(
             version=int(doc["version"]),
-            digest=hashlib.sha256(content).hexdigest(),
+            digest=hashlib.sha256(content + b"".join(f"\n{n}={v}".encode() for n, v in sorted(dated))).hexdigest(),
             snap_seconds=int(doc["clock"]["snap_seconds"]),
             register_boundary_seconds=int(doc["clock"]["register_boundary_seconds"]),
             range_per_hour={
@@ -174,12 +196,12 @@ def read(path: Path) -> Thresholds:
     return parse(path.read_bytes())
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=64)
+def in_force(dated: tuple[tuple[str, str], ...]) -> Thresholds:
+    """The thresholds the package ships, with dated values in the place of some. Raises ThresholdError."""
+    return parse(resources.files(__package__).joinpath("thresholds.toml").read_bytes(), dated)
+
+
 def default() -> Thresholds:
     """The thresholds the package ships."""
-    return parse(resources.files(__package__).joinpath("thresholds.toml").read_bytes())
-
-
-def register_tolerance() -> RegisterTolerance:
-    """How far intervals and their register may be apart under the thresholds in force."""
-    return default().register_tolerance
+    return in_force(())

@@ -1,0 +1,29 @@
+"""Dated thresholds of validation in PostgreSQL."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import psycopg
+
+from meter_pipeline.postgres.database import Database
+
+
+def dated(database: Database, day: date) -> tuple[tuple[str, str], ...]:
+    """Names and values in force on a day, by name."""
+    found = database.read(
+        "SELECT threshold, value::text AS value FROM ref.validation_thresholds WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1) ORDER BY 1",
+        (day,),
+    )
+    return tuple((str(name), str(value)) for name, value in found.iter_rows())
+
+
+def dated_of(connection: psycopg.Connection[Any], day: date) -> tuple[tuple[str, str], ...]:
+    """The same, as a connection sees it."""
+    return tuple(
+        connection.execute(
+            "SELECT threshold, value::text FROM ref.validation_thresholds WHERE valid_from <= %(d)s AND (valid_to IS NULL OR valid_to > %(d)s) ORDER BY 1",
+            {"d": day},
+        ).fetchall()
+    )
