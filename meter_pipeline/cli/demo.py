@@ -18,7 +18,7 @@ import typer
 from meter_pipeline.cli import summary
 from meter_pipeline.cli.init import make_demo
 from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, progress
-from meter_pipeline.cli.run import run_days
+from meter_pipeline.cli.run import run_days, run_months
 from meter_pipeline.deployment import prepare
 from meter_pipeline.packaged import CHECKOUT, packaged
 from meter_pipeline.postgres.database import Database
@@ -58,10 +58,12 @@ def demo(json: Annotated[bool, typer.Option("--json", help="One JSON document on
     # first day. Day by day, as they come in service, the reads of a later day ask for most of the earlier ones again,
     # which took as long as the week itself.
     done = run_days(DEMO.start, last, land=True, one_run=True, opening=DEMO.start - timedelta(days=1))
+    months = run_months(DEMO.start, last)
     found = summary.document(database, DEMO.start, last)
-    found["runs"] = done
+    found["runs"], found["months"] = done, months
     found["seconds"] = round(time.monotonic() - started, 1)
     failed = [d for d in done["days"] + done["true_ups"] if not d["success"]]
+    late = [m["month"] for m in months if not m["success"]]
     if not failed:
         found["audit"] = _audited(database, settings)
     emit(found, json, lambda document: summary.show(document))
@@ -76,6 +78,9 @@ def demo(json: Annotated[bool, typer.Option("--json", help="One JSON document on
     if audit is not None and not audit["ok"]:
         ERR.print("[bold red]Problem:[/] the ledger does not verify")
         ERR.print(str(audit["findings"][:3]), markup=False)
+        raise typer.Exit(PROBLEM)
+    if late:
+        ERR.print(f"[bold red]Problem:[/] the month's figures of {', '.join(late)} failed: the run in the UI says why")
         raise typer.Exit(PROBLEM)
     if failed:
         ERR.print("[bold red]Problem:[/] " + "; ".join(f"{d['day']}: {', '.join(d['failed_steps'])}" for d in failed))

@@ -106,6 +106,40 @@ def run_days(first: date, last: date, *, land: bool, one_run: bool, opening: dat
     return {"landing": landing, "days": outcomes, "true_ups": again}
 
 
+#: What finance and engineering ask of a month
+MONTH_ASSETS = ("unbilled_revenue", "supply_balance", "winter_averages")
+
+
+def run_months(first: date, last: date) -> list[dict[str, Any]]:
+    """Materialise the month's assets of the months that some days touch; returns {"month", "success", "seconds",
+    "run_id"} of each. The months of Dagster's partitions alone: the current one is none of them."""
+    import dagster as dg
+
+    from meter_pipeline.definitions import build_defs
+    from meter_pipeline.defs.lib.partitions import billing_months
+
+    job = build_defs().resolve_implicit_global_asset_job_def()
+    quiet: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+    known = set(billing_months().get_partition_keys())
+    months = sorted({day.replace(day=1) for day in (first, last)})
+    done = []
+    with dg.DagsterInstance.get() as instance:
+        for month in (m for m in months if m.isoformat() in known):
+            began = time.monotonic()
+            result = job.execute_in_process(
+                instance=instance,
+                asset_selection=[dg.AssetKey(name) for name in MONTH_ASSETS],
+                partition_key=month.isoformat(),
+                run_config=quiet,
+                raise_on_error=False,
+            )
+            done.append(
+                {"month": f"{month:%Y-%m}", "success": result.success, "seconds": round(time.monotonic() - began, 3)}
+                | {"run_id": result.run_id}
+            )
+    return done
+
+
 def _opening_day(settings: Settings, first: date) -> date | None:
     """The day before the first that is ever billed, where reads of it wait: a dial that was read at the first day's
     start closes that one, and without the read the first days would be estimated."""

@@ -64,6 +64,7 @@ def definitions(resources: Mapping[str, Any], engine: str | None = None) -> dg.D
         billing.statements(),
         month.unbilled_revenue(),
         month.supply_balance(),
+        month.winter_averages(),
         billing.month_end_close,
         audit.ledger_checkpoint(),
         audit.close_report(),

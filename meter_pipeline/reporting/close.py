@@ -26,14 +26,10 @@ from meter_pipeline.ledger.checkpoints import with_cosignatures
 from meter_pipeline.ledger.tables import entries
 from meter_pipeline.page_formats import formats, formats_of
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.reporting import overview, tables
+from meter_pipeline.reporting import month_sections, overview, tables
 from meter_pipeline.reporting.drawing import columns_svg
 from meter_pipeline.revenue_assurance.law import law_of_days
 from meter_pipeline.settings import Settings
-from meter_pipeline.supply_balance import balance
-from meter_pipeline.supply_balance.report import daily_losses
-from meter_pipeline.unbilled import month as unbilled
-from meter_pipeline.unbilled.report import steps
 
 _TEMPLATES: Final = Path(__file__).parent
 _READS: Final = ("received", "accepted", "duplicate", "superseded", "rejected", "waiting")
@@ -58,13 +54,9 @@ def month_document(database: Database, settings: Settings, month: date, clock: C
         "checklist": closing.checklist(database, month),
         "period": sealed,
         "adjustments": tables.adjustments(database, month),
-        "leaks": tables.leak_adjustments(database, month),
-        "estimated": tables.estimated_bills(database, month, last),
-        "unbilled": unbilled.read(database, month),
-        "balance": balance.read(database, month),
         "days": [d for d in overview.billing_days(database, month, last) if d["payloads"] or d["accounts"]],
     }
-    return document
+    return document | month_sections.sections(database, month)
 
 
 def _common(database: Database, settings: Settings, first: date, last: date, clock: Clock) -> dict[str, Any]:
@@ -141,13 +133,10 @@ def write_month(
             columns_svg([(label(d["billing_day"]), int(d["estimated"])) for d in days], "intervals"),
         ),
     ]
-    if document["unbilled"].roll.height:
-        pictures.append(("How unbilled revenue moved", columns_svg(steps(document["unbilled"]), _currency(document))))
-    pictures += [
-        (f"Losses of zone {zone} by billing day, {unit}", columns_svg(values, unit))
-        for zone, unit, values in daily_losses(document["balance"])
-    ]
-    return _write(settings, document, pictures, _waterfall(database, document["first"], document["last"])), document
+    drawn = month_sections.pictures(database, document, _currency(document))
+    shown = {"drawn": drawn, "moves": month_sections.moves_shown(document)}
+    waterfall = _waterfall(database, document["first"], document["last"])
+    return _write(settings, document | shown, pictures, waterfall), document
 
 
 def _currency(document: Mapping[str, Any]) -> str:
@@ -192,5 +181,6 @@ def _environment(locale: str) -> Environment:
     )
     shown = formats(locale)
     made.filters.update(n=shown.number, exact=shown.number, day=shown.day, month=shown.month, when=shown.when)
+    made.filters["short"] = lambda value: "" if value is None else shown.number(round(Decimal(value), 3))
     made.filters["cents"] = lambda text: "" if text is None else shown.money(round(Decimal(text), 2))
     return made

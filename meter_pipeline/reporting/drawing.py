@@ -8,6 +8,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 WIDTH, HEIGHT = 720, 180
 _LEFT, _TOP, _BOTTOM = 64, 10, 24
+#: Up to so many columns are all named below; of more the first, the middle and the last
+_ALL_NAMED: Final = 7
 INK: Final = "#35618f"
 MARKED: Final = "#b3541e"
 
@@ -43,8 +45,17 @@ def columns_svg(values: Sequence[tuple[str, float | int | None]], unit: str, mar
             f'<rect x="{_LEFT + step * i + step * 0.1:.1f}" y="{top:.1f}" width="{max(step * 0.8, 0.6):.1f}" height="{max(base - top, 0.6):.1f}" fill="{colour}">'
             f"<title>{escape(label)}: {value:,.6g} {escape(unit)}</title></rect>"
         )
-    for i in sorted({0, len(values) // 2, len(values) - 1}) if values else []:
-        anchor = "start" if i == 0 else "end" if i == len(values) - 1 else "middle"
+    named = range(len(values)) if len(values) <= _ALL_NAMED else sorted({0, len(values) // 2, len(values) - 1})
+    for i in named:
+        anchor = (
+            "middle"
+            if len(values) <= _ALL_NAMED
+            else "start"
+            if i == 0
+            else "end"
+            if i == len(values) - 1
+            else "middle"
+        )
         parts.append(
             f'<text x="{_LEFT + step * (i + 0.5):.1f}" y="{HEIGHT - 6}" text-anchor="{anchor}">{escape(values[i][0])}</text>'
         )

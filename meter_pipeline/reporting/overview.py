@@ -60,11 +60,14 @@ def billing_days(database: Database, first: date, last: date) -> list[dict[str, 
 
 
 def usage(database: Database, first: date, last: date) -> list[dict[str, Any]]:
-    """Usage and export by commodity and unit over the days, exact decimals as text."""
+    """Usage and export by commodity and unit over the days, exact decimals as text; what supply meters of zones
+    counted is apart as ``supply``: customers' meters count it again."""
     return database.rows(
         """
-        SELECT commodity, flow, unit, count(DISTINCT service_point_id) AS service_points, (sum(quantity_micro) / 1000000.0)::numeric(24, 3)::text AS quantity
-        FROM vee.daily_usage WHERE billing_day BETWEEN $1 AND $2 AND quantity_micro IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+        SELECT u.commodity, CASE WHEN z.service_point_id IS NULL THEN u.flow ELSE 'supply' END AS flow, u.unit,
+            count(DISTINCT u.service_point_id) AS service_points, (sum(u.quantity_micro) / 1000000.0)::numeric(24, 3)::text AS quantity
+        FROM vee.daily_usage AS u LEFT JOIN (SELECT DISTINCT service_point_id FROM ref.zone_supplies) AS z USING (service_point_id)
+        WHERE u.billing_day BETWEEN $1 AND $2 AND u.quantity_micro IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
         """,
         [first, last],
     )

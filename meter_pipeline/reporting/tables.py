@@ -150,3 +150,27 @@ def estimated_bills(database: Database, first: date, last: date) -> list[dict[st
         "GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
         [first, date.fromordinal(last.toordinal() + 1)],
     )
+
+
+def unit_charges(database: Database, first: date, last: date) -> list[dict[str, Any]]:
+    """Charges by units that no meter counts over some days, by charge: service points, units on the last of the days
+    that has any, days charged, amount (exact text)."""
+    return database.rows(
+        "WITH charged AS (SELECT * FROM analyst.unit_charges WHERE billing_day BETWEEN $1 AND $2), "
+        "latest AS (SELECT max(billing_day) AS day FROM charged) "
+        "SELECT tariff_id, code, name, unit, currency, count(DISTINCT service_point_id) AS service_points, "
+        "sum(units) FILTER (WHERE billing_day = (SELECT day FROM latest))::text AS units, count(*) AS service_days, "
+        "sum(amount)::numeric(24, 2)::text AS amount FROM charged GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2",
+        [first, last],
+    )
+
+
+def rules_in_force(database: Database, day: date) -> dict[str, int]:
+    """How many rows of each of the month's rules hold on a day."""
+    rules = ("leak_adjustment_rules", "estimate_limits", "winter_average_rules")
+    counts = ", ".join(
+        f"(SELECT count(*) FROM ref.{rule} WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1))::int AS {rule}"
+        for rule in rules
+    )
+    (row,) = database.rows(f"SELECT {counts}", [day])
+    return {name: int(n) for name, n in row.items()}

@@ -33,6 +33,7 @@ _POLARS: Final = {
     "real": "Float32",
     "jsonb": "String",
     "numeric": "String",
+    "control.person_name": "String",
 }
 
 
@@ -47,7 +48,10 @@ def pandera_schema(table: str) -> Any:
     for name in contract.checked:
         column = contract.columns[name]
         dtype: Any = (
-            pl.Datetime("us", "UTC") if column.type == "timestamp with time zone" else getattr(pl, _POLARS[column.type])
+            pl.Datetime("us", "UTC")
+            if column.type == "timestamp with time zone"
+            # numeric(20,2) is read as text like any numeric
+            else getattr(pl, _POLARS[column.type.split("(")[0]])
         )
         checks = []
         if column.at_least is not None:

@@ -290,16 +290,23 @@ def write_registers(inbox: Inbox, segment: Segment, day: date, part: int, reads:
         segment.head_end if drive_by else f"{head_end}-{segment.head_end}", "register", day, part, clock="0130"
     )
     if not drive_by:
-        stamp = stamp_text(start + int(reads.second[0]), spec.zone, "utc") + ","
-        prefixes = [f"{m},{c}," for m, c in zip(reads.ids, reads.channels, strict=True)]
-        blocks = plain_lines(prefixes, [stamp], reads.dial[:, None], decimals, f",{sequence},0")
-        inbox.write(head_end, name, _with_header(blocks), len(reads.ids))
+        write_midnight_reads(inbox, head_end, name, segment.commodity, day, reads)
         return
     lines = [
         f"{m},{c},{stamp_text(start + s, spec.zone, 'local')},{decimal_text(v, decimals)},{sequence},0\n".encode()
         for m, c, s, v in zip(reads.ids, reads.channels, reads.second.tolist(), reads.dial.tolist(), strict=True)
     ]
     inbox.write(head_end, name, _with_header(lines), len(lines))
+
+
+def write_midnight_reads(
+    inbox: Inbox, head_end: str, name: str, commodity: str, day: date, reads: RegisterReads
+) -> None:
+    """A file of dials that were all read at the same second of a day."""
+    stamp = stamp_text(inbox.spec.calendar.start_s(day) + int(reads.second[0]), inbox.spec.zone, "utc") + ","
+    prefixes = [f"{m},{c}," for m, c in zip(reads.ids, reads.channels, strict=True)]
+    blocks = plain_lines(prefixes, [stamp], reads.dial[:, None], DECIMALS[commodity], f",{sequence_of(day)},0")
+    inbox.write(head_end, name, _with_header(blocks), len(reads.ids))
 
 
 def _with_header(blocks: Iterable[bytes]) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ import polars as pl
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.simulator.city import CLASSES, Block, block
 from meter_pipeline.simulator.feeds_out import fixed_offset_s
+from meter_pipeline.simulator.network import members, network_rows
 from meter_pipeline.simulator.plan import Plan, PlantedDefect, collector_size
 from meter_pipeline.simulator.registers import ExchangeDials
 from meter_pipeline.simulator.spec import (
@@ -25,7 +26,7 @@ from meter_pipeline.simulator.spec import (
     meter_id,
     service_point_id,
 )
-from meter_pipeline.simulator.tariff_documents import TARIFFS, document, next_month
+from meter_pipeline.simulator.tariff_documents import TARIFFS, UNIT_TARIFFS, document, next_month
 from meter_pipeline.simulator.usage import city_temperatures
 from meter_pipeline.simulator.weather import STATIONS
 from meter_pipeline.simulator.writers import decimal_text
@@ -87,7 +88,14 @@ def _pieces(spec: Spec, plan: Plan, exchanged: list[ExchangeDials]) -> Iterator[
             traits = block(spec, segment.commodity, first, min(first + _CHUNK, segment.last))
             for row in range(traits.size):
                 _service_point(spec, segment, traits, row, stories, exchanges, found)
+            if spec.network:
+                points = {
+                    traits.first + k: service_point_id(segment.commodity, traits.first + k) for k in range(traits.size)
+                }
+                found["zone_members"] = list(members(spec, segment.commodity, points))
             yield {name: rows for name, rows in found.items() if rows}
+    if spec.network:
+        yield {name: rows for name, rows in network_rows().items() if rows}
 
 
 def _small_tables(spec: Spec) -> dict[str, list[Row]]:
@@ -101,10 +109,15 @@ def _small_tables(spec: Spec) -> dict[str, list[Row]]:
     found["holidays"] = [(day.isoformat(), name) for year in years for day, name in federal_holidays(year)]
     found["billing_cycles"] = list(_cycles(spec))
     turn = next_month(spec.start)
-    for tariff, commodity in TARIFFS.items():
+    for tariff, commodity in tariffs_of(spec).items():
         found["tariffs"].append((tariff, commodity, "1", "2015-01-01", turn.isoformat(), f"{tariff.lower()}-v1.json"))
         found["tariffs"].append((tariff, commodity, "2", turn.isoformat(), None, f"{tariff.lower()}-v2.json"))
     return found
+
+
+def tariffs_of(spec: Spec) -> dict[str, str]:
+    """The city's tariffs and their commodity: those of services by the unit only where it has such services."""
+    return TARIFFS | UNIT_TARIFFS if spec.network else TARIFFS
 
 
 def _paper_stories(plan: Plan, commodity: str) -> Mapping[int, PlantedDefect]:
@@ -303,7 +316,7 @@ def federal_holidays(year: int) -> list[tuple[date, str]]:
 def _write_tariffs(spec: Spec, out: Path) -> None:
     folder = out / "tariffs"
     folder.mkdir(parents=True, exist_ok=True)
-    for tariff in TARIFFS:
+    for tariff in tariffs_of(spec):
         for version, start in ((1, _OPENED), (2, next_month(spec.start))):
             text = json.dumps(document(tariff, version, start), indent=1)
             (folder / f"{tariff.lower()}-v{version}.json").write_text(text + "\n", "utf-8")

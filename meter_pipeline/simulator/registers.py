@@ -24,6 +24,11 @@ class RegisterReads:
     dial: Ints
     second: Ints
 
+    @classmethod
+    def at(cls, ids: list[str], dials: list[int], second: int) -> RegisterReads:
+        """Reads of one register of each meter, all at the same time."""
+        return cls(ids, ["R1"] * len(ids), np.array(dials, np.int64), np.full(len(ids), second, np.int64))
+
 
 @dataclass(frozen=True, slots=True)
 class ExchangeDials:

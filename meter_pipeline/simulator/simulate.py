@@ -18,6 +18,7 @@ import numpy as np
 from meter_pipeline.simulator.city import block
 from meter_pipeline.simulator.effects import DayRows, chunk_day
 from meter_pipeline.simulator.feeds_out import Inbox, file_name, nem12_start, write_day, write_nem12, write_registers
+from meter_pipeline.simulator.network import Network
 from meter_pipeline.simulator.plan import Plan
 from meter_pipeline.simulator.reference_tables import write_reference
 from meter_pipeline.simulator.registers import Registers
@@ -54,6 +55,7 @@ def simulate(spec: Spec, out: Path, progress: Progress | None = None) -> Simulat
     plan = Plan(spec)
     registers = Registers(spec, plan)
     inbox = Inbox(spec, out, resends=plan.of_kind("duplicate_file"))
+    network = Network(spec) if spec.network else None
     chunks = [
         (s, a, min(a + spec.meters_per_file, s.last), k)
         for s in spec.segments
@@ -66,12 +68,16 @@ def simulate(spec: Spec, out: Path, progress: Progress | None = None) -> Simulat
                 write_registers(
                     inbox, segment, spec.start - timedelta(days=1), part, registers.opening(segment, first, last)
                 )
+    if network is not None:
+        network.read(inbox, spec.start - timedelta(days=1), opening=True)
     for index in range(spec.days):
         day = spec.day(index)
         for segment, first, last, part in chunks:
             rows = chunk_day(spec, plan, segment, first, last, day)
             panels = np.flatnonzero(block(spec, segment.commodity, first, last).solar > 0)
             reads = registers.step(rows, panels)
+            if network is not None:
+                network.count(rows)
             if segment.file_format == "nem12":
                 write_nem12(inbox, day, part, _pieces(spec, plan, segment, first, last, day, rows))
             else:
@@ -81,6 +87,8 @@ def simulate(spec: Spec, out: Path, progress: Progress | None = None) -> Simulat
             done += 1
             if progress is not None:
                 progress(done, of)
+        if network is not None:
+            network.read(inbox, day)
     if nem12_start(spec, spec.end) < spec.calendar.start_s(spec.end):
         # The clocks went back: the last billing day ends in the next day of the head-end that never moves its clocks.
         for segment, first, last, part in chunks:

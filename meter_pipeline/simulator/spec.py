@@ -32,6 +32,8 @@ SHARES: Final[dict[str, tuple[tuple[str, str, float], ...]]] = {
 }
 #: head-end of the daily register reads
 REGISTER_HEAD_END: Final = {"electricity": "REG-E", "water": "REG-W", "gas": "REG-G"}
+#: The network's services by the unit belong to accounts up to the 71st of electricity
+_NETWORK_METERS: Final = 130
 ALL_FORMATS: Final = ("delimited", "jsonl", "nem12", "cmep", "register")
 
 
@@ -58,7 +60,8 @@ class Spec:
     ``electricity``. ``interval_minutes`` is that of electricity; water and gas are hourly. ``defects`` False gives a
     clean city: weather, solar and daylight saving, and nothing else. ``intensity`` scales how many defects are planted.
     ``history_days`` is weather before ``start``. ``taken_over`` is a billing cycle whose accounts come over from
-    another system on the first day, after its final bills: their first bills here are prorated from that day. Raises
+    another system on the first day, after its final bills: their first bills here are prorated from that day.
+    ``network`` adds zones with supply meters, services billed by the unit and the month's rules (network.py). Raises
     ValueError for a size, interval or zone that cannot be simulated.
     """
 
@@ -76,6 +79,7 @@ class Spec:
     history_days: int = 400
     meters_per_file: int = 25_000
     taken_over: str = ""
+    network: bool = False
     name: str = field(default="Cedar Fork Municipal Utilities")
 
     def __post_init__(self) -> None:
@@ -90,6 +94,8 @@ class Spec:
         unknown = sorted(set(self.formats) - set(ALL_FORMATS))
         if unknown or "delimited" not in self.formats:
             raise ValueError(f"formats must be of {', '.join(ALL_FORMATS)} and hold delimited")
+        if self.network and (self.mix != "city" or self.meters < _NETWORK_METERS):
+            raise ValueError(f"a network needs a city of at least {_NETWORK_METERS} meters")
         if self.meters_per_file < 1:
             raise ValueError("meters per file must be positive")
         BillingCalendar(self.zone)
@@ -149,4 +155,5 @@ DEMO: Final = Spec(
     seed=20261029,
     history_days=400,
     taken_over="CYCLE-1",
+    network=True,
 )

@@ -15,6 +15,8 @@ TARIFFS: Final = {
     "W-STD": "water",
     "G-STD": "gas",
 }
+#: Tariffs of what no meter counts
+UNIT_TARIFFS: Final = {"E-LIGHT": "electricity", "W-STORM": "water"}
 _SUMMER: Final = range(5, 9)  # June to September
 
 
@@ -175,4 +177,17 @@ def document(tariff_id: str, version: int, start: date) -> dict[str, Any]:
         ]
         heat = [{"from": "2020-01-01", "therms_per_ccf": "1.027"}]
         return _native(tariff_id, "Gas", "gas", "therm", charges, heat_content=heat)
+    if tariff_id == "E-LIGHT":
+        charges = [
+            _by_unit("LED-40", "40 W LED lights", money("5.10", "5.25"), "lamp_led_40"),
+            _by_unit("HPS-100", "100 W sodium lights", money("8.40", "8.65"), "lamp_hps_100"),
+        ]
+        return _native(tariff_id, "Street lights", "electricity", "kWh", charges)
+    if tariff_id == "W-STORM":
+        charges = [_by_unit("STORM", "Stormwater", money("7.35", "7.57"), "eru")]
+        return _native(tariff_id, "Stormwater", "water", "kgal", charges)
     raise KeyError(tariff_id)
+
+
+def _by_unit(code: str, name: str, amount: str, counted: str) -> dict[str, Any]:
+    return {"kind": "fixed", "code": code, "name": name, "amount": amount, "times": counted, "without": 0}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from datetime import date, datetime
-from typing import Any
+from decimal import Decimal
+from typing import Any, Final
 
 import polars as pl
 import psycopg
@@ -12,6 +13,8 @@ from psycopg import sql
 
 from meter_pipeline.postgres.database import Database
 
+_PLACES: Final = -6
+_MILLIONTH: Final = Decimal(1).scaleb(_PLACES)
 Connection = psycopg.Connection[Any]
 
 
@@ -73,8 +76,14 @@ def means(database: Database, points: list[str], first: date, past: date) -> pl.
 
 
 def months(database: Database, month: date) -> list[dict[str, Any]]:
-    """The zones' month (analyst.zone_months)."""
-    return database.rows("SELECT * FROM analyst.zone_months WHERE month = $1 ORDER BY zone_id", [month])
+    """The zones' month (analyst.zone_months), quantities to the millionth: a division leaves more zeros."""
+    found = database.rows("SELECT * FROM analyst.zone_months WHERE month = $1 ORDER BY zone_id", [month])
+    return [{k: _to_millionth(v) if isinstance(v, Decimal) else v for k, v in row.items()} for row in found]
+
+
+def _to_millionth(value: Decimal) -> Decimal:
+    exponent = value.as_tuple().exponent
+    return value.quantize(_MILLIONTH) if isinstance(exponent, int) and exponent < _PLACES else value
 
 
 def days(database: Database, first: date, past: date) -> pl.DataFrame:

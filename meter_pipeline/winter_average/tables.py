@@ -70,3 +70,22 @@ def replace(connection: psycopg.Connection[Any], effective: date, frame: pl.Data
         cursor.copy(f"COPY billing.winter_average ({columns}) FROM STDIN (FORMAT csv, NULL '\\N')".encode()) as copy,
     ):
         copy.write(buffer.getvalue())
+
+
+def by_class(database: Database, effective: date) -> list[dict[str, Any]]:
+    """Averages kept for an effective day by class, source and unit: how many, lowest, mean and highest a day, in
+    whole units."""
+    return database.rows(
+        "SELECT a.customer_class, w.source, w.unit, count(*) AS services, (min(w.per_day)::numeric / 1000000)::numeric(20, 6) AS lowest, "
+        "round(avg(w.per_day) / 1000000, 3) AS mean, (max(w.per_day)::numeric / 1000000)::numeric(20, 6) AS highest "
+        "FROM billing.winter_average AS w JOIN ref.accounts AS a USING (account_id) WHERE w.effective = $1 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
+        [effective],
+    )
+
+
+def kept(database: Database, effective: date) -> pl.DataFrame:
+    """Averages kept for an effective day: service_point_id, unit, per_day (millionths), source."""
+    return database.read(
+        "SELECT service_point_id, unit, per_day, source FROM billing.winter_average WHERE effective = $1 ORDER BY 1",
+        [effective],
+    )

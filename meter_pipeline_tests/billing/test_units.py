@@ -17,6 +17,7 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference.faults import ReferenceRefused
 from meter_pipeline.reference.folder import read_folder
 from meter_pipeline.reference.importing import import_folder
+from meter_pipeline.reporting import month_sections
 from meter_pipeline_tests.billing.support import CHICAGO, CLOCK, JULY, add_cycle, add_service, add_tariff, native, raw
 from meter_pipeline_tests.billing.test_price_and_run import monthly, months
 
@@ -108,6 +109,23 @@ def test_a_bill_of_units_by_hand(city: Database) -> None:
         "HPS-100": Decimal("100.80"),
         "AREA": Decimal("1.00"),
     }
+
+
+def test_analysts_see_units_and_money_of_each_charge(city: Database) -> None:
+    for name, value in COUNTS.items():
+        has(city, name, value)
+    run(city)
+    rows = city.rows(
+        "SELECT code, unit, units, count(*) AS days, sum(amount) AS amount FROM analyst.unit_charges GROUP BY 1, 2, 3 ORDER BY 1"
+    )
+    assert [(r["code"], r["unit"], r["units"], r["days"], round(r["amount"], 2)) for r in rows] == [
+        ("CART-64", "cart_64", Decimal(0), 3, Decimal(0)),
+        ("CART-96", "cart_96", Decimal(2), 3, Decimal("49.20")),
+        ("HPS-100", "lamp_hps_100", Decimal(12), 3, Decimal("100.80")),
+        ("STORM", "eru", Decimal("2.5"), 3, Decimal("18.38")),
+    ]
+    sections = month_sections.sections(city, JULY)
+    assert [(u["code"], u["units"], u["amount"]) for u in sections["units"]][1] == ("CART-96", "2", "49.20")
 
 
 def test_a_file_is_priced_as_the_run() -> None:

@@ -362,3 +362,27 @@ def test_the_clean_csv_is_whole_and_splits_into_files_without_change(tmp_path: P
 def test_a_city_that_cannot_be_simulated_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"."):
         Spec(**({"meters": 10, "days": 1} | wrong))  # type: ignore[arg-type]
+
+
+def test_supply_meters_count_what_the_zones_customers_used_and_what_is_lost(tmp_path: Path) -> None:
+    spec = Spec(meters=160, days=2, seed=8, defects=False, network=True)
+    simulate(spec, tmp_path)
+    dials = pl.concat(pl.read_csv(p) for p in sorted((tmp_path / "inbox" / "REG-W").glob("*SUPPLY*"))).sort("read_at")
+    moved = {
+        meter: Decimal(str(part["dial"][-1])) - Decimal(str(part["dial"][0]))
+        for (meter,), part in dials.group_by("meter_id")
+    }
+    used = {"W-NORTH": [0, 0], "W-SOUTH": [0, 0]}
+    for index in range(spec.days):
+        (hourly,) = [m for m in day_matrix(spec, spec.day(index)) if m.interval_minutes == 60]
+        for row, (point, unit) in enumerate(hourly.keys.select("service_point_id", "unit").iter_rows()):
+            if unit == "gal":
+                zone = "W-NORTH" if int(point[-7:]) < spec.counts["water"] // 2 else "W-SOUTH"
+                used[zone][index] += int(hourly.values[row].sum()) // 100_000  # tenths of a gallon
+    south = [u + u * 97 // 1000 for u in used["W-SOUTH"]]
+    # District north passes the south's water on and flushes 250 gallons a day.
+    north = [u + u * 64 // 1000 + s + 2_500 for u, s in zip(used["W-NORTH"], south, strict=True)]
+    assert moved == {"M-W-SOUTH": Decimal(sum(south)) / 10, "M-W-WORKS": Decimal(sum(north)) / 10}
+    read_folder(tmp_path / "reference")
+    with pytest.raises(ValueError, match="at least 130 meters"):
+        Spec(meters=20, days=1, network=True)

@@ -47,6 +47,7 @@ POLICIES: Final[Mapping[str, AssetPolicy]] = MappingProxyType(
         "statements": _of(policy.FINANCE, "polars", "postgres"),
         "unbilled_revenue": _of(policy.FINANCE, "polars", "postgres", late="month"),
         "supply_balance": _of(policy.DATA, "polars", "postgres", late="month"),
+        "winter_averages": _of(policy.FINANCE, "polars", "postgres", late=None),
         "month_end_close": _of(policy.FINANCE, "postgres", late="month"),
         "ledger_checkpoint": _of(policy.AUDITORS, "postgres"),
         "close_report": _of(policy.FINANCE, "html"),

@@ -1,7 +1,7 @@
 """The check that a day's rows keep their table's contract: blocking, with what was expected and what was found."""
 
-from datetime import date
-from typing import TYPE_CHECKING, Any
+from datetime import date, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -11,9 +11,6 @@ from meter_pipeline.defs.lib.partitions import billing_days
 from meter_pipeline.defs.lib.resources import Municipality
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.contracts import CONTRACTS, pandera_schema
-
-if TYPE_CHECKING:
-    pass
 
 
 def schema_check(asset: str, table: str) -> dg.AssetChecksDefinition:
@@ -37,18 +34,22 @@ def schema_check(asset: str, table: str) -> dg.AssetChecksDefinition:
     return check
 
 
-def evaluate(database: Database, table: str, day: date, dated: str = "billing_day") -> dg.AssetCheckResult:
-    """Validate one day's rows of a contracted table; ``dated``: the column that says which."""
+def evaluate(
+    database: Database, table: str, first: date, past: date | None = None, dated: str = "billing_day"
+) -> dg.AssetCheckResult:
+    """Validate the rows of a contracted table whose ``dated`` lies in [first, past), one day where ``past`` is left
+    out."""
     import pandera.errors
     import polars as pl
 
     contract = CONTRACTS[table]
     schema = pandera_schema(table)
     columns = ", ".join(
-        f"{name}::text AS {name}" if contract.columns[name].type in ("jsonb", "numeric") else name
+        f"{name}::text AS {name}" if contract.columns[name].type.split("(")[0] in ("jsonb", "numeric") else name
         for name in contract.checked
     )
-    frame = database.read(f"SELECT {columns} FROM {table} WHERE {dated} = $1", [day])  # noqa: S608 - names from CONTRACTS
+    within = [first, past or first + timedelta(days=1)]
+    frame = database.read(f"SELECT {columns} FROM {table} WHERE {dated} >= $1 AND {dated} < $2", within)  # noqa: S608 - names from CONTRACTS
     figures: dict[str, Any] = {
         "rows": frame.height,
         "columns": dg.MetadataValue.table(

@@ -1,7 +1,7 @@
-"""A month's questions: unbilled revenue, supply balance by zone."""
+"""A month's questions: unbilled revenue, supply balance by zone, winter averages."""
 
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
@@ -50,8 +50,7 @@ def month_asset(
         found = run_month(acting, key)
         results = [_result(check) for check in found.checks if check.name in checks]
         for check, table in contracts.items():
-            dated = "month" if "month" in CONTRACTS[table].columns else "billing_day"
-            result = evaluate(acting.database(), table, key, dated)
+            result = evaluate(acting.database(), table, *_rows_of(table, key))
             results.append(
                 dg.AssetCheckResult(
                     check_name=check,
@@ -63,6 +62,14 @@ def month_asset(
         yield dg.MaterializeResult(metadata=metadata(found), check_results=results)
 
     return month
+
+
+def _rows_of(table: str, month: date) -> tuple[date, date, str]:
+    """Which rows of a table are the month's: the first day, the day past the last, and the column that says so."""
+    columns, past = CONTRACTS[table].columns, date(month.year + month.month // 12, month.month % 12 + 1, 1)
+    if "effective" in columns:
+        return past, past + timedelta(days=1), "effective"
+    return month, past, "month" if "month" in columns else "billing_day"
 
 
 def _result(check: Check) -> dg.AssetCheckResult:
@@ -118,5 +125,28 @@ def supply_balance() -> dg.AssetsDefinition:
         checks={
             "sides_are_known": "Every supply meter and customer of every zone has usage on every day.",
             "losses_within_band": "Each zone's losses lie where its own history's do.",
+        },
+    )
+
+
+def _winter(municipality: Municipality, month: date) -> StageReport:
+    from meter_pipeline.winter_average.report import month_report
+
+    return month_report(municipality.database(), month)
+
+
+def winter_averages() -> dg.AssetsDefinition:
+    """What services use in winter, by which their sewer charge is set."""
+    return month_asset(
+        "winter_averages",
+        _winter,
+        description=(
+            "Winter averages that would hold from the day after the month, from the bills of the year before it by dated rules, with the periods each stands "
+            "on and why others were left out. They are charged by when they are imported (month winter-average --out)."
+        ),
+        deps=["statements"],
+        tables=("billing.winter_average",),
+        checks={
+            "every_service_has_an_average": "Each service with a bill for water has an average, computed or by default."
         },
     )
