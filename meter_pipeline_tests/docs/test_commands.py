@@ -115,4 +115,7 @@ def test_the_analysts_questions_are_answered_by_the_demo(project: tuple[Path, di
     ).stdout.strip()
     with Database(url).connect(autocommit=True) as connection:
         empty = [question for question, query in QUERIES if not connection.execute(query.encode()).fetchall()]
-    assert empty == ["2. Which differences have no cause yet?"], "the demo leaves none open"
+    numbers = [int(question.partition(".")[0]) for question in empty]
+    # No difference is open and no zone's day is unknown; a week has no old balances, rate studies, leak adjustments,
+    # estimated bills or corrections under a back-billing rule.
+    assert numbers == [2, 13, 16, 17, 18, 20, 21, 22, 23, 24]
