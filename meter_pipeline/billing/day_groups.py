@@ -182,7 +182,12 @@ class DayWork:
     def conversion(self, unit: str, tariff: Tariff, at: npt.NDArray[Any]) -> Conversion:
         """From a meter's base unit to a tariff's, for the services at some positions."""
         heat = self.services["heat_content"]
-        return conversion(unit, tariff, self.day, heat if heat.null_count() == len(heat) else heat[at.tolist()])
+        own = (
+            pl.repeat(None, len(at), dtype=pl.String, eager=True)
+            if heat.null_count() == len(heat)
+            else heat[at.tolist()]
+        )
+        return conversion(unit, tariff, self.day, own)
 
     def not_converted(self, unit: str, tariff: Tariff, at: npt.NDArray[Any]) -> pl.DataFrame:
         """The services at some positions as exceptions: their usage can't be counted in the tariff's unit."""

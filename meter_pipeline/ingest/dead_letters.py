@@ -189,7 +189,7 @@ def replay(
         if head_end is None:
             raise DeadLetterError(f"head-end {read_as or letter.head_end} is not declared")
         parse = _parser(letter, parse)
-        channels = Declared.of(raw.channels(database))
+        channels = Declared.of(raw.channels(database), raw.dated_channels(database))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"dead-letter-{letter.key.hex()[:12]}"
             content, head_end = _content(connection, places, letter, head_end, Path(folder))

@@ -162,7 +162,7 @@ def land_inbox(
         settings.inbox,
         {name.upper(): head_end for name, head_end in read_head_ends(settings.head_ends).items()},
         FileFolders(settings.archive, settings.staging),
-        Declared.of(raw.channels(database)),
+        Declared.of(raw.channels(database), raw.dated_channels(database)),
         clock,
         run_id,
         parse,

@@ -9,20 +9,33 @@ import polars as pl
 
 from meter_pipeline.units import UnitError, base_unit
 
+#: What ``tables.raw.dated_channels`` reads
+_DATED = {
+    "meter_id": pl.String,
+    "channel": pl.String,
+    "valid_from": pl.Date,
+    "valid_to": pl.Date,
+    "unit": pl.String,
+    "interval_minutes": pl.Int32,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Declared:
     """Every declared channel, sorted by meter: meter_id, channel, declared_kind, declared_unit (base unit),
-    declared_minutes."""
+    declared_minutes. ``dated``: those of which unit or interval length is otherwise on a stretch of days: meter_id,
+    channel, valid_from, valid_to, dated_unit (base unit), dated_minutes."""
 
     channels: pl.DataFrame
+    dated: pl.DataFrame
 
     @classmethod
-    def of(cls, channels: pl.DataFrame) -> Declared:
-        """From ``store.raw.channels`` (meter_id, channel, kind, unit, interval_minutes, in any order). An undeclared
-        unit stands as it is spelled."""
+    def of(cls, channels: pl.DataFrame, dated: pl.DataFrame | None = None) -> Declared:
+        """From ``tables.raw.channels`` (meter_id, channel, kind, unit, interval_minutes) and ``dated_channels``, in any
+        order. An undeclared unit stands as it is spelled."""
+        dated = pl.DataFrame(schema=_DATED) if dated is None else dated
         units = {}
-        for spelling in channels["unit"].unique().to_list():
+        for spelling in {*channels["unit"].unique(), *dated["unit"].drop_nulls().unique()}:
             try:
                 units[spelling] = base_unit(spelling)[0]
             except UnitError:
@@ -34,8 +47,34 @@ class Declared:
                 declared_kind="kind",
                 declared_unit=pl.col("unit").replace_strict(units, return_dtype=pl.String),
                 declared_minutes="interval_minutes",
-            ).sort("meter_id", "channel")
+            ).sort("meter_id", "channel"),
+            dated.select(
+                "meter_id",
+                "channel",
+                "valid_from",
+                "valid_to",
+                dated_unit=pl.col("unit").replace_strict(units, return_dtype=pl.String, default=None),
+                dated_minutes="interval_minutes",
+            ),
         )
+
+    def on_days(self, reads: pl.DataFrame) -> pl.DataFrame:
+        """Rows with meter_id, channel, billing_day, declared_unit and declared_minutes, the latter two as they hold on
+        each row's day."""
+        if not self.dated.height:
+            return reads
+        numbered = reads.with_row_index("row")
+        day, past = pl.col("billing_day"), pl.col("valid_to")
+        held = numbered.join(self.dated, on=["meter_id", "channel"]).filter(
+            (pl.col("valid_from") <= day) & (past.is_null() | (past > day))
+        )
+        found = numbered.join(
+            held.select("row", "dated_unit", "dated_minutes"), on="row", how="left", maintain_order="left"
+        )
+        return found.with_columns(
+            pl.coalesce("dated_unit", "declared_unit").alias("declared_unit"),
+            pl.coalesce("dated_minutes", "declared_minutes").alias("declared_minutes"),
+        ).drop("row", "dated_unit", "dated_minutes")
 
     def of_meters(self, meters: pl.Series) -> pl.DataFrame:
         """Rows of these meters (distinct). Looked up one by one: a file holds few of a city's meters, and hashing a

@@ -173,7 +173,7 @@ def prepare_file(
             raise ValueError(f"{name} changed while it was read")
         beginning = source.beginning(REFUSED_BYTES)
     file_checks.set_arrival(parsed, head_end, known.landed_at if known is not None else now)
-    declared = channels or Declared.of(raw.channels(database))
+    declared = channels or Declared.of(raw.channels(database), raw.dated_channels(database))
     share = file_checks.superseded_share(head_end)
     try:
         staged, rejected_payloads = prepare(parsed, calendar, head_end.name, declared, now, share)
@@ -467,11 +467,17 @@ def _check(frame: pl.DataFrame, channels: Declared, kind: str) -> tuple[pl.DataF
     declared = channels.of_meters(frame["meter_id"].unique())
     meters = declared.select("meter_id").unique().with_columns(known=pl.lit(True))
     seen = frame.select(
-        "meter_id", "channel", "unit", "time_fault", *(["interval_minutes"] if kind == "interval" else [])
+        "meter_id",
+        "channel",
+        "unit",
+        "billing_day",
+        "time_fault",
+        *(["interval_minutes"] if kind == "interval" else []),
     )
     joined = seen.join(declared, on=["meter_id", "channel"], how="left", maintain_order="left").join(
         meters, on="meter_id", how="left", maintain_order="left"
     )
+    joined = channels.on_days(joined)
     unknown_meter = pl.col("known").is_null()
     unknown_channel = pl.col("known").is_not_null() & pl.col("declared_kind").is_null()
     wrong_kind = pl.col("declared_kind").ne(kind).fill_null(False)

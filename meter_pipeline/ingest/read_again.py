@@ -52,7 +52,7 @@ def reading(
         with plain_files.opened(copy) as source:
             parsed, refused, letters, _ = landing.read(source, file.content_sha256, head_end, calendar, places, parse)
     file_checks.set_arrival(parsed, head_end, file.landed_at)
-    channels = Declared.of(raw.channels(database))
+    channels = Declared.of(raw.channels(database), raw.dated_channels(database))
     staged, rejected = landing.prepare(parsed, calendar, head_end.name, channels, clock.now())
     letters += [line_letters(parsed.rejects), rejected]
     found = finish_letters(

@@ -23,7 +23,7 @@ WITH asked AS (
     FROM unnest(string_to_array($1, E'\\x1f'), string_to_array($2, ',')::date[]) AS a (meter_id, read_date)),
 placed AS (
     SELECT a.*, m.meter_id IS NOT NULL AS known, i.service_point_id, i.installed_at, p.route, g.account_id, g.cycle_id, c.channel, c.unit,
-        c.multiplier::text AS multiplier
+        coalesce(w.multiplier, c.multiplier)::text AS multiplier
     FROM asked AS a LEFT JOIN ref.meters AS m USING (meter_id)
     LEFT JOIN LATERAL (SELECT x.service_point_id, x.installed_at FROM ref.installations AS x WHERE x.meter_id = a.meter_id AND x.installed_at < a.closes
         AND (x.removed_at IS NULL OR x.removed_at >= a.closes) ORDER BY x.installed_at DESC LIMIT 1) AS i ON true
@@ -31,7 +31,9 @@ placed AS (
         AND (x.valid_to IS NULL OR x.valid_to > a.read_date) LIMIT 1) AS p ON true
     LEFT JOIN LATERAL (SELECT x.account_id, x.cycle_id FROM ref.agreements AS x WHERE x.service_point_id = i.service_point_id
         AND x.valid_from <= a.read_date AND (x.valid_to IS NULL OR x.valid_to > a.read_date) ORDER BY x.account_id LIMIT 1) AS g ON true
-    LEFT JOIN ref.channels AS c ON c.meter_id = a.meter_id AND c.kind = 'register')
+    LEFT JOIN ref.channels AS c ON c.meter_id = a.meter_id AND c.kind = 'register'
+    LEFT JOIN ref.channel_values AS w ON w.meter_id = c.meter_id AND w.channel = c.channel AND w.valid_from <= a.read_date
+        AND (w.valid_to IS NULL OR w.valid_to > a.read_date))
 SELECT q.*, r.read_at, r.billing_day AS read_day, r.value, (r.quality::integer & 65535) >> 13 AS flag,
     u.quantity AS used, u.unit AS used_unit, u.days AS used_days
 FROM placed AS q

@@ -35,7 +35,10 @@ ID = re.compile(r"[A-Z0-9-]{1,64}", re.ASCII)
 MOST_FAULTS = 1000
 
 #: Columns that came later and that a file may lack: they are empty then.
-MAY_LACK = frozenset({("channels.csv", "modulus")})
+MAY_LACK = frozenset(
+    {("channels.csv", "modulus")}
+    | {("channel_values.csv", column) for column in ("unit", "interval_minutes", "sums_to")}
+)
 
 #: Tables that define ids: of what, by column. Their spelling is the customer system's.
 DEFINES: Final[Mapping[str, Mapping[str, str]]] = {
@@ -338,6 +341,12 @@ def _check_channel_values(rows: Rows, lines: Mapping[str, list[int]], faults: li
             faults.append(Fault("channel_values.csv", line, "", "the row says nothing; fill one of its values"))
         if value["multiplier"] is not None and not 0 < value["multiplier"] <= 1_000_000:
             faults.append(Fault("channel_values.csv", line, "multiplier", "must be above 0 and at most 1000000"))
+        if value["interval_minutes"] is not None and not 1 <= value["interval_minutes"] <= 1440:
+            faults.append(Fault("channel_values.csv", line, "interval_minutes", "must be from 1 to 1440"))
+        try:
+            base_unit(value["unit"] or "kWh")
+        except UnitError as error:
+            faults.append(Fault("channel_values.csv", line, "unit", str(error)))
         if known is not None and tuple(row[:2]) not in known:
             faults.append(Fault("channel_values.csv", line, "channel", f"{row[0]} {row[1]} is not in channels.csv"))
 

@@ -109,6 +109,9 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
         "decimals": _BOTH,
         "flow": _BOTH,
         "billed": _BOTH,
+        "unit": _VALIDATE,
+        "interval_minutes": _VALIDATE,
+        "sums_to": _BOTH,
     },
     "validation_thresholds": {
         "threshold": _BOTH,

@@ -121,7 +121,7 @@ TABLES: Final[dict[str, Table]] = {
     ),
     "channel_values": Table(
         {
-            "meter_id": "id",
+            "meter_id": "long_id",
             "channel": "id",
             "valid_from": "date",
             "valid_to": "date?",
@@ -130,6 +130,9 @@ TABLES: Final[dict[str, Table]] = {
             "decimals": "integer?",
             "flow": "choice:import|export|net|other?",
             "billed": "boolean?",
+            "unit": "text?",
+            "interval_minutes": "integer?",
+            "sums_to": "id?",
         },
         ("meter_id", "channel", "valid_from"),
         {"meter_id": "meters.meter_id"},

@@ -77,6 +77,9 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "decimals": "digits after the point; empty: as channels says",
         "flow": "direction on these days; empty: as channels says",
         "billed": "whether the channel counts for the bill on these days; empty: as channels says",
+        "unit": "unit of an interval channel on these days; empty: as channels says",
+        "interval_minutes": "length of its intervals on these days; empty: as channels says",
+        "sums_to": "interval channel that a register must add up to on these days, - for no channel; empty: as channels says",
     },
     "validation_thresholds": {
         "threshold": "name as in the file of thresholds, with dots: spike.percent, range.residential.kWh",

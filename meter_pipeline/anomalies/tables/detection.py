@@ -161,8 +161,9 @@ def read_water_dials(read: Read, day: date) -> pl.DataFrame:
     frame = read(
         "SELECT d.service_point_id, d.unit, extract(epoch FROM r.read_at)::bigint AS at, (r.value * d.multiplier)::bigint AS value "
         "FROM (SELECT min(g.service_point_id) AS service_point_id, g.meter_id, min(g.channel) AS channel, min(g.unit) AS unit, "
-        "min(c.multiplier) AS multiplier FROM vee.register_day AS g JOIN vee.daily_usage AS u USING (billing_day, service_point_id, unit) "
-        "JOIN ref.channels AS c USING (meter_id, channel) WHERE g.billing_day = $1 AND u.commodity = 'water' AND u.flow = 'import' "
+        "min(coalesce(w.multiplier, c.multiplier)) AS multiplier FROM vee.register_day AS g JOIN vee.daily_usage AS u USING (billing_day, service_point_id, unit) "
+        "JOIN ref.channels AS c USING (meter_id, channel) LEFT JOIN ref.channel_values AS w ON w.meter_id = c.meter_id AND w.channel = c.channel "
+        "AND w.valid_from <= $1 AND (w.valid_to IS NULL OR w.valid_to > $1) WHERE g.billing_day = $1 AND u.commodity = 'water' AND u.flow = 'import' "
         "AND u.source = 'register' AND u.meters = 1 AND g.reads >= 20 AND g.usage_micro IS NOT NULL AND g.causes & 124 = 0 "
         "GROUP BY g.meter_id HAVING count(*) = 1) AS d JOIN raw.register_read AS r USING (meter_id, channel) "
         "WHERE r.billing_day BETWEEN $1::date - 1 AND $1::date + 1 AND (r.quality::integer & 65535) >> 13 = 0",

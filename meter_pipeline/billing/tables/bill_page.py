@@ -19,9 +19,14 @@ WITH bills AS (
     WHERE s.statement_id = ANY(string_to_array($1, ',')) GROUP BY 1, 2),
 meters AS (
     SELECT b.*, i.meter_id, i.installed_at, i.install_read::text AS install_read, i.removed_at,
-        i.removal_read::text AS removal_read, c.channel, c.unit, c.multiplier, c.decimals, c.flow,
-        EXISTS (SELECT FROM ref.channels AS o WHERE o.meter_id = i.meter_id AND o.kind = 'interval' AND o.billed) AS intervals_billed
+        i.removal_read::text AS removal_read, c.channel, c.unit, coalesce(w.multiplier, c.multiplier) AS multiplier,
+        coalesce(w.decimals, c.decimals) AS decimals, coalesce(w.flow, c.flow) AS flow,
+        EXISTS (SELECT FROM ref.channels AS o LEFT JOIN ref.channel_values AS x ON x.meter_id = o.meter_id AND x.channel = o.channel
+            AND x.valid_from < b.past_day AND (x.valid_to IS NULL OR x.valid_to >= b.past_day)
+            WHERE o.meter_id = i.meter_id AND o.kind = 'interval' AND coalesce(x.billed, o.billed)) AS intervals_billed
     FROM bills AS b JOIN ref.installations AS i USING (service_point_id) JOIN ref.channels AS c ON c.meter_id = i.meter_id AND c.kind = 'register'
+    LEFT JOIN ref.channel_values AS w ON w.meter_id = c.meter_id AND w.channel = c.channel AND w.valid_from < b.past_day
+        AND (w.valid_to IS NULL OR w.valid_to >= b.past_day)
     WHERE i.installed_at < b.closes AND (i.removed_at IS NULL OR i.removed_at > b.opens))
 SELECT m.statement_id, m.service_point_id, m.meter_id, m.channel, m.unit, m.multiplier::text AS multiplier, m.decimals, m.flow, m.intervals_billed,
     m.first_day, m.past_day, m.opens, m.closes, m.installed_at, m.install_read, m.removed_at, m.removal_read,

@@ -91,7 +91,7 @@ def registers(
         connection,
         f"""
         WITH dials AS (
-            SELECT c.meter_id, c.sums_to AS channel, count(*) AS registers, min(coalesce(w.decimals, c.decimals)) AS decimals,
+            SELECT c.meter_id, nullif(coalesce(w.sums_to, c.sums_to), '-') AS channel, count(*) AS registers, min(coalesce(w.decimals, c.decimals)) AS decimals,
                 max(coalesce(w.multiplier, c.multiplier)) AS multiplier,
                 sum(CASE WHEN e.value >= s.value THEN ((e.value - s.value) * coalesce(w.multiplier, c.multiplier))::bigint END) AS difference,
                 count(*) FILTER (WHERE e.value >= s.value) AS whole
@@ -101,7 +101,7 @@ def registers(
             LEFT JOIN raw.register_read AS e ON e.billing_day = %(day)s AND e.meter_id = c.meter_id AND e.channel = c.channel AND e.read_at = %(past)s
             LEFT JOIN raw.register_read AS s
                 ON s.billing_day = %(eve)s AND s.meter_id = c.meter_id AND s.channel = c.channel AND s.read_at = %(start)s
-            WHERE c.sums_to IS NOT NULL
+            WHERE nullif(coalesce(w.sums_to, c.sums_to), '-') IS NOT NULL
                 {_some(points, "AND c.meter_id = ANY(ARRAY(SELECT meter_id FROM vee.interval_day WHERE billing_day = %(day)s AND service_point_id = ANY(%(points)s)))")}
                 AND NOT EXISTS (SELECT FROM vee.register_edit AS x WHERE x.meter_id = c.meter_id
                 AND x.channel = c.channel AND x.billing_day IN (%(day)s, %(eve)s) AND x.withdrawn_at IS NULL AND (NOT x.proposed OR x.approved_at IS NOT NULL))

@@ -59,6 +59,15 @@ def channels(database: Database) -> pl.DataFrame:
     )
 
 
+def dated_channels(database: Database) -> pl.DataFrame:
+    """Channels whose unit or interval length is otherwise on a stretch of days: meter_id, channel, valid_from,
+    valid_to, unit, interval_minutes."""
+    return database.read(
+        "SELECT meter_id, channel, valid_from, valid_to, unit, interval_minutes FROM ref.channel_values "
+        "WHERE unit IS NOT NULL OR interval_minutes IS NOT NULL"
+    )
+
+
 _FILE: Final = (
     "sha256, content_sha256, file_name, head_end, commodity, file_format, bytes, archive_path, landed_at, received, "
     "rejected, dead_letters, refused, run_id, replay_of, ledger_entry"

@@ -125,11 +125,12 @@ def stored_day(
     )
     tested, missed, unlisted = connection.execute(
         f"""
-        WITH d AS MATERIALIZED (SELECT c.meter_id, c.sums_to AS channel, max(coalesce(w.multiplier, c.multiplier)) AS multiplier,
+        WITH d AS MATERIALIZED (SELECT c.meter_id, nullif(coalesce(w.sums_to, c.sums_to), '-') AS channel,
+                max(coalesce(w.multiplier, c.multiplier)) AS multiplier,
                 min(coalesce(w.decimals, c.decimals)) AS decimals FROM ref.channels AS c
             LEFT JOIN ref.channel_values AS w ON w.meter_id = c.meter_id AND w.channel = c.channel AND w.valid_from <= %(day)s
                 AND (w.valid_to IS NULL OR w.valid_to > %(day)s)
-            WHERE c.sums_to IS NOT NULL{mine} GROUP BY 1, 2),
+            WHERE nullif(coalesce(w.sums_to, c.sums_to), '-') IS NOT NULL{mine} GROUP BY 1, 2),
         off AS (SELECT v.service_point_id, v.meter_id, v.channel, {over} > {allowed}
             AND {over} > {allowed} * {tolerance.days_sql("v.meter_id")} AS missed
             FROM vee.interval_day AS v LEFT JOIN d USING (meter_id, channel)

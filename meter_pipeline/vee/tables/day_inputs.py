@@ -48,9 +48,10 @@ def read_installations(
         f"""
         SELECT i.service_point_id, i.meter_id, i.installed_at AS installed_s, i.removed_at AS removed_s, (i.install_read * 1000000)::bigint AS install_micro,
             (i.removal_read * 1000000)::bigint AS removal_micro,
-            coalesce(w.head_end, m.head_end) AS head_end, m.commodity, c.channel, c.kind, c.unit AS declared_unit, c.interval_minutes, coalesce(v.flow, c.flow) AS flow,
+            coalesce(w.head_end, m.head_end) AS head_end, m.commodity, c.channel, c.kind, coalesce(v.unit, c.unit) AS declared_unit,
+            coalesce(v.interval_minutes, c.interval_minutes) AS interval_minutes, coalesce(v.flow, c.flow) AS flow,
             (coalesce(v.multiplier, c.multiplier) * 1000000)::bigint AS multiplier_micro, coalesce(v.dials, c.dials) AS dials,
-            coalesce(v.decimals, c.decimals) AS decimals, c.sums_to, coalesce(v.billed, c.billed) AS billed,
+            coalesce(v.decimals, c.decimals) AS decimals, nullif(coalesce(v.sums_to, c.sums_to), '-') AS sums_to, coalesce(v.billed, c.billed) AS billed,
             (c.modulus * 1000000)::bigint AS modulus_micro,
             CASE WHEN c.kind = 'interval' THEN (v.multiplier * 1000000)::bigint END AS factor_micro
         FROM ref.installations AS i JOIN ref.meters AS m USING (meter_id) JOIN ref.channels AS c USING (meter_id)
