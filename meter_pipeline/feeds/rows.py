@@ -20,8 +20,9 @@ import polars as pl
 
 from meter_pipeline.feeds.coded_columns import Ids, Integers, Qualities, Stamps, Units, Vocabulary
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
+from meter_pipeline.feeds.interval_lengths import Lengths, lengths_of
 from meter_pipeline.feeds.kernels import read_number
-from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
+from meter_pipeline.feeds.rejects import Reason, Rejects, shown
 from meter_pipeline.feeds.row_plan import CODED_FIELDS, constant_unit
 from meter_pipeline.feeds.times import StampParser, State, zone_rules
 from meter_pipeline.quality import FLAGS
@@ -39,9 +40,9 @@ _NONE: Final = np.zeros(0, np.int64)
 class Rows:
     """Good rows of a stretch of a file: a code per field that varies, micro base units, and where each row stood.
 
-    ``offset`` may be empty while no repeated hour has been met: only the rows of one may have to be fetched from the
-    file again. ``rounded`` and ``below`` are empty where nothing was rounded, else the stored value less the file's own
-    is rounded / below micro base units.
+    ``offset`` may be empty while no repeated hour has been met and lengths are declared: only rows of one, or of an
+    unknown length, may have to be fetched from the file again. ``rounded`` and ``below`` are empty where nothing was
+    rounded, else the stored value less the file's own is rounded / below micro base units.
     """
 
     codes: dict[str, I32]
@@ -143,8 +144,14 @@ class RowReader:
 
     @property
     def needs_offsets(self) -> bool:
-        """Whether any stamp so far is of a repeated hour."""
-        return bool((self.stamps.state == State.AMBIGUOUS).any())
+        """Whether any stamp so far is of a repeated hour, or the file has to show the lengths of its intervals."""
+        return not self.knows_lengths or bool((self.stamps.state == State.AMBIGUOUS).any())
+
+    @property
+    def knows_lengths(self) -> bool:
+        """Whether the declaration or a column says how long an interval is, or there is none."""
+        said = "interval_minutes" in self.varying or "interval_minutes" in self.constants
+        return said or self.head_end.kind == "register"
 
     def judge(self, codes: Mapping[str, I32]) -> npt.NDArray[np.bool_]:
         """Which rows have a text that means nothing."""
@@ -237,6 +244,16 @@ class RowReader:
             self._reject_ambiguous(everything, unsettled, raw_lines)
             everything = everything.take(~unsettled)
             instants = instants[~unsettled]
+        declared = (
+            head_end.kind == "register" or "interval_minutes" in self.varying or "interval_minutes" in self.constants
+        )
+        inferred = None if declared else lengths_of(self._key(everything), instants, head_end.stamp == "end")
+        if inferred is not None and inferred.refused:
+            self._reject_lengths(everything, inferred.refused, raw_lines)
+            kept = np.ones(everything.value.size, np.bool_)
+            kept[list(inferred.refused)] = False
+            everything, instants = everything.take(kept), instants[kept]
+            inferred = Lengths(inferred.minutes[kept], {})
         size = everything.value.size
         frame: dict[str, pl.Series] = {
             "meter_id": self._texts("meter_id", self.meters.values, everything),
@@ -261,7 +278,7 @@ class RowReader:
             frame["read_at"] = pl.Series("read_at", instants).cast(UTC_US)
             parsed.registers = pl.DataFrame({name: frame[name] for name in REGISTER_READS})
             return parsed
-        if "interval_minutes" in self.varying or "interval_minutes" in self.constants:
+        if inferred is None:
             frame["interval_minutes"] = self._numbers("interval_minutes", self.minutes.values, everything, pl.Int16)
             if head_end.stamp == "end":
                 lengths = (
@@ -271,10 +288,9 @@ class RowReader:
                 )
                 instants = instants - lengths * MINUTE_US
         else:
-            minutes = self._inferred_minutes(everything, instants)
-            frame["interval_minutes"] = pl.Series("interval_minutes", [minutes], pl.Int16).new_from_index(0, size)
+            frame["interval_minutes"] = pl.Series("interval_minutes", inferred.minutes.astype(np.int16))
             if head_end.stamp == "end":
-                instants = instants - minutes * MINUTE_US
+                instants = instants - inferred.minutes * MINUTE_US
         frame["interval_start"] = pl.Series("interval_start", instants).cast(UTC_US)
         parsed.intervals = pl.DataFrame({name: frame[name] for name in INTERVAL_READS})
         return parsed
@@ -432,25 +448,13 @@ class RowReader:
             detail = f"time {text} comes twice in {self.head_end.zone} and the file does not say which"
             self.rejects.add(int(rows.line[i]), offset, raws.get(offset, b""), [Reason("ambiguous_time", detail)])
 
-    def _inferred_minutes(self, rows: Rows, instants: I64) -> int:
-        """The commonest distance between neighbouring reads of a channel, where the head-end declares no interval
-        length."""
-        key = self._key(rows)
-        order = np.lexsort((instants, key))
-        steps = np.diff(instants[order])[np.diff(key[order]) == 0]
-        steps = steps[steps > 0]
-        if not steps.size:
-            if not rows.value.size:
-                return 60
-            raise FeedRefused("bad_interval", "no interval length is declared and the file does not show one")
-        lengths, counts = np.unique(steps, return_counts=True)
-        step = int(lengths[counts.argmax()])
-        if step % MINUTE_US or not 1 <= step // MINUTE_US <= 1440:
-            raise FeedRefused(
-                "bad_interval",
-                f"reads stand {step / MINUTE_US:g} minutes apart: declare interval_minutes, or kind register",
-            )
-        return step // MINUTE_US
+    def _reject_lengths(
+        self, rows: Rows, refused: dict[int, str], raw_lines: Callable[[list[int]], dict[int, bytes]]
+    ) -> None:
+        raws = raw_lines([int(rows.offset[i]) for i in refused])
+        for i, why in refused.items():
+            offset = int(rows.offset[i])
+            self.rejects.add(int(rows.line[i]), offset, raws.get(offset, b""), [Reason("bad_interval", why)])
 
 
 #: letters of typeset numbers, and the plain ones

@@ -30,10 +30,16 @@ from meter_pipeline.reference.folder import Rows
 from meter_pipeline.reference.learnt_dials import learnt_moduli
 from meter_pipeline.schemas.reads import ParsedFeed
 from meter_pipeline.schemas.reference import TABLES
-from meter_pipeline.units import COMMODITY_OF_UNIT, from_micro
+from meter_pipeline.units import from_micro
 
 #: Units whose sum is a quantity to bill; reactive, apparent, voltage and power-factor channels are kept and not billed.
 BILLED_UNITS = frozenset({"kWh", "m3", "gal", "ft3", "therm", "MJ"})
+#: What a tariff of each commodity can bill; gas by volume has its heat content.
+_UNITS_OF: Final = {
+    "electricity": frozenset({"kWh"}),
+    "water": frozenset({"m3", "gal", "ft3"}),
+    "gas": frozenset({"therm", "MJ", "m3", "gal", "ft3"}),
+}
 #: Reads before a silence of so long ...
 STRAY_GAP: Final = timedelta(days=60)
 #: ... that are less than this share of a meter's reads come from a clock that was reset.
@@ -153,6 +159,7 @@ def admit(
         tables["channels"].extend(rows)
         admitted.notes.extend(_learn(rows, learnt))
         if meter not in known_meters:
+            _refuse_other_commodity(meter, rows, how)
             _meter_rows(tables, meter, group, how, calendar, first, first_read)
         if any(row["strays"] for row in new):
             admitted.notes.append(
@@ -165,6 +172,16 @@ def admit(
             if table
         }
     return admitted
+
+
+def _refuse_other_commodity(meter: str, rows: list[dict[str, Any]], how: Enrolment) -> None:
+    """A meter whose billed channels measure what its tariff does not bill: kWh on a gas tariff."""
+    for row in rows:
+        if row["billed"] and row["unit"] not in _UNITS_OF[how.commodity]:
+            raise EnrolmentRefused(
+                f"meter {meter} channel {row['channel']} measures {row['unit']}, and the tariff {how.tariff_id} is for "
+                f"{how.commodity}: name a tariff of what the meter measures"
+            )
 
 
 def _refuse_mixed(stretches: pl.DataFrame) -> None:
@@ -279,14 +296,11 @@ def _meter_rows(
     first_read: datetime,
 ) -> None:
     """A new meter's service point, account, agreement and installation."""
-    commodity = next((COMMODITY_OF_UNIT[u] for u in group["unit"] if u in BILLED_UNITS), how.commodity)
-    if how.commodity in ("water", "gas"):
-        commodity = how.commodity
     service_point, account = derived_id("SP", meter), derived_id("AC", meter)
     tables["service_points"].append(
         {
             "service_point_id": service_point,
-            "commodity": commodity,
+            "commodity": how.commodity,
             "premise_id": derived_id("PR", meter),
             "route": how.head_end.upper()[:MAX_ID_LENGTH],
             "customer_class": how.customer_class,
@@ -294,7 +308,7 @@ def _meter_rows(
             "valid_from": first,
         }
     )
-    tables["meters"].append({"meter_id": meter, "commodity": commodity, "head_end": how.head_end.upper()})
+    tables["meters"].append({"meter_id": meter, "commodity": how.commodity, "head_end": how.head_end.upper()})
     installed = first_read if set(group["kind"]) == {"register"} else calendar.bounds(first)[0]
     tables["installations"].append({"service_point_id": service_point, "meter_id": meter, "installed_at": installed})
     tables["accounts"].append({"account_id": account, "customer_class": how.customer_class, "opened": first})

@@ -662,3 +662,45 @@ def test_other_words_of_quality_and_units_behind_values(tmp_path: Path) -> None:
     assert feed.intervals["value"].to_list() == [1_500_000, 2_000_000]
     assert [c["quality"] for c in report("feed", feed)["channels"]] == [{"A": 1}, {"F": 1}]
     assert [r["reasons"][0]["code"] for r in feed.rejects.to_dicts()] == ["bad_number"]
+
+
+# -- lengths that the reads show ---------------------------------------------------------------------
+
+
+def lengths(tmp_path: Path, *rows: str) -> tuple[dict[str, set[int]], list[str]]:
+    """Minutes of each meter's intervals, and what is said of rejected rows."""
+    declared = head_end(interval_minutes=None)
+    feed = read(tmp_path, "m,t,v\n" + "".join(f"{row}\n" for row in rows), declared)
+    found: dict[str, set[int]] = {}
+    for meter, minutes in feed.intervals.select("meter_id", "interval_minutes").rows():
+        found.setdefault(meter, set()).add(minutes)
+    said = [reason["detail"] for reasons in feed.rejects["reasons"].to_list() for reason in reasons]
+    return found, said
+
+
+QUARTERS = [f"Q,2026-11-10 {h:02}:{m:02},0.25" for h in range(24) for m in (0, 15, 30, 45)]
+
+
+def test_meters_of_several_lengths_in_a_file_that_declares_none(tmp_path: Path) -> None:
+    """All were read at the file's commonest distance: an hour's use in 15 minutes, and three estimates beside it."""
+    hours = [f"H,2026-11-10 {h:02}:00,1" for h in range(24)]
+    days = [f"D,2026-11-{d:02} 00:00,24" for d in range(1, 20)]
+    assert lengths(tmp_path, *QUARTERS, *hours, *days) == ({"Q": {15}, "H": {60}, "D": {1440}}, [])
+    gappy = [row for k, row in enumerate(QUARTERS) if k % 7 and k not in range(30, 40)]
+    assert lengths(tmp_path, *gappy) == ({"Q": {15}}, [])
+
+
+def test_what_the_reads_do_not_show_is_refused(tmp_path: Path) -> None:
+    alone = lengths(tmp_path, *QUARTERS, "D,2026-11-10 00:00,24")
+    assert alone[0] == {"Q": {15}}
+    assert alone[1] == [
+        "a channel with one read shows no interval length: declare interval_minutes, or the column that says it"
+    ]
+    few = lengths(tmp_path, *QUARTERS, "S,2026-11-10 00:00,1", "S,2026-11-10 01:00,1")
+    assert few[0] == {"Q": {15}}
+    assert [said[:64] for said in few[1]] == ["2 reads of the channel, most of them 60 minutes apart, show no i"] * 2
+    halves = [f"Q,2026-11-11 {h:02}:{m:02},0.5" for h in range(24) for m in (0, 30)]
+    changed = lengths(tmp_path, *QUARTERS, *halves)
+    assert changed[0] == {"Q": {15}}
+    assert len(changed[1]) == 48
+    assert "reads stand 30 minutes apart here and 15 elsewhere in the channel" in changed[1][0]

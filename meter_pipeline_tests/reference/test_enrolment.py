@@ -131,3 +131,15 @@ def test_ids_made_of_long_ones_stay_apart() -> None:
     one, other = derived_id("SP", "A" * 62 + "1"), derived_id("SP", "A" * 62 + "2")
     assert (len(one), len(other), one == other) == (64, 64, False)
     assert derived_id("SP", "M1") == "SP-M1"
+
+
+@pytest.mark.parametrize(
+    ("unit", "commodity"), [("kWh", "gas"), ("kWh", "water"), ("gal", "electricity"), ("therm", "water")]
+)
+def test_a_meter_is_not_enrolled_on_a_tariff_of_another_commodity(tmp_path: Path, unit: str, commodity: str) -> None:
+    """A typing error in --tariff made a gas service of an electricity meter."""
+    (tmp_path / "feed.csv").write_text("m,c,t,v,n\n" + "".join(f"{hour}\n" for hour in HOURS))
+    declared = HeadEnd("TEST", "delimited", unit=unit, columns=COLUMNS)
+    feed = parse(tmp_path / "feed.csv", declared, CALENDAR)
+    with pytest.raises(EnrolmentRefused, match=f"M1 channel H measures {unit}, and the tariff T is for {commodity}"):
+        admit(feed, CALENDAR, Enrolment("TEST", "T", "MONTHLY", commodity), frozenset(), {})
