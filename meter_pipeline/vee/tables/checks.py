@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 
@@ -104,6 +104,12 @@ def _beside_register(connection: Connection, day: date, points: Sequence[str]) -
     return found.rowcount > 0
 
 
+#: Rows whose first and last interval reach over midnight, and what of their register those two may account for: where
+#: clocks change by half an hour, an hourly meter's day and its register's are half an hour apart.
+_DAY_EDGE: Final = "'DAY_EDGE' = ANY (SELECT upper(code) FROM unnest(vee.row_rules(v.row_flags)) AS code)"
+_CUT: Final = "2 * (SELECT max(abs(x)) FROM unnest(coalesce(v.values::bigint[], v.wide_values)) AS x WHERE x > -2147483648) * 10 ^ (6 - v.scale)"
+
+
 def stored_day(
     connection: Connection,
     day: date,
@@ -132,7 +138,8 @@ def stored_day(
                 AND (w.valid_to IS NULL OR w.valid_to > %(day)s)
             WHERE nullif(coalesce(w.sums_to, c.sums_to), '-') IS NOT NULL{mine} GROUP BY 1, 2),
         off AS (SELECT v.service_point_id, v.meter_id, v.channel, {over} > {allowed}
-            AND {over} > {allowed} * {tolerance.days_sql("v.meter_id")} AS missed
+            AND {over} > {allowed} * {tolerance.days_sql("v.meter_id")}
+            AND NOT ({_DAY_EDGE} AND {over} <= {allowed} + {_CUT}) AS missed
             FROM vee.interval_day AS v LEFT JOIN d USING (meter_id, channel)
             WHERE v.billing_day = %(day)s AND {_among(points, "v.service_point_id")} AND v.register_difference_micro IS NOT NULL)
         SELECT count(*), count(*) FILTER (WHERE missed), coalesce((array_agg(meter_id || ' ' || channel ORDER BY meter_id, channel)
