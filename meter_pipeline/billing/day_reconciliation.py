@@ -49,7 +49,7 @@ def read_source_rows(
     database: Database, calendar: BillingCalendar, day: date, points: list[str] | None = None
 ) -> SourceRows:
     """Read beside the stage's own writing, which touches none of it: a second of a hundred thousand services' seven."""
-    with database.connect("billing joints") as connection:
+    with database.connect("billing reconciliation") as connection:
         return SourceRows.read(connection, calendar, day, points)
 
 

@@ -14,7 +14,7 @@ from meter_pipeline.billing.service_agreements import EXCEPTIONS
 # days; the third says that a person has to look. Our figure: rules for utilities limit estimated bills (commonly two
 # in a row), which is months later.
 STREAK_DAYS: Final = 3
-#: Joints in the order in which data flows: each side is read from the tables named, never from what the stage has in
+#: Checks in the order in which data flows: each side is read from the tables named, never from what the stage has in
 # hand.
 CHECKS: Final[dict[str, str]] = {
     "file_to_reads": "reads landed in a file (raw.feed_file_day) against the outcomes of its committed batches (raw.load_batch)",
@@ -29,7 +29,7 @@ CHECKS: Final[dict[str, str]] = {
 }
 STATEMENT_CHECKS: Final = ("lines_to_statement", "statement_to_ledger")
 DAY_CHECKS: Final = tuple(check for check in CHECKS if check not in STATEMENT_CHECKS)
-#: Joints whose figures are millionths; the others count.
+#: Checks whose figures are millionths; the others count.
 _MICRO: Final = frozenset(CHECKS) - {"file_to_reads", "reads_to_validated", "statement_to_ledger"}
 
 #: The closed list of causes. ``none`` agrees; ``open`` is an exception for people.

@@ -78,7 +78,7 @@ def stage_report(outcome: BillingOutcome) -> StageReport:
         plots=pictures,
         tables={
             "by component": components,
-            "joints": checks,
+            "reconciliation checks": checks,
             "exceptions": unbilled,
             "estimate streaks": outcome.streaks,
             "adjustments proposed": pl.DataFrame({"adjustment": outcome.adjustments}, schema={"adjustment": pl.String}),

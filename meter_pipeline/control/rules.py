@@ -137,7 +137,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Variance:
-    """What stands at a check without a named cause: sums of absolute differences, beside the joint's whole quantity in
+    """What stands at a check without a named cause: sums of absolute differences, beside the check's whole quantity in
     ``unit``."""
 
     billing_day: str

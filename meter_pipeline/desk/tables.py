@@ -63,7 +63,7 @@ def overview(connection: Connection) -> Row:
 
 def billing_days(connection: Connection, before: date | None, limit: int = 14) -> list[Row]:
     """The latest billing days that any file touches, newest first: reads by outcome, flags, services billed, money,
-    open joints.
+    open reconciliation checks.
 
     From tables with a few rows a day: the files' days, the runs of detection, the reconciliation checks.
     """

@@ -91,7 +91,7 @@ def last_verification(connection: Connection) -> tuple[bool, datetime, str] | No
 
 
 def variances(connection: Connection, days: int = 35) -> list[tuple[str, str, str, Decimal, Decimal]]:
-    """By billing day, joint and unit: absolute differences without a cause, and the joint's whole. The latest
+    """By billing day, check and unit: absolute differences without a cause, and the check's whole. The latest
     ``days`` reconciled days."""
     if connection.execute("SELECT to_regclass('billing.reconciliation') IS NULL").fetchone() == (True,):
         return []

@@ -109,7 +109,7 @@ def _close_report(municipality: Municipality, day: date, run_id: str) -> StageRe
     figures: dict[str, object] = {
         "report": dg.MetadataValue.path(str(path)),
         "at the finance desk": dg.MetadataValue.url(f"{policy.desk_url()}/reports/day/{day}"),
-        "joints open": document["open_joints"],
+        "reconciliation checks open": document["open_joints"],
         "exceptions to work": len(document["cases"]),
         "bytes": path.stat().st_size,
     }

@@ -133,7 +133,7 @@ def _statements(municipality: Municipality, day: date, run_id: str) -> StageRepo
 
 
 def _bills(database: Database, periods: list[tuple[str, date]]) -> "tuple[pl.DataFrame, dict[str, bytes], list[str]]":
-    """The first statements of each closed cycle with the command that shows them, the usage behind one, and the joints
+    """The first statements of each closed cycle with the command that shows them, the usage behind one, and the checks
     that are open."""
     import polars as pl
 
