@@ -135,7 +135,7 @@ def is_unit(word: str) -> bool:
 
 def column_unit(text: str) -> str | None:
     """The unit that a text is, or that stands in a column's name; None for none."""
-    if is_unit(text):
+    if len(text.strip()) > 1 and is_unit(text):  # a column named v or A has values, not volts or amperes
         return text.strip()
     found = _UNIT_IN_NAME.search(text)
     return found[1] if found else None

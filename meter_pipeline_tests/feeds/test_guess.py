@@ -57,6 +57,11 @@ FILES: dict[str, tuple[str, dict[str, Any], dict[str, int]]] = {
         {"unit": ""},
         {"M1": 24},
     ),
+    "columns of one letter": (
+        "m,t,v\n" + hours("M1,2026-11-10T{h:02d}:00:00Z,{v}\n"),
+        {"unit": ""},  # not volts
+        {"M1": 24},
+    ),
     "start to end": (
         "meter,period,kWh\n" + hours("M1,2026-11-10 {h:02d}:00 - 2026-11-10 {h:02d}:59,{v}\n"),
         {"time_range": " - "},
