@@ -40,12 +40,12 @@ from meter_pipeline.feeds.files import (
     open_feed,
 )
 from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.feeds.nem12_frames import IntervalDays, interval_frame
 from meter_pipeline.feeds.nem12_parts import I64, BlockDetails, BlockRecords, Event, RecordTails, split
 from meter_pipeline.feeds.nem13 import Accumulations
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
 from meter_pipeline.feeds.times import StampParser
-from meter_pipeline.quality import FLAGS
-from meter_pipeline.schemas.reads import INTERVAL_READS, UTC_US, ParsedFeed
+from meter_pipeline.schemas.reads import INTERVAL_READS, ParsedFeed
 
 AEST: Final = "+10:00"
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
@@ -93,9 +93,9 @@ class NemReader:
         self._qualities = Qualities({})
         self.tails = RecordTails(self.quality, self.instant)
         self.accumulations = Accumulations(self.instant, self.quality)
-        self._details: list[BlockDetails] = []
+        self.details: list[BlockDetails] = []
         self._roundings: dict[tuple[str, str], Fraction] = {}
-        self._headers: list[int | None] = []
+        self.headers: list[int | None] = []
         self._ended = True
         self._last_line = 0
         self._last_offset = 0
@@ -168,7 +168,7 @@ class NemReader:
         self, block: Block, records: I64, others: I64, mantissa: I64, decimals: npt.NDArray[np.int8], tails: I64
     ) -> None:
         """Judge the records of a block, then walk its other lines in order."""
-        inherited = len(self._details) - 1 if not self._ended else -1
+        inherited = len(self.details) - 1 if not self._ended else -1
         # Details first: records refer to them by their place among the other lines.
         place: dict[int, int] = {}
         walk: list[tuple[int, int]] = []
@@ -210,7 +210,7 @@ class NemReader:
 
     def _expected(self, details: int) -> int:
         """The values of a day under a 200 record; 0 where it was refused or is none (-1)."""
-        known = self._details[details] if details >= 0 else None
+        known = self.details[details] if details >= 0 else None
         return DAY_MINUTES // known.minutes if known and known.minutes and not known.refused else 0
 
     def _line(self, block: Block, other: I64) -> tuple[bytes, int, int]:
@@ -249,7 +249,7 @@ class NemReader:
         if reasons:
             self.rejects.add(line, offset, raw, reasons, reads=0)
         self.version = fields[1]
-        self._headers.append(created)
+        self.headers.append(created)
         self._ended = False
         self.accumulations.created = created
 
@@ -279,9 +279,9 @@ class NemReader:
                 reasons.append(Reason("bad_interval", f"IntervalLength {shown(length)}"))
             if reasons:
                 self.rejects.add(line, offset, raw, reasons, reads=0)
-        self._details.append(BlockDetails(line, meter, channel, unit, minutes, len(self._headers) - 1, tuple(reasons)))
+        self.details.append(BlockDetails(line, meter, channel, unit, minutes, len(self.headers) - 1, tuple(reasons)))
         self._ended = False
-        return len(self._details) - 1
+        return len(self.details) - 1
 
     def _judge(
         self, block: Block, records: I64, details: I64, mantissa: I64, decimals: npt.NDArray[np.int8], tails: I64
@@ -293,7 +293,7 @@ class NemReader:
         if self.version is None:
             raise FeedRefused("bad_header", "the file does not begin with a 100 record", block.data[:200])
         known = np.array(
-            [not each.refused for each in self._details] + [False], np.bool_
+            [not each.refused for each in self.details] + [False], np.bool_
         )  # the last entry answers for -1
         good = (records[kernels.R_STATUS] == 0) & known[details]
         texts, inverse = np.unique(records[kernels.R_DATE], return_inverse=True)
@@ -305,7 +305,7 @@ class NemReader:
         # values
         counts = np.where(records[kernels.R_STATUS] == 0, records[kernels.R_COUNT], 0)
         total = int(counts.sum())
-        unit_of = np.array([each.unit for each in self._details] + [0], np.int32)
+        unit_of = np.array([each.unit for each in self.details] + [0], np.int32)
         units = unit_of[details]
         single = np.unique(units[good])
         if not single.size:
@@ -350,7 +350,7 @@ class NemReader:
         at = np.flatnonzero((rounded.numerator != 0) & (details >= 0))
         for number, divisor in set(zip(details[at].tolist(), below[at].tolist(), strict=True)):
             own = rounded.numerator[at][(details[at] == number) & (below[at] == divisor)]
-            each = self._details[number]
+            each = self.details[number]
             key = self.meters.values[each.meter], self.channels.values[each.channel]
             total = Fraction(sum(own.tolist()), divisor)
             self._roundings[key] = self._roundings.get(key, Fraction(0)) + total
@@ -362,7 +362,7 @@ class NemReader:
         raw = block.data[begin : end if end >= 0 else None].removesuffix(b"\r")
         line, offset = block.first_line + int(record[kernels.R_LINE]), block.offset + begin
         expected = self._expected(details)
-        reasons = self.reasons_300(raw, self._details[details] if details >= 0 else None, expected)
+        reasons = self.reasons_300(raw, self.details[details] if details >= 0 else None, expected)
         self.rejects.add(line, offset, raw, reasons, reads=expected or max(raw.count(b",") - 6, 1))
         return bool(reasons)
 
@@ -425,7 +425,7 @@ class NemReader:
                     self.rejects.add(line, offset, raw, reasons)
         elif kind == 300:
             expected = self._expected(details)
-            under = self._details[details] if details >= 0 else None
+            under = self.details[details] if details >= 0 else None
             reasons = self.reasons_300(raw, under, expected) or [Reason("truncated_row", shown(raw))]
             self.rejects.add(line, offset, raw, reasons, reads=expected or 1)
         else:
@@ -509,55 +509,5 @@ class NemReader:
             quality, micro = quality[values], micro[values]
             line, date, count, tail, details = line[keep], date[keep], count[keep], tail[keep], details[keep]
             first = np.cumsum(count) - count
-        return self._frame(parsed, line, date, count, first, tail, details, quality, micro)
-
-    def _frame(
-        self,
-        parsed: ParsedFeed,
-        line: I64,
-        date: I64,
-        count: I64,
-        first: I64,
-        tail: I64,
-        details: I64,
-        quality: npt.NDArray[np.uint16],
-        micro: I64,
-    ) -> pl.DataFrame:
-        known = self._details
-        minutes = np.array([each.minutes for each in known], np.int64)[details]
-        slot = np.arange(micro.size, dtype=np.int64) - np.repeat(first, count)
-        start = np.repeat(self.dates.first[date], count) + slot * np.repeat(minutes * 60_000_000, count)
-        for each in dict.fromkeys(known[i] for i in np.unique(details).tolist()):
-            key = self.meters.values[each.meter], self.channels.values[each.channel]
-            parsed.file_units.setdefault(key, self.units.spelling[each.unit])
-        created = np.array(
-            [-1 if at < 0 else (self._headers[at] or 0) // 1_000_000 for at in [each.header for each in known]],
-            np.int64,
-        )
-        own = np.array([-1 if version is None else version for version in [*self.tails.version, None]], np.int64)[tail]
-        version = np.where(own >= 0, own, np.maximum(created[details], 0))
-        read_time = pl.Series("read_time", [*self.tails.read_time, None], pl.Int64).cast(UTC_US)
-
-        def spread(name: str, per_record: pl.Series) -> pl.Series:
-            index = pl.Series(np.repeat(np.arange(line.size, dtype=np.uint32), count))
-            return per_record.gather(index).alias(name)
-
-        def texts(values: list[str], codes: list[int]) -> pl.Series:
-            return pl.Series(values, dtype=pl.String).gather(
-                pl.Series(np.array(codes, np.int64)[details].astype(np.uint32))
-            )
-
-        columns = {
-            "meter_id": spread("meter_id", texts(self.meters.values, [each.meter for each in known])),
-            "channel": spread("channel", texts(self.channels.values, [each.channel for each in known])),
-            "interval_start": pl.Series("interval_start", start).cast(UTC_US),
-            "interval_minutes": pl.Series("interval_minutes", np.repeat(minutes.astype(np.int16), count)),
-            "value": pl.Series("value", micro).set(pl.Series(quality >> 13 == FLAGS.index("N")), None),
-            "unit": spread("unit", texts(self.units.base, [each.unit for each in known])),
-            "sequence": pl.Series("sequence", [0], pl.Int32).new_from_index(0, micro.size),
-            "quality": pl.Series("quality", quality),
-            "source_version": pl.Series("source_version", np.repeat(version, count)),
-            "read_time": spread("read_time", read_time.gather(pl.Series(tail.astype(np.uint32)))),
-            "line": pl.Series("line", np.repeat(line, count)),
-        }
-        return pl.DataFrame({name: columns[name] for name in INTERVAL_READS})
+        days = IntervalDays(line, date, count, first, tail, details)
+        return interval_frame(self, parsed, days, quality, micro)
