@@ -89,6 +89,10 @@ class Vocabulary:
         raise AttributeError("a vocabulary of no kind")
 
 
+#: Identifiers that are spelt as they are stored, one a line: nothing is left to judge. Of 36 letters it may be a UUID.
+_CANONICAL: Final = re.compile(rb"[A-Z0-9-]{1,35}(?:\n[A-Z0-9-]{1,35})*")
+
+
 class Ids(Vocabulary):
     """Identifiers in their canonical spelling, cleaned as the head-end declares. ``words`` turns the head-end's names
     into ours; where there are any, a name that is not among them means nothing. Parts of an identifier that stands in
@@ -102,6 +106,10 @@ class Ids(Vocabulary):
         self._words = words
 
     def judge(self, fresh: list[bytes]) -> npt.NDArray[np.bool_]:
+        joined = b"\n".join(fresh)
+        if self._rules is None and not self._words and _CANONICAL.fullmatch(joined):
+            self.values.extend(joined.decode("ascii").split("\n"))
+            return np.zeros(len(fresh), np.bool_)
         found = [self._canonical(text.decode("utf-8", "replace")) for text in fresh]
         self.values.extend(value or "" for value in found)
         return np.array([value is None for value in found], np.bool_)
