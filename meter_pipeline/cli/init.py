@@ -7,6 +7,7 @@ import shutil
 from datetime import date
 from pathlib import Path
 from typing import Annotated, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 
@@ -69,6 +70,11 @@ def init(
     """
     if (folder / "utility.toml").exists():
         problem(f"{folder / 'utility.toml'} exists", "give another folder, or edit that file")
+    _database(database)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem(f"{folder} cannot be made: {error.strerror}", "give a folder that you may write to")
     if demo:
         make_demo(folder)
     else:
@@ -159,6 +165,17 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         _usage(f"--first-billing-day: {text!r} is not a date like 2026-12-01")
+
+
+def _database(url: str) -> None:
+    """A URL of PostgreSQL without a password: utility.toml is committed, and a password in it would be too."""
+    if not url:
+        return
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgresql", "postgres"):
+        _usage(f"--database: {url.partition(':')[0]!r} is no database of ours: postgresql://USER@HOST/DATABASE")
+    if parts.password:
+        _usage("--database: leave the password out; it belongs in PGPASSWORD or in a password file")
 
 
 def _usage(message: str) -> NoReturn:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from meter_pipeline.cli.output import OUT, emit, problem, table
+from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.postgres.database import Database, open_database
 from meter_pipeline.settings import load_settings
 
@@ -28,6 +29,12 @@ def money(micro: int) -> str:
     return format(
         max(value.normalize(), value.quantize(Decimal("0.01")), key=lambda v: -int(v.as_tuple().exponent)), "f"
     )
+
+
+def _begun(month: date, today: date) -> None:
+    """End with one line where a month has not begun: all its figures would be zero."""
+    if month > today:
+        problem(f"{month:%Y-%m} has not begun", f"meter-pipeline month unbilled --month {today:%Y-%m}")
 
 
 @app.callback()
@@ -51,7 +58,9 @@ def unbilled(
     from meter_pipeline.unbilled.journal import write_csv
     from meter_pipeline.unbilled.month import MOVES, refresh
 
-    database, first = _open(), date(month.year, month.month, 1)
+    settings, first = load_settings(), date(month.year, month.month, 1)
+    _begun(first, settings.calendar().day_of(SYSTEM_CLOCK.now()))
+    database = open_database(settings)
     found = refresh(database, first)
     columns = ["customer_class", "commodity", "component", *MOVES]
     rows = [{c: money(v) if (v := row[c]).__class__ is int else v for c in columns} for row in found.roll.to_dicts()]
@@ -131,6 +140,11 @@ def balance(month: Month, as_json: Json = False) -> None:
             )
 
     emit(document, as_json, render)
+    if not found.months:
+        problem(
+            f"no zone has a day with usage in {first:%Y-%m}",
+            "zones stand in reference/zones.csv; days are billed by meter-pipeline run",
+        )
     if missing:
         problem("; ".join(f"{row['zone_id']}: {row['missing']}" for row in missing[:3]))
 
@@ -148,7 +162,8 @@ def winter_average(
     """
     import json
 
-    from meter_pipeline.winter_average.compute import WinterAverageRefusedError, refresh, write_attributes
+    from meter_pipeline.winter_average.compute import refresh, write_attributes
+    from meter_pipeline.winter_average.rules import WinterAverageRefusedError
 
     database, day = _open(), effective.date()
     try:

@@ -26,9 +26,11 @@ from meter_pipeline.reference.attributes import check_attributes
 from meter_pipeline.reference.balances import check_balances
 from meter_pipeline.reference.faults import Fault, ReferenceRefused
 from meter_pipeline.reference.past_usage import check_past_usage
+from meter_pipeline.reference.zones import check_zones
 from meter_pipeline.schemas.reference import STRETCHES, TABLES, Table
 from meter_pipeline.units import UnitError, base_unit, parse_decimal
 from meter_pipeline.vee.rules.thresholds import ThresholdError, in_force
+from meter_pipeline.winter_average import rules as winter_rules
 
 ID = re.compile(r"[A-Z0-9-]{1,64}", re.ASCII)
 #: A wrong export repeats its fault on every row; past this many the rest are counted, not listed.
@@ -264,7 +266,7 @@ def _check_together(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fau
                         faults.append(Fault(f"{name}.csv", line, column, f"{row[at]} is not in {other}.csv"))
         if name in STRETCHES:
             _check_stretches(name, rows[name], lines[name], faults)
-    _check_zones(rows, lines, faults)
+    check_zones(rows, lines, faults)
     _check_rules(rows, lines, faults)
     check_attributes(rows, lines, faults)
     _check_channel_values(rows, lines, faults)
@@ -320,12 +322,20 @@ def _check_rules(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]
             faults.append(Fault("meter_tests.csv", line, "wrong_until", f"{until} is before the test"))
         if test["wrong_since"] is not None and test["wrong_since"] >= until:
             faults.append(Fault("meter_tests.csv", line, "wrong_since", f"{test['wrong_since']} is not before {until}"))
+    _check_winter_rules(rows, lines, faults)
     name = leak_rules.TABLE
     for row, line in zip(rows.get(name, []), lines.get(name, []), strict=True):
         try:
             leak_rules.rule_of(dict(zip(TABLES[name].columns, row, strict=True)))
         except leak_rules.LeakRefusedError as error:
             faults.append(Fault(f"{name}.csv", line, "", str(error)))
+
+
+def _check_winter_rules(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]) -> None:
+    name = winter_rules.TABLE
+    for row, line in zip(rows.get(name, []), lines.get(name, []), strict=True):
+        for column, why in winter_rules.faults_of(dict(zip(TABLES[name].columns, row, strict=True))):
+            faults.append(Fault(f"{name}.csv", line, column, why))
 
 
 def _check_channel_values(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]) -> None:
@@ -349,21 +359,6 @@ def _check_channel_values(rows: Rows, lines: Mapping[str, list[int]], faults: li
             faults.append(Fault("channel_values.csv", line, "unit", str(error)))
         if known is not None and tuple(row[:2]) not in known:
             faults.append(Fault("channel_values.csv", line, "channel", f"{row[0]} {row[1]} is not in channels.csv"))
-
-
-def _check_zones(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]) -> None:
-    """A zone cannot be part of itself, whatever the way there."""
-    columns = list(TABLES["zones"].columns)
-    zones = [dict(zip(columns, row, strict=True)) for row in rows.get("zones", [])]
-    parents = {zone["zone_id"]: zone["parent_id"] for zone in zones}
-    for zone, line in zip(zones, lines.get("zones", []), strict=True):
-        path, at = [zone["zone_id"]], zone["parent_id"]
-        while at is not None and at not in path:
-            path.append(at)
-            at = parents.get(at)
-        if at == zone["zone_id"]:
-            loop = " > ".join([*path, at])
-            faults.append(Fault("zones.csv", line, "parent_id", f"zones {loop} are a loop"))
 
 
 def _check_stretches(name: str, rows: Iterable[tuple[Any, ...]], lines: list[int], faults: list[Fault]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
@@ -15,6 +14,7 @@ import polars as pl
 
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.winter_average import tables
+from meter_pipeline.winter_average.rules import Rule, WinterAverageRefusedError, rule_of
 
 SCHEMA: Final = pl.Schema(
     {
@@ -22,35 +22,6 @@ SCHEMA: Final = pl.Schema(
         "source": pl.String(), "periods": pl.String(),
     }
 )  # fmt: skip
-
-
-class WinterAverageRefusedError(ValueError):
-    """Averages that cannot be worked out; the message names the rule and says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """How an average is worked out. ``months``: whose billing periods count, by the month of a period's last day;
-    ``default``: quantity a day where fewer than ``least`` periods are left."""
-
-    months: frozenset[int]
-    drop_high: int
-    drop_low: int
-    least: int
-    default: Decimal | None
-
-
-def rule_of(row: Mapping[str, Any]) -> Rule:
-    """A rule of a row. Raises WinterAverageRefusedError."""
-    said = f"winter_average_rules.csv, class {row['customer_class']}"
-    parts = str(row["months"]).split()
-    if not parts or any(not p.isdigit() or not 1 <= int(p) <= 12 for p in parts):
-        raise WinterAverageRefusedError(
-            f"{said}: months {row['months']!r} are not numbers from 1 to 12 with blanks between"
-        )
-    return Rule(
-        frozenset(map(int, parts)), row["drop_high"], row["drop_low"], row["least_periods"], row["default_per_day"]
-    )
 
 
 def compute(database: Database, effective: date) -> pl.DataFrame:

@@ -12,13 +12,8 @@ from typing import Any
 import pytest
 
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.winter_average.compute import (
-    Rule,
-    WinterAverageRefusedError,
-    average,
-    refresh,
-    write_attributes,
-)
+from meter_pipeline.winter_average.compute import average, refresh, write_attributes
+from meter_pipeline.winter_average.rules import Rule, WinterAverageRefusedError
 from meter_pipeline_tests.billing.support import add_service
 
 EFFECTIVE = date(2026, 7, 1)
