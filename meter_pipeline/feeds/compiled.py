@@ -11,7 +11,7 @@ from threading import Lock
 from types import FunctionType
 from typing import Any, Final
 
-from meter_pipeline.feeds.kernels import lookup, read_number, scan_delimited, scan_json_lines
+from meter_pipeline.feeds.kernels import lookup, read_number, read_short, scan_delimited, scan_json_lines
 from meter_pipeline.feeds.kernels_json import (
     hex_code,
     number_end,
@@ -28,7 +28,7 @@ from meter_pipeline.feeds.kernels_nem12 import scan_nem12
 COMPILE_FROM_BYTES: Final = 4_000_000
 
 _LOOPS: Final[tuple[Any, ...]] = (
-    read_number, lookup, scan_delimited, scan_json_lines, scan_nem12, number_end, string_end, word_end, plain_list, scan_json_document,
+    read_number, read_short, lookup, scan_delimited, scan_json_lines, scan_nem12, number_end, string_end, word_end, plain_list, scan_json_document,
     write_records, hex_code, unescaped,
 )  # fmt: skip
 _loops: dict[str, Callable[..., Any]] = {}

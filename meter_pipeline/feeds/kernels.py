@@ -79,6 +79,42 @@ def read_number(data: Any, begin: int, end: int, point: int, thousands: int) -> 
     return (-mantissa if negative else mantissa), decimals
 
 
+def read_short(data: Any, begin: int, size: int, point: int, delimiter: int) -> tuple[int, int, int]:
+    """A field that is a plain number of at most 15 digits and nothing else, as read_number has it, and where it ends;
+    -1 for any other field. It saves the common value a first pass that looks for the field's end."""
+    pos = begin
+    negative = pos < size and data[pos] == 45
+    if negative:
+        pos += 1
+    first = pos
+    number = 0
+    while pos < size and 48 <= data[pos] <= 57:
+        number = number * 10 + (data[pos] - 48)
+        pos += 1
+    whole = pos - first
+    if whole == 0 or whole > 15:
+        return 0, 0, -1
+    places = 0
+    if pos < size and data[pos] == point:
+        pos += 1
+        zeros = 0
+        while pos < size and 48 <= data[pos] <= 57:
+            if data[pos] == 48:
+                zeros += 1
+            else:
+                places += zeros + 1
+                if whole + places > 15:
+                    return 0, 0, -1
+                while zeros > 0:
+                    number *= 10
+                    zeros -= 1
+                number = number * 10 + (data[pos] - 48)
+            pos += 1
+    if pos < size and (data[pos] == delimiter or data[pos] == 10 or data[pos] == 13):
+        return (-number if negative else number), places, pos
+    return 0, 0, -1
+
+
 def lookup(
     data: Any, begin: int, length: int, k: int, table: Array, entry_begin: Array, entry_length: Array, counts: Array
 ) -> int:
@@ -183,72 +219,80 @@ def scan_delimited(
                                 else:
                                     ended = True
                                 continue
-            begin = pos
-            if trim != 0:
-                while pos < size and (data[pos] == 32 or data[pos] == 9) and data[pos] != delimiter:
-                    pos += 1
-                begin = pos
-            if pos < size and data[pos] == quote and quote != 0:
-                pos += 1
-                begin = pos
-                while pos < size and data[pos] != quote and data[pos] != 10:
-                    if data[pos] < 32 or data[pos] == 127:
-                        flags |= CONTROL
-                    elif data[pos] > 127:
-                        flags |= HIGH
-                    pos += 1
-                end = pos
-                if pos >= size or data[pos] == 10:
-                    flags |= QUOTE
-                else:
-                    pos += 1
-                    if trim != 0:
-                        while pos < size and (data[pos] == 32 or data[pos] == 9) and data[pos] != delimiter:
-                            pos += 1
-                    if pos < size and data[pos] != delimiter and data[pos] != 10 and data[pos] != 13:
-                        flags |= QUOTE
-                if flags & QUOTE:
-                    while pos < size and data[pos] != 10:
-                        pos += 1
-                    ended = True
-                    break
-            else:
-                while pos < size:
-                    c = data[pos]
-                    if c == delimiter or c == 10 or c == 13:
-                        break
-                    if c < 32 or c == 127:
-                        flags |= CONTROL
-                    elif c > 127:
-                        flags |= HIGH
-                    elif c == quote and quote != 0:
-                        flags |= QUOTE
-                    pos += 1
-                end = pos
-            if trim != 0:
-                while begin < end and (data[begin] == 32 or data[begin] == 9):
-                    begin += 1
-                while end > begin and (data[end - 1] == 32 or data[end - 1] == 9):
-                    end -= 1
-            if action <= VALUE:
-                number, places = read_number(data, begin, end, point, thousands)
-                if begin == end:
-                    places = EMPTY
+            stop = -1
+            if action <= VALUE and point != delimiter:
+                number, places, stop = read_short(data, pos, size, point, delimiter)
+            if stop >= 0:
                 mantissa[VALUE - action, row] = number
                 decimals[VALUE - action, row] = places
-                if places == -1:
-                    flags |= NUMBER
-            elif action >= 0:
-                known = counts[action]
-                code = lookup(data, begin, end - begin, action, table, entry_begin, entry_length, counts)
-                if code == known:
-                    follows[action, code] = -1
-                    if 2 * code >= table.shape[1]:
-                        return -1
-                if last[action] >= 0:
-                    follows[action, last[action]] = code
-                last[action] = code
-                codes[action, row] = code
+                pos = stop
+            else:
+                begin = pos
+                if trim != 0:
+                    while pos < size and (data[pos] == 32 or data[pos] == 9) and data[pos] != delimiter:
+                        pos += 1
+                    begin = pos
+                if pos < size and data[pos] == quote and quote != 0:
+                    pos += 1
+                    begin = pos
+                    while pos < size and data[pos] != quote and data[pos] != 10:
+                        if data[pos] < 32 or data[pos] == 127:
+                            flags |= CONTROL
+                        elif data[pos] > 127:
+                            flags |= HIGH
+                        pos += 1
+                    end = pos
+                    if pos >= size or data[pos] == 10:
+                        flags |= QUOTE
+                    else:
+                        pos += 1
+                        if trim != 0:
+                            while pos < size and (data[pos] == 32 or data[pos] == 9) and data[pos] != delimiter:
+                                pos += 1
+                        if pos < size and data[pos] != delimiter and data[pos] != 10 and data[pos] != 13:
+                            flags |= QUOTE
+                    if flags & QUOTE:
+                        while pos < size and data[pos] != 10:
+                            pos += 1
+                        ended = True
+                        break
+                else:
+                    while pos < size:
+                        c = data[pos]
+                        if c == delimiter or c == 10 or c == 13:
+                            break
+                        if c < 32 or c == 127:
+                            flags |= CONTROL
+                        elif c > 127:
+                            flags |= HIGH
+                        elif c == quote and quote != 0:
+                            flags |= QUOTE
+                        pos += 1
+                    end = pos
+                if trim != 0:
+                    while begin < end and (data[begin] == 32 or data[begin] == 9):
+                        begin += 1
+                    while end > begin and (data[end - 1] == 32 or data[end - 1] == 9):
+                        end -= 1
+                if action <= VALUE:
+                    number, places = read_number(data, begin, end, point, thousands)
+                    if begin == end:
+                        places = EMPTY
+                    mantissa[VALUE - action, row] = number
+                    decimals[VALUE - action, row] = places
+                    if places == -1:
+                        flags |= NUMBER
+                elif action >= 0:
+                    known = counts[action]
+                    code = lookup(data, begin, end - begin, action, table, entry_begin, entry_length, counts)
+                    if code == known:
+                        follows[action, code] = -1
+                        if 2 * code >= table.shape[1]:
+                            return -1
+                    if last[action] >= 0:
+                        follows[action, last[action]] = code
+                    last[action] = code
+                    codes[action, row] = code
             column += 1
             if pos < size and data[pos] == delimiter:
                 pos += 1
