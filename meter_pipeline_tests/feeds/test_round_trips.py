@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds import compiled, scanned
 from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.feeds.kernels import read_number, read_short
 from meter_pipeline.feeds.registry import parse
 from meter_pipeline.quality import pack
 from meter_pipeline.schemas.reads import ParsedFeed
@@ -394,3 +395,19 @@ def test_local_stamps_agree_with_the_standard_library(local: datetime, zone: str
     else:
         assert [int(found.first[0]), int(found.second[0])] == [int(moment.timestamp()) * 10**6 for moment in both]
         assert (found.state[0] == State.AMBIGUOUS) == (both[0].utcoffset() != both[1].utcoffset())
+
+
+@given(
+    st.text(st.sampled_from('0123456789.,-+ e"'), max_size=22), st.sampled_from([",", ";"]), st.sampled_from([".", ","])
+)
+@example("-0.050", ";", ".")
+@example("123456789012345.1", ";", ".")
+@example("5.", ";", ".")
+@settings(max_examples=500)
+def test_a_short_number_is_the_number(text: str, delimiter: str, point: str) -> None:
+    """What the quick way reads is what the careful one reads, and ends where the field does."""
+    data = f"{text}{delimiter}x\n".encode()
+    number, places, stop = read_short(data, 0, len(data), ord(point), ord(delimiter))
+    if stop >= 0 and point != delimiter:
+        assert stop == data.index(delimiter.encode())
+        assert (number, places) == read_number(data, 0, stop, ord(point), 0)
