@@ -24,7 +24,7 @@ from meter_pipeline.billing.missing_usage import with_missing_usage
 from meter_pipeline.billing.positions import matrix
 from meter_pipeline.billing.recalculate import KEY, carry_forward
 from meter_pipeline.billing.reference import load_reference
-from meter_pipeline.billing.sealed_days import keep_revisions
+from meter_pipeline.billing.sealed_days import keep_revisions, repriced_points
 from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, DayServices, Reference, services_of_day
 from meter_pipeline.billing.tables import adjustments as late
 from meter_pipeline.billing.tables import days, part_of_day
@@ -278,9 +278,11 @@ def _before(run: _Run, inputs: _Inputs) -> Before:
 def _keep_revisions(run: _Run, inputs: _Inputs, computed: _Computed, before: Before) -> _Persisted:
     """A sealed day stays as it was issued: differences go to billing.determinant_revision."""
     connection, day = run.connection, run.day
-    revised = keep_revisions(connection, run.session, computed.charges, day, run.clock, inputs.only)
+    repriced = repriced_points(connection, run.session, computed.charges, day)
+    revised = keep_revisions(connection, run.session, computed.charges, day, run.clock, (inputs.only, repriced))
     run.outcome.revisions = len(revised)
-    run.outcome.statements_touched = late.note_late_changes(connection, before.amounts, day, revised, run.clock.now())
+    touched = sorted({*revised, *repriced})
+    run.outcome.statements_touched = late.note_late_changes(connection, before.amounts, day, touched, run.clock.now())
     stored = days.read_day(run.session, "charge_day", day, CHARGE_SCHEMA.names(), inputs.only)
     return _Persisted(replace(computed.charges, charges=stored), BilledRows.read(connection, day, inputs.compared))
 

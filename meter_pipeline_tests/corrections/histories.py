@@ -7,6 +7,7 @@ place share a city: five cities hold them all.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -21,9 +22,15 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference.importing import RowChange
 from meter_pipeline.reference.tables import Snapshot
 from meter_pipeline_tests.corrections.town import DEAR, FIRST, FLAT, PERIODS, Town, agreement, channel, point
+from meter_pipeline_tests.lives.prices import document
 
 #: Each export holds all agreements and dated values: a value that it does not name any more never held.
-WHOLE = Snapshot(frozenset({"agreements", "channel_values"}), FIRST, datetime(2026, 2, 20, 6, tzinfo=UTC), Decimal(1))
+WHOLE = Snapshot(
+    frozenset({"account_values", "agreements", "channel_values"}),
+    FIRST,
+    datetime(2026, 2, 20, 6, tzinfo=UTC),
+    Decimal(1),
+)
 DAYS = [FIRST + timedelta(days=k) for k in range(3)]
 STEPS = ("day 0", "day 1", "day 2", "issue")
 #: Places of the seal among the steps; None: the month is not sealed.
@@ -50,6 +57,11 @@ def ratio_since(rows: Rows, p: str) -> None:
     held = rows["channels"][0]
     value = {"meter_id": held["meter_id"], "channel": held["channel"], "valid_from": DAYS[1], "multiplier": 3}
     rows["channel_values"] = [value]
+
+
+def class_since(rows: Rows, p: str) -> None:
+    """The account is a shop from the second day on, and pays twice as much on the flat tariff."""
+    rows["account_values"] = [{"account_id": f"AC-{p}", "valid_from": DAYS[1], "customer_class": "commercial"}]
 
 
 def tariff(rows: Rows, p: str) -> None:
@@ -98,7 +110,7 @@ def as_first_known(rows: Rows, p: str) -> None:
     rows.update(known_first(p, meter_of(p)))
 
 
-KINDS: tuple[Kind, ...] = (ratio, other_ratio, ratio_since, tariff, moved_out, moved_out_later, vacant, not_billed, other_account,
+KINDS: tuple[Kind, ...] = (ratio, other_ratio, ratio_since, class_since, tariff, moved_out, moved_out_later, vacant, not_billed, other_account,
                            installed_later, as_first_known)  # fmt: skip
 #: Starts of the days in UTC.
 CALENDAR_START = [datetime(d.year, d.month, d.day, 6, tzinfo=UTC) for d in DAYS]
@@ -129,6 +141,7 @@ def known_first(p: str, meter: str) -> Rows:
                            "install_read": 0 if register else None}],
         "channels": [channel(p, **stands)],
         "channel_values": [],
+        "account_values": [],
         "agreements": [agreement(p)],
     }  # fmt: skip
 
@@ -179,13 +192,23 @@ class Books:
         return gone
 
     def tables(self) -> Rows:
-        names = ("channels", "channel_values", "agreements", "installations")
+        names = ("channels", "channel_values", "account_values", "agreements", "installations")
         return {t: [deepcopy(row) for rows in self.state.values() for row in rows[t]] for t in names}
 
 
 def begin(database: Database, folder: Path, known: dict[str, Rows]) -> Town:
     city = Town(database, folder)
-    city.tariffs({"E-FLAT": [FLAT], "E-DEAR": [DEAR]}, FIRST)
+    city.tariffs({"E-DEAR": [DEAR]}, FIRST)
+    by_class = {"attribute": "customer_class", "values": {"residential": {"rate": "0.10"}, "*": {"rate": "0.20"}}}
+    flat = {**document("E-FLAT", FLAT), "charges": [{"kind": "usage", "code": "USE", "name": "Usage", "by": by_class}]}
+    row = {
+        "tariff_id": "E-FLAT",
+        "commodity": "electricity",
+        "version": 1,
+        "valid_from": date(2015, 1, 1),
+        "document": "flat.json",
+    }
+    city.refer({"tariffs": [row]}, {("E-FLAT", 1): json.dumps(flat).encode()})
     city.refer(
         {
             "billing_cycles": [{"cycle_id": "C1", "period_start": a, "period_end": b} for a, b in PERIODS],

@@ -104,3 +104,22 @@ def test_two_classes_on_one_day_and_an_unknown_account_are_refused(city: Town) -
         with pytest.raises(ReferenceRefused) as refused:
             import_folder(city.database, city.calendar, folder, clock=city.clock)
         assert fault in "\n".join(map(str, refused.value.faults))
+
+
+def test_a_price_that_moves_on_sealed_days_is_corrected_and_taken_back(city: Town) -> None:
+    """The days' determinants stay as they are: what they cost is another matter."""
+    city.seal(date(2026, 1, 1))
+    certificate = {"service_point_id": "SP-B", "attribute": "tax_exempt", "value": "true", "valid_from": DAYS[1]}
+    import_folder(city.database, city.calendar, city.folder_of({"service_attributes": [certificate]}), clock=city.clock)
+    shop = city.folder_of({"account_values": [classed(DAYS[1], DAYS[2], "commercial")]})
+    import_folder(city.database, city.calendar, shop, clock=city.clock)
+    approve_all(city)
+    assert [city.owed()[f"AC-{p}"] for p in "AB"] == [Decimal("14.4"), Decimal("8.4")]
+    assert city.law(FIRST, END).ok
+    gone = (("service_attributes", ("SP-B", "tax_exempt", str(DAYS[1]))), ("account_values", ("AC-A", str(DAYS[1]))))
+    for table, key in gone:
+        change = RowChange(table, key, by="ana", why="of the neighbour")
+        change_row(city.database, city.calendar, change, clock=city.clock)
+    approve_all(city)
+    assert [city.owed()[f"AC-{p}"] for p in "AB"] == [Decimal("10.8")] * 2
+    assert city.law(FIRST, END).ok

@@ -37,6 +37,10 @@ def test_the_money_is_that_of_a_city_that_knew_the_truth(server: Database, templ
         "register day 0 day 1 seal [moved_out_later] day 2 [vacant] issue",
         "interval day 0 day 1 seal day 2 issue [ratio_since] [tariff]",
         "register day 0 day 1 seal day 2 issue [ratio] [ratio_since]",
+        "interval day 0 day 1 seal [ratio] day 2 issue [class_since]",
+        "register day 0 day 1 seal day 2 issue [class_since] [tariff]",
+        "interval day 0 day 1 seal day 2 issue [class_since] [as_first_known]",
+        "register day 0 [class_since] day 1 seal day 2 issue [moved_out_later]",
     }
     steps = ("day 0", "day 1", "seal", "day 2", "issue")
     played = [h for n, h in enumerate(every) if n % SPREAD == 0 or h.told(steps) in kept]
@@ -51,5 +55,5 @@ def test_every_history(server: Database, template: Database, tmp_path: Path, sea
 
 
 def test_how_many_histories_there_are() -> None:
-    assert [len(histories(seal)) for seal in SEALS] == [3630, 5082, 5082, 5082, 5082]
-    assert len({(h.meter, h.kinds, h.places) for h in histories(None)}) == 3630
+    assert [len(histories(seal)) for seal in SEALS] == [4320, 6048, 6048, 6048, 6048]
+    assert len({(h.meter, h.kinds, h.places) for h in histories(None)}) == 4320

@@ -169,6 +169,15 @@ def note_corrections(connection: Connection, day: date, at: datetime) -> None:
     )
 
 
+def corrected_points(connection: Connection, day: date) -> list[str]:
+    """Service points of which a correction of reference data asked for a day that was not billed again yet, sorted."""
+    found = connection.execute(
+        "SELECT DISTINCT unnest(service_points) FROM vee.corrected_day WHERE billing_day = %s AND billed_at IS NULL ORDER BY 1",
+        (day,),
+    )
+    return [str(point) for (point,) in found.fetchall()]
+
+
 def note_following(connection: Connection, statement_id: str, at: datetime) -> None:
     """Bills that were put on the list at an instant because of a correction of another stand under that correction."""
     connection.execute(
