@@ -34,8 +34,9 @@ def lengths_of(key: I64, instants: I64, at_end: bool) -> Lengths:
     """Interval lengths of rows by their channel (``key``) and UTC microseconds; ``at_end``: these are the intervals'
     ends.
 
-    A channel has the commonest distance between its reads where that is the file's commonest one too, or comes four
-    times and more often than all others. Raises FeedRefused where the file shows no length at all.
+    A channel has the commonest distance between its reads where that comes four times and more often than all others.
+    One that shows too little has the length of the others where these have one; in a file of several lengths its reads
+    are refused. Raises FeedRefused where the file shows no length at all.
     """
     size = key.size
     if not size:
@@ -54,12 +55,21 @@ def lengths_of(key: I64, instants: I64, at_end: bool) -> Lengths:
         said = f"reads stand {usual / MINUTE_US:g} minutes apart: declare interval_minutes, or kind register"
         raise FeedRefused("bad_interval", said)
     own, times, among = _commonest(channel[shown], step[shown], int(channel[-1]) + 1)
-    clear = (own == usual) | ((times >= _SHOWN) & (2 * times > among) & _is_length(own))
+    sure = (times >= _SHOWN) & (2 * times > among) & _is_length(own)
+    kinds = np.unique(own[sure])
+    if kinds.size < 2:
+        # One length in the file: channels with too few reads have it too, their distances being gaps.
+        usual = int(kinds[0]) if kinds.size else usual
+        clear = sure | (own % usual == 0)
+        minutes_of = np.where(sure, own, usual) // MINUTE_US
+    else:
+        clear = sure | (own == usual)
+        minutes_of = own // MINUTE_US
     minutes, refused = np.empty(size, np.int64), dict[int, str]()
-    minutes[order] = own[channel] // MINUTE_US
+    minutes[order] = minutes_of[channel]
     for at in np.flatnonzero(~clear[channel]).tolist():
         refused[int(order[at])] = _unclear(int(own[channel[at]]), int(among[channel[at]]))
-    changed = _changed(step, own[channel]) & clear[channel]
+    changed = _changed(step, minutes_of[channel] * MINUTE_US) & clear[channel]
     other = step.copy()
     if not at_end:  # the read before the first such distance is of the new length
         before = np.flatnonzero(changed[1:] & ~changed[:-1])
@@ -67,7 +77,7 @@ def lengths_of(key: I64, instants: I64, at_end: bool) -> Lengths:
         other[before] = step[before + 1]
     for at in np.flatnonzero(changed).tolist():
         refused[int(order[at])] = (
-            f"reads stand {other[at] / MINUTE_US:g} minutes apart here and {own[channel[at]] / MINUTE_US:g} elsewhere in "
+            f"reads stand {other[at] / MINUTE_US:g} minutes apart here and {minutes_of[channel[at]]} elsewhere in "
             "the channel: declare interval_minutes, or the column that says it"
         )
     return Lengths(minutes, refused)

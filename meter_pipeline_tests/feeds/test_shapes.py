@@ -691,14 +691,20 @@ def test_meters_of_several_lengths_in_a_file_that_declares_none(tmp_path: Path) 
 
 
 def test_what_the_reads_do_not_show_is_refused(tmp_path: Path) -> None:
-    alone = lengths(tmp_path, *QUARTERS, "D,2026-11-10 00:00,24")
-    assert alone[0] == {"Q": {15}}
-    assert alone[1] == [
-        "a channel with one read shows no interval length: declare interval_minutes, or the column that says it"
-    ]
-    few = lengths(tmp_path, *QUARTERS, "S,2026-11-10 00:00,1", "S,2026-11-10 01:00,1")
-    assert few[0] == {"Q": {15}}
-    assert [said[:64] for said in few[1]] == ["2 reads of the channel, most of them 60 minutes apart, show no i"] * 2
+    """A read alone has the length of the others where these have one."""
+    few = ["D,2026-11-10 00:00,24", "S,2026-11-10 00:00,1", "S,2026-11-10 01:00,1"]
+    assert lengths(tmp_path, *QUARTERS, *few) == ({"Q": {15}, "D": {15}, "S": {15}}, [])
+    hours = [f"H,2026-11-10 {h:02}:00,1" for h in range(24)]
+    found, said = lengths(tmp_path, *QUARTERS, *hours, *few)
+    assert found == {"Q": {15}, "H": {60}}
+    assert said == [
+        "a channel with one read shows no interval length: declare interval_minutes, or the column that says it",
+        *[("2 reads of the channel, most of them 60 minutes apart, show no interval length: declare interval_minutes, or "
+           "the column that says it")] * 2,
+    ]  # fmt: skip
+
+
+def test_a_length_that_changes_within_a_channel_is_refused(tmp_path: Path) -> None:
     halves = [f"Q,2026-11-11 {h:02}:{m:02},0.5" for h in range(24) for m in (0, 30)]
     changed = lengths(tmp_path, *QUARTERS, *halves)
     assert changed[0] == {"Q": {15}}
