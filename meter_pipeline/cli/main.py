@@ -145,6 +145,12 @@ def main() -> None:
         # Whoever read us has read enough (head, a pager that was left).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(PROBLEM)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        ERR.print(f"[bold red]Problem:[/] {escape(f'{error.filename}: {error.strerror}')}", highlight=False)
+        ERR.print("[bold]Next:[/] give a file or folder that is there and that you may read and write", highlight=False)
+        sys.exit(PROBLEM)
     except Exception as error:
         names = [
             kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith(("meter_pipeline", "psycopg"))

@@ -44,6 +44,18 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    """It was a traceback, whichever command was asked to write it."""
+    (tmp_path / "taken").write_text("a file")
+    done = run("simulate", "--meters", "4", "--days", "1", "--out", str(tmp_path / "taken" / "city"))
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert said.endswith(
+        "taken/city: Not a directory Next: give a file or folder that is there and that you may read and write"
+    )
+    assert "Traceback" not in done.stderr
+
+
 def test_piped_output_has_no_colours_and_help_lists_every_command() -> None:
     done = run("--help")
     assert done.returncode == 0
