@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.bill_run import issue_statements
+from meter_pipeline.cli.outputs import app
 from meter_pipeline.outbound import records, tables
 from meter_pipeline.outbound.contracts import OUTPUTS
 from meter_pipeline.outbound.deliveries import DeliveryError, acknowledge, deliver
@@ -306,3 +308,22 @@ def test_a_sent_record_fits_the_schema_of_its_contract(city: Database, tmp_path:
                     assert type(value) is int, field
                 else:
                     assert type(value) is str, field
+
+
+def test_a_period_that_the_cycle_does_not_have_is_refused_and_no_record_is_no_file(
+    city: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both said "nothing new since file 0", as if something had been sent before."""
+    (tmp_path / "utility.toml").write_text('name = "X"\nzone = "America/Chicago"\ncurrency = "USD"\n')
+    monkeypatch.setenv("METER_PIPELINE_DATABASE_URL", city.url)
+    monkeypatch.setenv("METER_PIPELINE_DATA", str(tmp_path))
+    monkeypatch.setenv("METER_PIPELINE_HOME", str(tmp_path / "home"))
+    for output in ("statements", "determinants", "read-requests"):
+        done = CliRunner().invoke(app, [output, "C9", END.isoformat()])
+        assert done.exit_code == 1
+        assert f"cycle C9 has no period that ends on {END}" in " ".join(done.output.split())
+    done = CliRunner().invoke(app, ["journal", "2026-05"])
+    assert (done.exit_code, " ".join(done.stdout.split())) == (
+        0,
+        "journal of 2026-05: there is no record, and no file was written",
+    )

@@ -162,7 +162,7 @@ def main() -> None:
         if known == "InsufficientPrivilege":
             said = said.splitlines()[0]
         if known == "OperationalError":
-            said = f"the database does not answer: {said}"
+            said = f"the database does not answer: {' '.join(said.split())}"
         ERR.print(f"[bold red]Problem:[/] {escape(said)}", highlight=False)
         ERR.print(f"[bold]Next:[/] {_NEXT[known]}", highlight=False)
         sys.exit(PROBLEM)

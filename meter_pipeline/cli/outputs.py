@@ -83,6 +83,7 @@ def determinants(
     Example: meter-pipeline outputs determinants C1 2026-08-01
     """
     settings, database = _open()
+    _period(database, cycle, period_end.date())
     found = rooms.determinants(database, cycle, period_end.date())
     _send(settings, database, "determinants", f"{cycle}-{period_end:%Y-%m-%d}", found, (template, out, by, as_json))
 
@@ -96,6 +97,7 @@ def read_requests(
     Example: meter-pipeline outputs read-requests C1 2026-08-01 --template route_file
     """
     settings, database = _open()
+    _period(database, cycle, period_end.date())
     found = rooms.read_requests(database, cycle, period_end.date(), settings.utility().zone)
     _send(settings, database, "read_requests", f"{cycle}-{period_end:%Y-%m-%d}", found, (template, out, by, as_json))
 
@@ -109,6 +111,7 @@ def statements(
     Example: meter-pipeline outputs statements C1 2026-08-01 --template billing_lines
     """
     settings, database = _open()
+    _period(database, cycle, period_end.date())
     found = rooms.statements(database, cycle, period_end.date())
     _send(settings, database, "statements", f"{cycle}-{period_end:%Y-%m-%d}", found, (template, out, by, as_json))
 
@@ -248,7 +251,18 @@ def _send(
     emit(done.document(), as_json, lambda _: OUT.print(_said(done), highlight=False))
 
 
+def _period(database: Database, cycle: str, period_end: date) -> None:
+    """End with one line where a cycle has no such period: an empty answer would look like one that was sent."""
+    if not tables.has_period(database, cycle, period_end):
+        problem(
+            f"cycle {cycle} has no period that ends on {period_end}",
+            "meter-pipeline reference show billing_cycles lists them; the end is the day after the last",
+        )
+
+
 def _said(done: Delivery) -> str:
+    if done.path is None and not done.sequence:
+        return f"{done.output} of {done.scope}: there is no record, and no file was written"
     if done.path is None:
         return f"{done.output} of {done.scope}: nothing new since file {done.sequence} ({done.unchanged} records unchanged)"
     sums = ", ".join(f"{name} {total}" for name, total in done.sums.items())

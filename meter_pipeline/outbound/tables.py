@@ -109,6 +109,14 @@ def meters_of(database: Database, route: str, cycle_id: str, day: date, zone: st
     return [str(m) for m in database.read(_ROUTE, [route, cycle_id, day, zone])["meter_id"].to_list()]
 
 
+def has_period(database: Database, cycle_id: str, period_end: date) -> bool:
+    """Whether a cycle has a period that ends on a day."""
+    found = database.read(
+        "SELECT 1 AS one FROM ref.billing_cycles WHERE cycle_id = $1 AND period_end = $2", [cycle_id, period_end]
+    )
+    return found.height > 0
+
+
 def segments(database: Database, cycle_id: str, period_end: date) -> pl.DataFrame:
     """Segments that the statements of a cycle's period stand on now, posted adjustments included."""
     return database.read(_DETERMINANTS, [cycle_id, period_end])
