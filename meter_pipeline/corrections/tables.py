@@ -402,6 +402,7 @@ _BEHIND: Final = {
     "heat_contents": "zone_id IN (SELECT upper(btrim(value)) FROM ref.service_attributes_as_of(%(i)s) WHERE service_point_id = %(p)s "
     "AND attribute = 'heat_zone' UNION SELECT '*') AND EXISTS (SELECT FROM ref.tariffs_as_of(%(i)s) WHERE tariff_id = %(t)s AND commodity = 'gas')",
     "agreements": "service_point_id = %(p)s AND account_id = %(a)s",
+    "validation_thresholds": "true",
     "accounts": "account_id = %(a)s",
     "account_values": "account_id = %(a)s",
     "tariffs": "tariff_id = %(t)s",

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from meter_pipeline.corrections.apply import change_row, import_folder
+from meter_pipeline.corrections.as_known import reference_rows
 from meter_pipeline.corrections.preview import preview_folder
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import ReferenceRefused
@@ -63,6 +64,8 @@ def test_a_limit_that_was_another_from_a_day_on_judges_the_days_from_then_on(
     assert (
         validate_billing_day(database, city.calendar, DAYS[0], clock=city.clock).report().figures["changed_rows"] == 0
     )
+    rows = reference_rows(database, f"AC-A.C1.{FIRST:%Y%m%d}.0.1", city.clock.now() + timedelta(days=3650))["rows"]
+    assert [row["value"] for row in rows["validation_thresholds"]] == [Decimal("0.5")]
     gone = RowChange("validation_thresholds", ("range.residential.kWh", str(DAYS[1])), by="ana", why="of another city")
     assert change_row(database, city.calendar, gone, clock=city.clock)[1].days == DAYS[1:2]
     city.settle()
