@@ -78,7 +78,7 @@ def test_a_version_on_other_days_takes_no_place(database: Database, tmp_path: Pa
             import_folder(database, city.calendar, published(city, 2, "0.12", **more), clock=city.clock)
 
 
-def riders(city: Town, *versions: tuple[int, str, date, date | None]) -> Path:
+def riders(city: Town, *versions: tuple[int, str, date, date | None], by: str = "service_date") -> Path:
     """A folder with versions of the rider: number, rate, first day, day after the last."""
     rows = [
         {"tariff_id": "FUEL", "commodity": "electricity", "version": n, "valid_from": first, "valid_to": past, "document": f"fuel-{n}.json"}
@@ -88,7 +88,11 @@ def riders(city: Town, *versions: tuple[int, str, date, date | None]) -> Path:
     (folder / "tariffs").mkdir()
     fuel, franchise = FUEL["charges"]
     for n, rate, first, _ in versions:
-        body = FUEL | {"valid_from": str(first), "charges": [fuel | {"rate": rate}, franchise | {"percent": "0"}]}
+        body = FUEL | {
+            "valid_from": str(first),
+            "by": by,
+            "charges": [fuel | {"rate": rate}, franchise | {"percent": "0"}],
+        }
         (folder / "tariffs" / f"fuel-{n}.json").write_text(json.dumps(body))
     return folder
 
@@ -120,3 +124,22 @@ def test_a_rider_asks_for_the_days_of_the_tariffs_that_share_it(database: Databa
     assert city.owed()["AC-B"] == Decimal("9.6")
     assert reproduce(database, city.calendar, f"AC-A.C1.{FIRST:%Y%m%d}.0").identical
     assert city.law(FIRST, DAYS[3] + timedelta(days=1)).ok
+
+
+def test_a_rider_by_the_bills_date_asks_from_the_first_day_of_the_period(database: Database, tmp_path: Path) -> None:
+    """The factor of the day on which the period ends counts for all of its days: 72 kWh at 0.10 and at 0.01 or 0.12."""
+    city, begun = town(database, tmp_path / "town"), date(2020, 1, 1)
+    import_folder(database, city.calendar, riders(city, (1, "0.01", begun, None), by="bill_date"), clock=city.clock)
+    body = json.dumps(flat("E-FUEL", energy("0.10"), SHARED)).encode()
+    tariff = ROW | {"tariff_id": "E-FUEL", "version": 1}
+    city.refer({"tariffs": [tariff], "agreements": [agreement("A", tariff_id="E-FUEL")]}, {("E-FUEL", 1): body})
+    city.days(DAYS[:3])
+    city.issue("C1", PERIODS[0][1])
+    assert city.owed()["AC-A"] == Decimal("7.92")
+    both = riders(city, (1, "0.01", begun, DAYS[2]), (2, "0.12", DAYS[2], None), by="bill_date")
+    assert import_folder(database, city.calendar, both, clock=city.clock).days == DAYS[:3]
+    city.settle()
+    for _, adjustment in city.waiting_adjustments():
+        city.decide(adjustment, approve=True)
+    assert city.owed()["AC-A"] == Decimal("15.84")
+    assert city.law(FIRST, DAYS[3]).ok
