@@ -35,7 +35,6 @@ REASONS = {
     "control/tables/flags.py:insert_request": ROW,
     "control/tables/flags.py:put_flag": ROW,
     "defs/lib/stage_asset.py:stage_asset": "what Dagster shows of an asset, by keyword",
-    "feeds/nem12.py:_frame": MATRIX,
     "ingest/day.py:ingest_billing_day": STAGE,
     "ingest/dead_letters.py:replay": STAGE,
     "ingest/dead_letters.py:replay_many": STAGE,
