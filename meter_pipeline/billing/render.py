@@ -9,6 +9,7 @@ from typing import Any
 from meter_pipeline.billing import plots
 from meter_pipeline.billing.bill_document import bill_documents
 from meter_pipeline.billing.bill_settings import BillSettings, read_bill_settings
+from meter_pipeline.page_formats import deployments_formats
 from meter_pipeline.postgres.database import Database
 
 _PAGE = """<!doctype html>
@@ -82,6 +83,7 @@ def _plot(service: dict[str, Any]) -> str:
     daily = service["daily"]
     if not daily:
         return ""
-    names = [f"{d['day'].day}." if k else f"{d['day']:%d.%m.}" for k, d in enumerate(daily)]
+    short = deployments_formats().short_day
+    names = [str(d["day"].day) if k else short(d["day"]) for k, d in enumerate(daily)]
     quantities = [float(d["quantity"]) for d in daily]
     return base64.b64encode(plots.daily_usage(names, quantities, service["unit"])).decode()

@@ -139,6 +139,7 @@ def _bills(database: Database, periods: list[tuple[str, date]]) -> "tuple[pl.Dat
 
     from meter_pipeline.billing import plots
     from meter_pipeline.billing.tables.statements import open_checks, period_statements, statement_days
+    from meter_pipeline.page_formats import deployments_formats
 
     found = [period_statements(database, cycle, first, 25) for cycle, first in periods]
     bills = pl.concat(found) if found else pl.DataFrame()
@@ -149,7 +150,7 @@ def _bills(database: Database, periods: list[tuple[str, date]]) -> "tuple[pl.Dat
     day = days.filter(pl.col("service_point_id") == days["service_point_id"][0]) if days.height else days
     if not day.height:
         return bills, {}, wrong
-    names = [f"{d:%d.%m.}" for d in day["billing_day"].to_list()]
+    names = [deployments_formats().short_day(d) for d in day["billing_day"].to_list()]
     picture = plots.daily_usage(names, [(q or 0) / 1e6 for q in day["quantity"].to_list()], day["unit"][0])
     return bills, {f"usage behind {bills['statement_id'][0]}": picture}, wrong
 
