@@ -3,6 +3,7 @@ it stands."""
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
 import random
@@ -20,6 +21,7 @@ from meter_pipeline_tests.billing.test_shared_riders import FUEL
 
 ROOT = Path(__file__).parents[2]
 SCHEMA: dict[str, Any] = json.loads((ROOT / "docs" / "tariff.schema.json").read_text())
+RIDER: dict[str, Any] = json.loads((ROOT / "docs" / "rider.schema.json").read_text())
 DOCUMENTS = [*(ROOT / "data" / "tariffs").glob("*.json"), *(ROOT / "docs" / "tariff-gallery").glob("*.json")]
 FULL: dict[str, Any] = {
     "schema": "meter_pipeline.tariff/1",
@@ -56,7 +58,7 @@ FULL: dict[str, Any] = {
         },
         {"kind": "usage", "code": "B", "name": "B", "by": {"attribute": "rate_code", "values": {"A": {"rates": {"off": 1, "on": 2}}, "*": {"rate": 3}}}},
         {"kind": "usage", "code": "P", "name": "P", "periods": {"off": [{"rate": 1}], "on": [{"rate": 2}]}},
-        {"kind": "fixed", "code": "F", "name": "F", "by": {"attribute": "meter_size", "values": {"1": "3.00", "*": 4}}, "times": "lamps"},
+        {"kind": "fixed", "code": "F", "name": "F", "by": {"attribute": "meter_size", "values": {"1": "3.00", "*": 4}}, "times": "lamps", "without": 0},
         {"kind": "demand", "code": "D", "name": "D", "tiers": [{"upto": 5, "rate": 1}, {"rate": 2}],
          "ratchet": [{"percent": 80, "months": 11, "floor": 1, "sources": [6, 7]}, {"percent": [50] * 12, "months": 3}]},
         {"kind": "minimum", "code": "M", "name": "M", "amount": "5", "of": ["E"], "rounding": {"places": 3}},
@@ -230,6 +232,35 @@ def test_the_schema_takes_what_the_reader_takes() -> None:
         parse_tariff(raw(water))
     for seed in range(200):
         assert valid(random_tariffs.tariff(random.Random(seed))), seed
+
+
+def test_every_member_that_the_reader_takes_stands_in_the_schema() -> None:
+    """The schema, by which editors complete a document, lacked ``without``."""
+    native = [*(ROOT / "meter_pipeline" / "billing" / "tariffs").glob("native*.py")]
+    calls = (
+        node
+        for path in native
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "only"
+    )
+    read = {
+        n.value for call in calls for n in ast.walk(call) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+    }
+    written = {name for document in (SCHEMA, RIDER) for name in members(document)}
+    assert {"without", "times", "rate"} <= read
+    assert read <= written
+
+
+def members(schema: Any) -> Iterator[str]:
+    """Names of the members that a schema allows anywhere."""
+    if isinstance(schema, dict):
+        properties = schema.get("properties")
+        yield from properties if isinstance(properties, dict) else ()
+        for value in schema.values():
+            yield from members(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from members(value)
 
 
 def test_the_schema_refuses_an_unknown_member_too() -> None:
