@@ -64,6 +64,8 @@ DAY_S: Final = 86_400
 SEAM_S: Final = 7_200
 _CHUNK: Final = 65_536
 _MAX_TOKEN: Final = 1 << 20
+#: dataQualifier of extremes and thresholds (ESPI DataQualifierKind): the highest of an hour is no usage of it
+_EXTREMES: Final = frozenset({"5", "7", "8", "9", "16", "17", "23", "24", "25"})
 _CUMULATIVE: Final = ("1", "3")  # bulk quantity, cumulative: the value is a dial
 #: ESPI FlowDirectionType (NAESB REQ.21): 1 forward, delivered to the customer; 19 reverse, received from the customer;
 #: 4 net, forward less reverse. 0 and absent are forward, as every sender of plain consumption means them; the quadrants
@@ -82,6 +84,7 @@ _KEPT: Final = frozenset(
         "powerOfTenMultiplier",
         "intervalLength",
         "accumulationBehaviour",
+        "dataQualifier",
         "flowDirection",
         "updated",
     )
@@ -324,6 +327,9 @@ class Reader:
         spelling, power = UOM.get(texts.get("uom", ""), ("", 0))
         if not spelling:
             reasons.append(Reason("bad_unit", f"uom {shown(texts.get('uom', ''))}"))
+        if texts.get("dataQualifier") in _EXTREMES:
+            detail = f"dataQualifier {texts['dataQualifier']}: a maximum, minimum or threshold is no usage"
+            reasons.append(Reason("bad_unit", detail))
         multiplier = texts.get("powerOfTenMultiplier", "") or "0"
         if not re.fullmatch(r"-?[0-9]{1,2}", multiplier, re.ASCII) or abs(int(multiplier)) > 12:
             reasons.append(Reason("bad_unit", f"powerOfTenMultiplier {shown(multiplier)}"))

@@ -111,3 +111,13 @@ def test_a_document_of_usage_summaries_is_refused(tmp_path: Path) -> None:
     summary = f'<entry><link rel="self" href="{BASE}/UsageSummary/1"/><content><UsageSummary/></content></entry>'
     feed = reading(tmp_path, point, summary)
     assert (codes(feed), feed.received) == (["no_reads"], 0)
+
+
+@pytest.mark.parametrize(("qualifier", "usage"), [("0", True), ("2", True), ("12", True), ("8", False), ("9", False)])
+def test_a_maximum_or_minimum_is_no_usage(tmp_path: Path, qualifier: str, usage: bool) -> None:
+    """The highest quarter hour of each hour, in Wh, was read as the hour's energy."""
+    said = f"<dataQualifier>{qualifier}</dataQualifier><uom>"
+    typed = reading_type("/ReadingType/A").replace("<uom>", said)
+    feed = reading(tmp_path, typed, meter_reading("X", "/ReadingType/A"), block("X"))
+    assert feed.intervals["value"].to_list() == ([30_000] if usage else [])
+    assert codes(feed) == ([] if usage else ["bad_unit"])
