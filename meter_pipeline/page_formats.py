@@ -4,9 +4,10 @@ Babel). Addresses, files, JSON and the command line keep ISO 8601.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from decimal import Decimal, localcontext
+from decimal import Decimal, InvalidOperation, localcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Digits after the mark that an amount of money has at least.
 _LEAST_MONEY: Final = 2
+#: A day in ISO 8601 that is a word of its own: not part of an identifier, a file's name, a path or an instant.
+_DAY_IN_TEXT: Final = re.compile(r"(?<![\w./-])\d{4}-\d{2}-\d{2}(?![\w/-]|\.\w)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +39,22 @@ class PageFormats:
                 return str(value)
         return "" if value is None else _plain(format_date(value, "medium", self.locale))
 
+    def text(self, value: Any) -> str:
+        """A sentence that code has written; its days in ISO 8601 are written as ``day`` writes them."""
+        return _DAY_IN_TEXT.sub(lambda found: self.day(found[0]), str(value))
+
     def short_day(self, value: date) -> str:
         """A civil day without its year, for axes and narrow columns."""
         from babel.dates import format_skeleton
 
         return _plain(format_skeleton("Md", datetime(value.year, value.month, value.day), None, locale=self.locale))  # noqa: DTZ001 - a civil day
 
-    def month(self, value: date) -> str:
-        """A month with its year."""
+    def month(self, value: date | str) -> str:
+        """A month with its year; text like 2026-10 is read as one."""
         from babel.dates import format_skeleton
 
+        if isinstance(value, str):
+            value = date.fromisoformat(f"{value}-01")
         return _plain(format_skeleton("yMMMM", datetime(value.year, value.month, 1), None, locale=self.locale))  # noqa: DTZ001 - a civil month
 
     def when(self, value: Any) -> str:
@@ -75,6 +84,15 @@ class PageFormats:
     def money(self, value: Any) -> str:
         """An amount with two digits at least, and more where it has more."""
         return "" if value is None or value == "" else self._written(Decimal(str(value)), _LEAST_MONEY)
+
+    def figure(self, text: str) -> str:
+        """A figure at the head of a text ("0.0840 a kWh", "1234.50"), with all the digits it has."""
+        head, space, rest = text.partition(" ")
+        try:
+            exact = Decimal(head)
+        except InvalidOperation:
+            return text
+        return self._written(exact, len(head.partition(".")[2])) + space + rest
 
     def _written(self, exact: Decimal, least: int) -> str:
         """Every digit of a number, with ``least`` digits after the mark at least."""

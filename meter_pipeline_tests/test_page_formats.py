@@ -46,6 +46,22 @@ def test_text_that_is_a_day_is_written_as_one_and_other_text_stays() -> None:
     assert [shown.day("2026-10-29"), shown.day("CYCLE-1")] == ["Oct 29, 2026", "CYCLE-1"]
 
 
+def test_the_days_in_a_sentence_are_written_and_names_stay() -> None:
+    shown = formats("en_US")
+    assert shown.text("SP-1 2026-10-29: no read since 2026-10-01.") == "SP-1 Oct 29, 2026: no read since Oct 1, 2026."
+    for name in ("day-2026-10-29.html", "2026-10-29T05:00:00Z", "A-1.2026-10-29.0", "/usage/SP-1/2026-10-29"):
+        assert shown.text(name) == name
+    assert shown.month("2026-10") == "October 2026"
+
+
+def test_a_figure_at_the_head_of_a_text_keeps_its_digits() -> None:
+    shown = formats("de_DE")
+    assert [shown.figure(t) for t in ("0.0840 a kWh", "12345.50", "7 %", "included")] == [
+        "0,0840 a kWh", "12.345,50", "7 %", "included"
+    ]  # fmt: skip
+    assert formats("en_US").figure("1234 ") == "1,234 "
+
+
 def _settings(folder: Path, line: str) -> Settings:
     (folder / "utility.toml").write_text(f'name = "X"\nzone = "America/Chicago"\ncurrency = "USD"\n{line}')
     return Settings(folder, folder, folder, None)

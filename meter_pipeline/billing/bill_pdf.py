@@ -10,12 +10,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from meter_pipeline.billing.bill_text import bill_text
+from meter_pipeline.page_formats import PageFormats
+
 #: Page sizes by name: what a US print vendor takes, and the rest of the world's.
 PAGES: Final = ("letter", "A4")
 
 
-def write_pdf(bills: Sequence[dict[str, Any]], path: Path, page: str = "letter") -> list[tuple[str, int, int]]:
-    """Write bills (``bill_documents``) to one PDF; returns for each its statement, first page and number of pages.
+def write_pdf(
+    bills: Sequence[dict[str, Any]], path: Path, shown: PageFormats, page: str = "letter"
+) -> list[tuple[str, int, int]]:
+    """Write bills (``bill_documents``) to one PDF, dates and figures as the locale writes them; returns for each its
+    statement, first page and number of pages.
 
     The same bills give the same bytes. Raises ValueError for a page size that is none.
     """
@@ -31,7 +37,7 @@ def write_pdf(bills: Sequence[dict[str, Any]], path: Path, page: str = "letter")
         if number:
             story.append(PageBreak())
         marks.append(_Mark(bill["statement_id"]))
-        story += [_flowable(marks[-1]), *_story(bill, size[0] - 108)]
+        story += [_flowable(marks[-1]), *_story(bill_text(bill, shown), size[0] - 108)]
     document = SimpleDocTemplate(
         str(path), pagesize=size, leftMargin=54, rightMargin=54, topMargin=54, bottomMargin=54, invariant=1,
         title=f"{bills[0]['utility']}: {len(bills)} bills" if bills else "no bills", author=bills[0]["utility"] if bills else "",

@@ -19,6 +19,7 @@ from meter_pipeline.billing.bill_settings import read_bill_settings
 from meter_pipeline.billing.export import safe_text
 from meter_pipeline.billing.tables.bill_page import statements_of
 from meter_pipeline.money import money_text
+from meter_pipeline.page_formats import formats_of
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.settings import Settings
 
@@ -44,7 +45,7 @@ def print_period(
     for start in range(0, len(names), _BATCH):
         bills += bill_documents(database, names[start : start + _BATCH], utility.name, utility.zone, settings)
     folder.mkdir(parents=True, exist_ok=True)
-    pages = write_pdf(bills, folder / "bills.pdf", page)
+    pages = write_pdf(bills, folder / "bills.pdf", formats_of(deployment), page)
     with (folder / "bills.jsonl").open("w", encoding="utf-8") as lines:
         for bill in bills:
             lines.write(json.dumps({"format": FORMAT} | bill, default=_text, ensure_ascii=False) + "\n")

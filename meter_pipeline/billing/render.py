@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-from pathlib import Path
 from typing import Any
 
 from meter_pipeline.billing import plots
-from meter_pipeline.billing.bill_document import bill_documents
-from meter_pipeline.billing.bill_settings import BillSettings, read_bill_settings
-from meter_pipeline.page_formats import deployments_formats
-from meter_pipeline.postgres.database import Database
+from meter_pipeline.billing.bill_text import bill_text
+from meter_pipeline.page_formats import PageFormats
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Statement {{ bill.statement_id }}</title>
@@ -57,33 +54,22 @@ Each line can be traced to the meter reads behind it: statement and line number.
 """
 
 
-def bill_page(bill: dict[str, Any]) -> str:
-    """The HTML page of a bill (``bill_documents``)."""
+def bill_page(bill: dict[str, Any], shown: PageFormats) -> str:
+    """The HTML page of a bill (``bill_documents``), its dates and figures as the locale writes them."""
     from jinja2 import Environment
 
-    services = [service | {"plot": _plot(service)} for service in bill["services"]]
+    written = bill_text(bill, shown)
+    services = [service | {"plot": _plot(service, shown)} for service in written["services"]]
     addresses = dict.fromkeys(service["address"] for service in services if service["address"])
     page = Environment(autoescape=True).from_string(_PAGE)
-    return page.render(bill=bill | {"services": services}, addresses=list(addresses))
+    return page.render(bill=written | {"services": services}, addresses=list(addresses))
 
 
-def statement_page(
-    database: Database, statement_id: str, utility: str, zone: str = "UTC", folder: Path | None = None
-) -> str | None:
-    """The HTML page of an issued statement, or None where there is none. ``folder``: the deployment's, for
-    bill.toml.
-    """
-    settings = read_bill_settings(folder) if folder else BillSettings()
-    bills = bill_documents(database, [statement_id], utility, zone, settings)
-    return bill_page(bills[0]) if bills else None
-
-
-def _plot(service: dict[str, Any]) -> str:
+def _plot(service: dict[str, Any], shown: PageFormats) -> str:
     """The daily usage as a PNG in base64; empty where there is none."""
     daily = service["daily"]
     if not daily:
         return ""
-    short = deployments_formats().short_day
-    names = [str(d["day"].day) if k else short(d["day"]) for k, d in enumerate(daily)]
+    names = [str(d["day"].day) if k else shown.short_day(d["day"]) for k, d in enumerate(daily)]
     quantities = [float(d["quantity"]) for d in daily]
     return base64.b64encode(plots.daily_usage(names, quantities, service["unit"])).decode()

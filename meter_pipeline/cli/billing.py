@@ -140,15 +140,16 @@ def _write_bill(
     from meter_pipeline.billing.bill_pdf import write_pdf
     from meter_pipeline.billing.bill_settings import BillSettingsError, read_bill_settings
     from meter_pipeline.billing.render import bill_page
+    from meter_pipeline.page_formats import formats_of
 
     utility = settings.utility()
     try:
         said = read_bill_settings(settings.data)
         bills = bill_documents(database, [statement_id], utility.name, utility.zone, said)
         if html is not None:
-            html.write_text(bill_page(bills[0]), encoding="utf-8")
+            html.write_text(bill_page(bills[0], formats_of(settings)), encoding="utf-8")
         if pdf[0] is not None:
-            write_pdf(bills, pdf[0], pdf[1])
+            write_pdf(bills, pdf[0], formats_of(settings), pdf[1])
     except BillSettingsError as error:
         problem(str(error), "docs/finance.md has the fields of bill.toml")
     except ValueError as error:

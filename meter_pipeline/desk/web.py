@@ -330,6 +330,7 @@ def environment(locale: str) -> Environment:
         month=shown.month,
         money=shown.money,
         number=shown.number,
+        sentence=shown.text,
         when=shown.when,
         short_when=shown.short_when,
         plain=lambda value: readable(value, shown),
@@ -402,7 +403,7 @@ def readable(value: Any, shown: PageFormats) -> str:
         case datetime() | date():
             return shown.when(value)
         case _:
-            return str(value)
+            return shown.text(value)
 
 
 def path_part(value: Any) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -20,6 +21,7 @@ from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.billing.bill_settings import BillSettings, BillSettingsError, Message, read_bill_settings
 from meter_pipeline.billing.print_run import print_period
 from meter_pipeline.billing.render import bill_page
+from meter_pipeline.page_formats import formats
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.settings import Settings
 from meter_pipeline_tests.billing.support import (
@@ -35,6 +37,7 @@ from meter_pipeline_tests.billing.support import (
 )
 
 ZONE = "America/Chicago"
+US = formats("en_US")
 MIDDLE, END = JULY + timedelta(days=2), JULY + timedelta(days=4)
 SETTINGS = BillSettings(
     due_days=20,
@@ -118,7 +121,7 @@ def test_a_bill_holds_what_its_customer_can_check(bills: list[dict[str, Any]]) -
 
 
 def test_the_page_shows_it_with_internal_ids_small(bills: list[dict[str, Any]]) -> None:
-    page = bill_page(bills[1])
+    page = bill_page(bills[1], US)
     for shown in (
         "104.8",
         "114.4",
@@ -134,17 +137,36 @@ def test_the_page_shows_it_with_internal_ids_small(bills: list[dict[str, Any]]) 
     assert page.index("SP-001") > page.index('class="small"'), "identifiers of ours stand in the small print"
 
 
+def test_the_page_writes_dates_and_figures_by_the_locale_and_the_vendors_data_stay_iso(
+    bills: list[dict[str, Any]],
+) -> None:
+    big = bills[1] | {"total": "1234567.50", "issued_on": date(2026, 10, 29), "due_on": date(2026, 11, 18)}
+    american, german = bill_page(big, US), bill_page(big, formats("de_DE"))
+    assert "Jul 3, 2026 to Jul 4, 2026, 2 days" in american
+    assert "Issued Oct 29, 2026. Please pay by <strong>Nov 18, 2026</strong>." in american
+    assert "1,234,567.50 USD" in american
+    assert "03.07.2026 to 04.07.2026, 2 days" in german
+    assert "1.234.567,50 USD" in german
+    assert "104,8<br><small>02.07.2026</small>" in german
+    rate = next(line["rate"] for line in big["services"][0]["lines"] if (line["rate"] or "").endswith("a kWh"))
+    assert rate in american
+    assert rate.replace(".", ",") in german
+    for page in (american, german):
+        assert not re.search(r"(?<![\w./-])\d{4}-\d{2}-\d{2}", page), "a date in ISO 8601 is left"
+    assert big["services"][0]["reads"][0]["previous"]["dial"] == "104.8", "the bill's data stay as they are"
+
+
 def test_the_pdf_is_the_same_every_time_and_one_bill_begins_on_a_page_of_its_own(
     bills: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     named = [bill | {"utility": "Łódź & Sons <Water>"} for bill in bills]
-    pages = write_pdf(named, tmp_path / "one.pdf")
+    pages = write_pdf(named, tmp_path / "one.pdf", US)
     assert pages == [("A-001.C1.20260701.0", 1, 1), ("A-001.C1.20260703.0", 2, 1)]
-    write_pdf(named, tmp_path / "two.pdf")
+    write_pdf(named, tmp_path / "two.pdf", US)
     assert (tmp_path / "one.pdf").read_bytes() == (tmp_path / "two.pdf").read_bytes()
     assert (tmp_path / "one.pdf").read_bytes().startswith(b"%PDF-")
     with pytest.raises(ValueError, match="page size 'A3' is none of letter, A4"):
-        write_pdf(named, tmp_path / "three.pdf", "A3")
+        write_pdf(named, tmp_path / "three.pdf", US, "A3")
 
 
 def test_a_print_vendor_gets_bills_an_index_and_a_manifest_that_add_up(

@@ -11,11 +11,14 @@ import polars as pl
 import pytest
 
 from meter_pipeline.billing import bill_billing_day
+from meter_pipeline.billing.bill_document import bill_documents
 from meter_pipeline.billing.bill_run import issue_statements
+from meter_pipeline.billing.bill_settings import BillSettings
 from meter_pipeline.billing.explain import explain
 from meter_pipeline.billing.export import safe_for_spreadsheets, write
-from meter_pipeline.billing.render import statement_page
+from meter_pipeline.billing.render import bill_page
 from meter_pipeline.ledger import entries as ledger
+from meter_pipeline.page_formats import formats
 from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.billing.support import (
     CHICAGO,
@@ -59,8 +62,9 @@ def test_a_line_is_explained_from_its_tariff_to_its_payloads_and_ledger_entries(
     assert {(e["kind"], e["leaf"]) for e in told["ledger"]} == {("bill_issued", 0), ("ingested", 1)}
     assert explain(database, "A-001.C1.20260701.0.99") is None
     assert explain(database, "'; DROP TABLE ref.accounts; --") is None
-    page = statement_page(database, "A-001.C1.20260701.0", "<script>alert(1)</script>")
-    assert page is not None
+    utility = "<script>alert(1)</script>"
+    (bill,) = bill_documents(database, ["A-001.C1.20260701.0"], utility, "UTC", BillSettings())
+    page = bill_page(bill, formats("en_US"))
     assert "<script>" not in page
     assert "data:image/png;base64," in page
 
