@@ -13,7 +13,7 @@ from pathlib import Path
 from meter_pipeline.cli.output import problem
 from meter_pipeline.control import decisions
 from meter_pipeline.control.people import Refused
-from meter_pipeline.control.tables import flags
+from meter_pipeline.control.tables import register
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.settings import load_settings
 
@@ -45,8 +45,8 @@ def approving(database: Database, action: str, subject: str, approver: str, duti
 def _proof(database: Database, by: str) -> decisions.Proof:
     os_user = pwd.getpwuid(os.getuid()).pw_name
     with database.connect("identity", autocommit=True) as connection:
-        asked = flags.has_people(connection)
-        mapped = flags.person_of_os_user(connection, os_user) if asked else None
+        asked = register.has_people(connection)
+        mapped = register.person_of_os_user(connection, os_user) if asked else None
     if not asked:
         return decisions.Proof()
     token = os.environ.get(TOKEN_VARIABLE, "")

@@ -9,7 +9,7 @@ import typer
 
 from meter_pipeline.cli.output import OUT, emit, problem, table
 from meter_pipeline.control import people
-from meter_pipeline.control.tables import flags
+from meter_pipeline.control.tables import register
 from meter_pipeline.postgres.database import Database, open_database
 from meter_pipeline.settings import load_settings
 
@@ -48,7 +48,7 @@ def _two_people(database: Database, name: str, by: str, approver: str | None) ->
     with database.connect("people", autocommit=True) as connection:
         if decisions.may_fill_register(connection, by):
             return by
-        several = sum(bool(p["active"]) for p in flags.people(connection)) > 1
+        several = sum(bool(p["active"]) for p in register.people(connection)) > 1
     try:
         editor = acting(database, "person", name, by, decisions.WORK)
         if not several:
@@ -92,7 +92,7 @@ def list_(json: Json = False) -> None:
     Example: meter-pipeline people list
     """
     with _database().connect("people", autocommit=True) as connection:
-        found = flags.people(connection)
+        found = register.people(connection)
     held = {duty for person in found if person["active"] for duty in person["duties"]}
     document = {"people": found, "duties_of_nobody": [duty for duty in people.DUTIES if duty not in held]}
     emit(document, json, _show)
@@ -144,7 +144,7 @@ def deactivate(
     """
     with _database().connect("people", autocommit=True) as connection:
         duties = next(
-            (row["duties"] for row in flags.people(connection) if row["person"] == people.canonical(name)), None
+            (row["duties"] for row in register.people(connection) if row["person"] == people.canonical(name)), None
         )
     if duties is None:
         problem(f"{name} is not in the register", "meter-pipeline people list")

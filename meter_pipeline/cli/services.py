@@ -29,13 +29,18 @@ def ui(
 
     Example: meter-pipeline ui --port 3000
     """
+    from dagster import DagsterInstance
+
     from meter_pipeline.cli.supervisor import listening
+    from meter_pipeline.defs.lib.daemon_cursors import start_reading_events
 
     settings = load_settings()
     if listening(port):
         problem(f"port {port} is taken", f"give another one: meter-pipeline ui --port {port + 10}")
     database = prepare(settings)
     os.environ.update(environment(settings, database))
+    with DagsterInstance.get() as instance:
+        start_reading_events(instance)
     os.chdir(os.environ["DAGSTER_HOME"])  # where dagster.yaml is; from the project it warns of a second one
     ERR.print(f"[bold]Dagster UI:[/] http://{host}:{port}  (Ctrl-C ends it)")
     # `dagster dev` tells its own maintainers' news first: that `dg dev` supersedes it (which needs a project of dg's),
@@ -137,6 +142,7 @@ def _deploy(database: Database, code_port: int) -> Path:
     from dagster import DagsterInstance
 
     from meter_pipeline.cli.supervisor import write_workspace
+    from meter_pipeline.defs.lib.daemon_cursors import start_reading_events
     from meter_pipeline.defs.lib.pause_pool import open_or_shut
     from meter_pipeline.defs.lib.resources import Municipality
     from meter_pipeline.postgres import privileges
@@ -144,6 +150,7 @@ def _deploy(database: Database, code_port: int) -> Path:
     with DagsterInstance.get() as instance:
         # The first look makes Dagster's tables, so that the roles are granted on them too.
         _, limit = open_or_shut(instance, Municipality(database_url=database.url))
+        start_reading_events(instance)
     granted = privileges.apply(database)
     ERR.print(f"deployed: {granted} grants; the pool lets {limit} runs through", highlight=False)
     return write_workspace(Path(os.environ["DAGSTER_HOME"]), code_port)

@@ -10,7 +10,7 @@ from typing import Final
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.notify import Alert
 from meter_pipeline.control.rules import Thresholds
-from meter_pipeline.control.tables import alerts, evidence, flags
+from meter_pipeline.control.tables import alerts, evidence, pauses
 from meter_pipeline.postgres import driver
 
 #: A dead letter or an exception is to be worked within two working days; over a weekend that is four days.
@@ -21,7 +21,7 @@ def find(connection: driver.Connection, limits: Thresholds, *, clock: Clock = SY
     """Every alert the present state calls for; keys let each be sent a single time (the ageing ones daily)."""
     now = clock.now()
     found = []
-    for row in flags.recent_pauses(connection, 20):
+    for row in pauses.recent_pauses(connection, 20):
         where = row.target or "all work"
         if row.state == "paused":
             body = f"{row.reason}\n\nRaised by {row.raised_by} at {row.raised_at:%Y-%m-%d %H:%M} UTC. Evidence: {row.evidence}\n\n"

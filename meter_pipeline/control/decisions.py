@@ -20,7 +20,7 @@ from typing import Final
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.flags import Flag
 from meter_pipeline.control.people import Denial, Refused, canonical, denial
-from meter_pipeline.control.tables import flags
+from meter_pipeline.control.tables import dual_requests, register
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
 
@@ -72,14 +72,14 @@ def prove(connection: Connection, person: str, proof: Proof, *, clock: Clock = S
     A shell belongs to the person who proves themself in it first: who holds two people's tokens does not act as both in
     one shell. In the caller's transaction.
     """
-    if not flags.has_people(connection):
+    if not register.has_people(connection):
         return
     if proof.code is not None:
-        found = flags.use_code(connection, hashlib.sha256(proof.code.strip().encode()).digest(), clock.now())
+        found = register.use_code(connection, hashlib.sha256(proof.code.strip().encode()).digest(), clock.now())
     else:
         found = proof.token_of
         if found is None and proof.os_user is not None:
-            found = flags.person_of_os_user(connection, proof.os_user)
+            found = register.person_of_os_user(connection, proof.os_user)
     if found is None:
         raise Refused(
             "not_proven",
@@ -88,7 +88,10 @@ def prove(connection: Connection, person: str, proof: Proof, *, clock: Clock = S
         )
     if found != person:
         raise Refused("not_proven", f"the proof given is {found}'s, not {person}'s")
-    if proof.shell is not None and (first := flags.take_shell(connection, proof.shell, person, clock.now())) != person:
+    if (
+        proof.shell is not None
+        and (first := register.take_shell(connection, proof.shell, person, clock.now())) != person
+    ):
         raise Refused("two_names", f"{first} acts in this shell; {person} decides in a session of their own")
 
 
@@ -123,19 +126,19 @@ def record(
     """Put a refusal on record, in the caller's transaction."""
     # PostgreSQL stores no NUL and no lone surrogate, and the name is text that a person typed.
     actor = by.encode("utf-8", "replace").decode("utf-8").replace("\x00", "?")[:200]
-    flags.insert_refusal(connection, action, subject[:200], actor, why.code, why.words, clock.now())
+    dual_requests.insert_refusal(connection, action, subject[:200], actor, why.code, why.words, clock.now())
 
 
 def make_code(connection: Connection, person: str, *, clock: Clock = SYSTEM_CLOCK) -> str:
     """A code by which a person who has proven themself does so once in a job, in the caller's transaction."""
     code = secrets.token_urlsafe(12)
     now = clock.now()
-    flags.put_code(connection, hashlib.sha256(code.encode()).digest(), person, now, now + CODE_LIFE)
+    register.put_code(connection, hashlib.sha256(code.encode()).digest(), person, now, now + CODE_LIFE)
     return code
 
 
 def may_fill_register(connection: Connection, editor: str, *, clock: Clock = SYSTEM_CLOCK) -> bool:
     """Whether a person may still enter people unproven: the register is empty, or its first entry is theirs and of this
     hour."""
-    first = flags.first_entry(connection)
+    first = register.first_entry(connection)
     return first is None or (first[0] == canonical(editor) and clock.now() - first[1] < FIRST_HOUR)

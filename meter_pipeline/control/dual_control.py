@@ -15,8 +15,8 @@ from typing import Any, Final, TypeAlias
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.people import Denial, Refused, canonical, denial
-from meter_pipeline.control.tables import flags
-from meter_pipeline.control.tables.flags import RequestRow
+from meter_pipeline.control.tables import dual_requests
+from meter_pipeline.control.tables.dual_requests import RequestRow
 from meter_pipeline.ledger import entries
 from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
@@ -73,7 +73,7 @@ def request(
     now = clock.now()
 
     def attempt(connection: Connection) -> Denial | int:
-        flags.lock_subject(connection, action.name, subject)
+        dual_requests.lock_subject(connection, action.name, subject)
         person = canonical(by)
         if person is None:
             return Denial("bad_name", f"{by!r} is no name: lower-case ASCII letters, digits and . _ @ - only")
@@ -84,7 +84,7 @@ def request(
         allowed = life or action.life
         if not timedelta(0) < allowed <= LONGEST_LIFE:
             return Denial("bad_expiry", "a request lives more than nothing and at most seven days")
-        for pending in flags.pending_requests(connection, action.name, subject):
+        for pending in dual_requests.pending_requests(connection, action.name, subject):
             if pending.expires_at > now:
                 until = f"{pending.expires_at:%H:%M} UTC"
                 return Denial(
@@ -94,7 +94,9 @@ def request(
         if guard is not None and (refused := guard(connection)):
             return refused
         seal = digest(action.name, subject, body)
-        made = flags.insert_request(connection, action.name, subject, body, seal, reason, person, now, now + allowed)
+        made = dual_requests.insert_request(
+            connection, action.name, subject, body, seal, reason, person, now, now + allowed
+        )
         entries.append(
             connection,
             action.asked_kind,
@@ -116,7 +118,7 @@ def request(
 
     made = _attempt(database, action, subject, by, attempt, clock)
     with database.connect("control", autocommit=True) as connection:
-        row = flags.request_by_id(connection, made)
+        row = dual_requests.request_by_id(connection, made)
     if row is None:
         raise driver.DataError(f"request {made} is gone")
     return row
@@ -143,12 +145,12 @@ def confirm(
     subject = f"request:{request_id}"
 
     def attempt(connection: Connection) -> Denial | RequestRow:
-        found = flags.request_by_id(connection, request_id)
+        found = dual_requests.request_by_id(connection, request_id)
         if found is None or found.action != action.name:
             return Denial("unknown", f"there is no {action.name} request {request_id}")
         # Asked for again under the lock: another confirmation may have been quicker.
-        flags.lock_subject(connection, action.name, found.subject)
-        found = flags.request_by_id(connection, request_id)
+        dual_requests.lock_subject(connection, action.name, found.subject)
+        found = dual_requests.request_by_id(connection, request_id)
         if found is None:
             return Denial("unknown", f"there is no {action.name} request {request_id}")
         if refused := _may_confirm(connection, action, found, by, reason, expect_digest, now):
@@ -157,7 +159,7 @@ def confirm(
         # Its own savepoint, so that a refusal by the effect leaves the decision undone while the refusal is kept.
         try:
             with connection.transaction():
-                flags.insert_decision(connection, found, "confirmed", person, now, reason)
+                dual_requests.insert_decision(connection, found, "confirmed", person, now, reason)
                 if refused := effect(connection, found):
                     raise _Undo(refused)
                 entries.append(
@@ -197,7 +199,7 @@ def withdraw(
 ) -> None:
     """Take back a pending request, in the caller's transaction: by the asker, or by the system because the facts have
     changed."""
-    flags.insert_decision(connection, request_row, "withdrawn", by, clock.now(), reason)
+    dual_requests.insert_decision(connection, request_row, "withdrawn", by, clock.now(), reason)
     entries.append(
         connection,
         action.refused_kind,
@@ -220,12 +222,12 @@ def decline(
     """Say no to a request, as a second person or as the asker. Raises Refused when there is nothing to decline."""
 
     def attempt(connection: Connection) -> Denial | None:
-        found = flags.request_by_id(connection, request_id)
+        found = dual_requests.request_by_id(connection, request_id)
         person = canonical(by)
         if found is None or found.action != action.name:
             return Denial("unknown", f"there is no {action.name} request {request_id}")
-        flags.lock_subject(connection, action.name, found.subject)
-        found = flags.request_by_id(connection, request_id)
+        dual_requests.lock_subject(connection, action.name, found.subject)
+        found = dual_requests.request_by_id(connection, request_id)
         if person is None:
             return Denial("bad_name", f"{by!r} is no name")
         if found is None or found.decision is not None:
@@ -235,7 +237,7 @@ def decline(
         if person == found.requested_by:
             withdraw(connection, action, found, by=person, reason=reason, clock=clock)
             return None
-        flags.insert_decision(connection, found, "declined", person, clock.now(), reason)
+        dual_requests.insert_decision(connection, found, "declined", person, clock.now(), reason)
         body = {
             "step": "declined",
             "request": request_id,
@@ -313,7 +315,7 @@ def record_refusal(
     """Put a refusal on record and on the ledger, in the caller's transaction."""
     # PostgreSQL stores no NUL and no lone surrogate, and the name is text that a person typed.
     actor = by.encode("utf-8", "replace").decode("utf-8").replace("\x00", "?")[:200]
-    flags.insert_refusal(connection, action, subject, actor, why.code, why.words, clock.now())
+    dual_requests.insert_refusal(connection, action, subject, actor, why.code, why.words, clock.now())
     entries.append(
         connection,
         kind,

@@ -15,7 +15,7 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import dual_control
 from meter_pipeline.control.people import Denial, Refused, canonical, denial
 from meter_pipeline.control.tables import flags
-from meter_pipeline.control.tables.flags import RequestRow
+from meter_pipeline.control.tables.dual_requests import RequestRow
 from meter_pipeline.ledger import entries
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection

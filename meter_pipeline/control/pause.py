@@ -15,8 +15,9 @@ from typing import Any, Final
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import dual_control
 from meter_pipeline.control.people import Denial, Refused, canonical, denial
-from meter_pipeline.control.tables import flags
-from meter_pipeline.control.tables.flags import PauseRow, RequestRow
+from meter_pipeline.control.tables import dual_requests, pauses, register
+from meter_pipeline.control.tables.dual_requests import RequestRow
+from meter_pipeline.control.tables.pauses import PauseRow
 from meter_pipeline.ledger import entries
 from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
@@ -110,13 +111,13 @@ def is_paused(connection: Connection, commodity: str | None = None, head_end: st
     Ask on a connection of its own, never inside the batch's transaction: there the answer would be as old as its
     snapshot. PauseProbe does.
     """
-    row = flags.active_pause(connection, commodity, head_end)
+    row = pauses.active_pause(connection, commodity, head_end)
     return _state(row) if row else None
 
 
 def active(connection: Connection) -> list[PauseState]:
     """Every pause in force, widest first."""
-    return [_state(row) for row in flags.active_pauses(connection)]
+    return [_state(row) for row in pauses.active_pauses(connection)]
 
 
 def raise_pause(
@@ -154,7 +155,7 @@ def raise_pause(
             connection.commit()
             raise Refused(why.code, why.words)
         pause_id = _raise(connection, scope, reason.strip(), rule, found, person, clock)
-        row = flags.pause_by_id(connection, pause_id)
+        row = pauses.pause_by_id(connection, pause_id)
         connection.commit()
     if row is None:
         raise driver.DataError(f"pause {pause_id} is gone")
@@ -177,19 +178,19 @@ def request_resume(
     Commits. Raises Refused (recorded): not_paused, checklist, already_asked, not_authorised, bad_name, no_reason.
     """
     with database.connect("control", autocommit=True) as connection:
-        pause_id = flags.pause_of_scope(connection, scope.kind, scope.target)
-        further = len(flags.evidence_of(connection, pause_id)) if pause_id is not None else 0
+        pause_id = pauses.pause_of_scope(connection, scope.kind, scope.target)
+        further = len(pauses.evidence_of(connection, pause_id)) if pause_id is not None else 0
     subject = f"pause:{pause_id}" if pause_id is not None else _subject(scope)
     notes = {key: str(checklist.get(key, "")).strip() for key in CHECKLIST}
 
     def guard(connection: Connection) -> Denial | None:
-        if pause_id is None or flags.pause_of_scope(connection, scope.kind, scope.target) != pause_id:
-            return Denial("not_paused", _no_pause_of(scope, flags.active_pauses(connection)))
+        if pause_id is None or pauses.pause_of_scope(connection, scope.kind, scope.target) != pause_id:
+            return Denial("not_paused", _no_pause_of(scope, pauses.active_pauses(connection)))
         if missing := [key for key in CHECKLIST if not notes[key]]:
             return Denial("checklist", f"say what was verified of {', '.join(missing)}")
         if unknown := sorted(set(checklist) - set(CHECKLIST)):
             return Denial("checklist", f"the checklist has no {', '.join(unknown)}")
-        if len(flags.evidence_of(connection, pause_id)) != further:
+        if len(pauses.evidence_of(connection, pause_id)) != further:
             return Denial("new_evidence", "further evidence came this moment: look at the status again")
         return None
 
@@ -227,13 +228,13 @@ def confirm_resume(
 
     def effect(connection: Connection, request: RequestRow) -> Denial | None:
         pause_id = int(request.subject.removeprefix("pause:"))
-        if not flags.end_pause(connection, pause_id, request_id, clock.now()):
+        if not pauses.end_pause(connection, pause_id, request_id, clock.now()):
             return Denial("not_paused", f"pause {pause_id} is over")
         return None
 
     request = dual_control.confirm(database, RESUME, request_id, by=by, reason=reason, effect=effect, clock=clock)
     with database.connect("control", autocommit=True) as connection:
-        row = flags.pause_by_id(connection, int(request.subject.removeprefix("pause:")))
+        row = pauses.pause_by_id(connection, int(request.subject.removeprefix("pause:")))
     if row is None:
         raise driver.DataError(f"the pause of request {request_id} is gone")
     return row
@@ -247,17 +248,17 @@ def decline_resume(database: Database, request_id: int, *, by: str, reason: str,
 def status(connection: Connection, history: int = 10) -> dict[str, Any]:
     """All of it as plain data: paused, words, the pauses in force with their evidence and pending requests, the latest
     before, refusals."""
-    pauses = flags.active_pauses(connection)
+    active = pauses.active_pauses(connection)
     return {
-        "paused": bool(pauses),
-        "words": " ".join(_state(row).words() for row in pauses) or "Running: no pause is in force.",
+        "paused": bool(active),
+        "words": " ".join(_state(row).words() for row in active) or "Running: no pause is in force.",
         "active": [
-            _document(row) | {"further_evidence": flags.evidence_of(connection, row.pause_id)} for row in pauses
+            _document(row) | {"further_evidence": pauses.evidence_of(connection, row.pause_id)} for row in active
         ],
-        "pending": [_request_document(row) for row in flags.pending_requests(connection, RESUME.name)],
-        "history": [_document(row) for row in flags.recent_pauses(connection, history) if row.state == "resumed"],
-        "refusals": flags.refusals(connection, history),
-        "finance_registered": flags.anybody_with(connection, "finance"),
+        "pending": [_request_document(row) for row in dual_requests.pending_requests(connection, RESUME.name)],
+        "history": [_document(row) for row in pauses.recent_pauses(connection, history) if row.state == "resumed"],
+        "refusals": dual_requests.refusals(connection, history),
+        "finance_registered": register.anybody_with(connection, "finance"),
     }
 
 
@@ -274,14 +275,14 @@ def _raise(
     # Three times round at most: a pause may appear between the look and the insert, or end between the look and the
     # lock.
     for _ in range(3):
-        pause_id = flags.pause_of_scope(connection, scope.kind, scope.target)
+        pause_id = pauses.pause_of_scope(connection, scope.kind, scope.target)
         if pause_id is not None:
             # The lock that a request and a confirmation take too: one of them at a time acts on a pause.
-            flags.lock_subject(connection, RESUME.name, f"pause:{pause_id}")
-            if flags.pause_of_scope(connection, scope.kind, scope.target) != pause_id:
+            dual_requests.lock_subject(connection, RESUME.name, f"pause:{pause_id}")
+            if pauses.pause_of_scope(connection, scope.kind, scope.target) != pause_id:
                 continue
             return _add_evidence(connection, pause_id, scope, reason, rule, evidence, person, clock)
-        pause_id = flags.insert_pause(connection, scope.kind, scope.target, reason, rule, evidence, person, now)
+        pause_id = pauses.insert_pause(connection, scope.kind, scope.target, reason, rule, evidence, person, now)
         if pause_id is not None:
             body = {
                 "pause": pause_id,
@@ -307,10 +308,10 @@ def _add_evidence(
     person: str,
     clock: Clock,
 ) -> int:
-    if rule is not None and flags.same_evidence(connection, pause_id, rule, evidence):
+    if rule is not None and pauses.same_evidence(connection, pause_id, rule, evidence):
         return pause_id  # the watcher sees the same trouble every minute; once is enough
-    flags.insert_evidence(connection, pause_id, reason, rule, evidence, person, clock.now())
-    for pending in flags.pending_requests(connection, RESUME.name, f"pause:{pause_id}"):
+    pauses.insert_evidence(connection, pause_id, reason, rule, evidence, person, clock.now())
+    for pending in dual_requests.pending_requests(connection, RESUME.name, f"pause:{pause_id}"):
         dual_control.withdraw(
             connection, RESUME, pending, by=person, reason=f"further evidence: {reason}"[:2000], clock=clock
         )

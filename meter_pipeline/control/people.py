@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.control.tables import flags
+from meter_pipeline.control.tables import register
 from meter_pipeline.ledger import entries
 from meter_pipeline.postgres import driver
 
@@ -65,12 +65,12 @@ def denial(connection: driver.Connection, name: str, duties: Sequence[str]) -> D
     outside it may do nothing; while it names no active person for any of the duties, any person of the register may.
     The status command says so.
     """
-    if not flags.has_people(connection):
+    if not register.has_people(connection):
         return None
-    found = flags.person(connection, name)
+    found = register.person(connection, name)
     if found is None or not found[1]:
         return Denial("not_authorised", f"{name} is not in the register of people")
-    if not any(flags.anybody_with(connection, duty) for duty in duties):
+    if not any(register.anybody_with(connection, duty) for duty in duties):
         return None
     if not set(found[0]) & set(duties):
         return Denial("not_authorised", f"{name} has no duty of {' or '.join(duties)}")
@@ -98,19 +98,19 @@ def put(
     unknown = sorted(set(duties) - set(DUTIES))
     if unknown or not duties:
         raise ValueError(f"duties are {', '.join(DUTIES)}; not {', '.join(unknown) or 'none'}")
-    if person == editor and flags.people(connection):
+    if person == editor and register.people(connection):
         raise ValueError(f"{person} cannot change their own duties")
     alike = [
         p["person"]
-        for p in flags.people(connection)
+        for p in register.people(connection)
         if p["person"] != person and skeleton(p["person"]) == skeleton(person)
     ]
     if alike:
         raise ValueError(f"{person} looks like {', '.join(alike)}: choose a name that nobody takes for another's")
     now = clock.now()
-    flags.put_person(connection, person, duties, active, editor, now)
+    register.put_person(connection, person, duties, active, editor, now)
     if os_user is not None:
-        flags.put_os_user(connection, person, os_user or None)
+        register.put_os_user(connection, person, os_user or None)
     entries.append(
         connection,
         "flag_flipped",

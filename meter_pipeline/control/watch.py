@@ -11,7 +11,7 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import rules
 from meter_pipeline.control.pause import WATCHER, PauseState, raise_pause
 from meter_pipeline.control.rules import Finding, Observations, Thresholds
-from meter_pipeline.control.tables import evidence, flags
+from meter_pipeline.control.tables import evidence, observations, pauses
 from meter_pipeline.ledger import entries
 from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
@@ -29,12 +29,12 @@ class WatchRound:
 def observe_breaker(connection: driver.Connection, name: str, *, is_open: bool, clock: Clock = SYSTEM_CLOCK) -> None:
     """Hand in a breaker's change of state, in the caller's transaction."""
     now = clock.now()
-    flags.observe(connection, "breaker", name, now, {"open": is_open, "since": now.isoformat()})
+    observations.observe(connection, "breaker", name, now, {"open": is_open, "since": now.isoformat()})
 
 
 def observe_ledger(connection: driver.Connection, *, ok: bool, detail: str, clock: Clock = SYSTEM_CLOCK) -> None:
     """Hand in the result of a verification of the ledger, in the caller's transaction."""
-    flags.observe(connection, "ledger", "log", clock.now(), {"ok": ok, "detail": detail[:1500]})
+    observations.observe(connection, "ledger", "log", clock.now(), {"ok": ok, "detail": detail[:1500]})
 
 
 def observe_writes(
@@ -49,9 +49,9 @@ def observe_writes(
         return
     now, ordered = clock.now(), sorted(latencies_ms)
     p95 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))]
-    before = next((row["figures"].get("slow_since") for row in flags.observations(connection, "writes")), None)
+    before = next((row["figures"].get("slow_since") for row in observations.observations(connection, "writes")), None)
     slow_since = (before or (now - timedelta(milliseconds=sum(ordered))).isoformat()) if p95 > 4 * target_ms else None
-    flags.observe(
+    observations.observe(
         connection,
         "writes",
         "ingest",
@@ -69,13 +69,13 @@ def observe(
     clock: Clock = SYSTEM_CLOCK,
 ) -> None:
     """Hand in any latest figure for the metrics, in the caller's transaction. Plain JSON."""
-    flags.observe(connection, kind, subject, clock.now(), figures)
+    observations.observe(connection, kind, subject, clock.now(), figures)
 
 
 def look(connection: driver.Connection, limits: Thresholds, *, clock: Clock = SYSTEM_CLOCK) -> Observations:
     """Everything the rules need, as it stands now."""
     now = clock.now()
-    since = flags.last_resumed_at(connection)
+    since = pauses.last_resumed_at(connection)
     verified = evidence.last_verification(connection)
     return Observations(
         now=now,
@@ -114,7 +114,7 @@ def watch(database: Database, limits: Thresholds | None = None, *, clock: Clock 
 def _note_breakers(connection: driver.Connection, clock: Clock) -> None:
     """Keep since when a shared breaker has not been closed: half-open trials that fail start its own clock again and
     again."""
-    known = {row["subject"]: row["figures"] for row in flags.observations(connection, "breaker")}
+    known = {row["subject"]: row["figures"] for row in observations.observations(connection, "breaker")}
     for name, state in evidence.shared_breakers(connection):
         was_open = bool(known.get(name, {}).get("open"))
         if (state != "closed") != was_open:
@@ -123,9 +123,9 @@ def _note_breakers(connection: driver.Connection, clock: Clock) -> None:
 
 def _note_version(connection: driver.Connection, limits: Thresholds, clock: Clock) -> None:
     """A thresholds file that comes into use goes on the ledger, once."""
-    known = flags.observations(connection, "thresholds")
+    known = observations.observations(connection, "thresholds")
     if known and known[0]["figures"].get("stamp") == limits.stamp:
         return
-    flags.observe(connection, "thresholds", "pause", clock.now(), {"stamp": limits.stamp})
+    observations.observe(connection, "thresholds", "pause", clock.now(), {"stamp": limits.stamp})
     body = {"rules": "pause", "version": limits.version, "sha256": limits.sha256}
     entries.append(connection, "rule_version", body, clock=clock, actor=WATCHER)

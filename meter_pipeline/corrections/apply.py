@@ -21,7 +21,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import decisions, dual_control
 from meter_pipeline.control.people import Denial
-from meter_pipeline.control.tables.flags import RequestRow
+from meter_pipeline.control.tables.dual_requests import RequestRow
 from meter_pipeline.corrections import tables
 from meter_pipeline.corrections.impact import ask, pairs_of
 from meter_pipeline.corrections.preview import refuse_archived, state_of

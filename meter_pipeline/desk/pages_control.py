@@ -12,7 +12,7 @@ from meter_pipeline.billing import adjustments as adjusting
 from meter_pipeline.billing import close
 from meter_pipeline.billing.back_billing.tables import of_adjustments
 from meter_pipeline.control import pause as emergency
-from meter_pipeline.control.tables import flags
+from meter_pipeline.control.tables import dual_requests
 from meter_pipeline.desk import tables
 from meter_pipeline.desk.web import (
     FINANCE,
@@ -109,7 +109,7 @@ def confirm_resume(ask: DeskRequest) -> Response:
     number = _number(ask)
     # What is confirmed is what was read: the page carries the digest of the request it showed.
     with ask.desk.reading() as connection:
-        found = flags.request_by_id(connection, number)
+        found = dual_requests.request_by_id(connection, number)
     if found is not None and found.digest.hex() != ask.field("digest"):
         raise FormError("What was asked is not what you read: look at the request again.")
     ended = emergency.confirm_resume(

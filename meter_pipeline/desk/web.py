@@ -29,7 +29,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import decisions
 from meter_pipeline.control.people import Denial, Refused
-from meter_pipeline.control.tables import flags
+from meter_pipeline.control.tables import register
 from meter_pipeline.desk.access import Access, AccessError, Visitor
 from meter_pipeline.ingest.dead_letters import DeadLetterError
 from meter_pipeline.leak_adjustments.rules import LeakRefusedError
@@ -216,7 +216,7 @@ def _answer(desk: Desk, request: Request, form: list[tuple[str, str]] | None, ha
                     403,
                     "This form is not from a page of yours, or it is too old. Open the page again and repeat what you did.",
                 )
-        known = register(desk, visitor)
+        known = refused_entry(desk, visitor)
         if known is not None:
             return problem(desk, visitor, 403, known)
         url = request.url.path + (f"?{request.url.query}" if request.url.query else "")
@@ -270,14 +270,14 @@ def who(desk: Desk, request: Request) -> Visitor | None:
     return desk.access.visitor(peer, request.headers, request.cookies.get(SESSION_COOKIE))
 
 
-def register(desk: Desk, visitor: Visitor) -> str | None:
+def refused_entry(desk: Desk, visitor: Visitor) -> str | None:
     """Why a person who is logged in may not come in: the register names people, and not them, or their
     session began before they were deactivated. None where they may."""
     with desk.reading() as connection:
-        if not flags.has_people(connection):
+        if not register.has_people(connection):
             return None
-        found = flags.person(connection, visitor.person)
-        ended = flags.sessions_ended(connection, visitor.person)
+        found = register.person(connection, visitor.person)
+        ended = register.sessions_ended(connection, visitor.person)
     if found is None or not found[1]:
         return f"{visitor.person} is not in the register of people, or is there as somebody who has left."
     begun = desk.access.begun(visitor)

@@ -18,7 +18,7 @@ import numpy as np
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import dual_control
 from meter_pipeline.control.people import Denial
-from meter_pipeline.control.tables.flags import RequestRow
+from meter_pipeline.control.tables.dual_requests import RequestRow
 from meter_pipeline.ledger import entries, hashsets
 from meter_pipeline.ledger.outcome import VerifyOutcome
 from meter_pipeline.ledger.row_checks import REPAIR, compared, contents_of, tables_of

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.control.tables import flags
+from meter_pipeline.control.tables import observations
 from meter_pipeline.ledger import entries
 from meter_pipeline.postgres.database import Database
 
@@ -32,9 +32,9 @@ def note(
     """Record those that are new here, each once, with what is remembered of it in one transaction; returns their
     subjects."""
     with database.connect("versions") as connection:
-        known = {row["subject"]: row["figures"] for row in flags.observations(connection, _KIND)}
+        known = {row["subject"]: row["figures"] for row in observations.observations(connection, _KIND)}
         fresh = [one for one in versions if known.get(f"{one.kind} {one.subject}") != one.body]
         for one in fresh:
-            flags.observe(connection, _KIND, f"{one.kind} {one.subject}", clock.now(), one.body)
+            observations.observe(connection, _KIND, f"{one.kind} {one.subject}", clock.now(), one.body)
             entries.append(connection, one.kind, one.body, actor=actor, clock=clock)
     return [one.subject for one in fresh]

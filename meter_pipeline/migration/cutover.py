@@ -11,7 +11,7 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import dual_control, flags
 from meter_pipeline.control.migration_stage import STAGE, STAGES, needs_two
 from meter_pipeline.control.people import Denial, Refused
-from meter_pipeline.control.tables.flags import RequestRow
+from meter_pipeline.control.tables.dual_requests import RequestRow
 from meter_pipeline.ledger import entries
 from meter_pipeline.migration import tables
 from meter_pipeline.migration.gate import FRESH

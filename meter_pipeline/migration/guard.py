@@ -10,8 +10,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import flags
 from meter_pipeline.control.migration_stage import STAGE
-from meter_pipeline.control.tables import evidence, metrics
-from meter_pipeline.control.tables import flags as control
+from meter_pipeline.control.tables import evidence, metrics, observations, pauses
 from meter_pipeline.migration import tables
 from meter_pipeline.migration.rollback import RollbackFacts, RolledBack, roll_back, triggers
 from meter_pipeline.postgres.database import Database
@@ -45,10 +44,10 @@ def look(connection: tables.Connection, calendar: BillingCalendar, *, clock: Clo
         dead_letter_share_7_days=shares[0][1],
         refused=tuple((measure, *share) for measure, share in zip(evidence.MEASURES[1:], shares[1:], strict=True)),
         breaker_open_s=max(((now - since).total_seconds() for since in opened), default=0.0),
-        slow_p95_for_s=_slow(control.observations(connection, "writes")),
+        slow_p95_for_s=_slow(observations.observations(connection, "writes")),
         lag_s=_lag(metrics.latest_billed_day(connection), calendar, now),
         lag_limit_s=LAG_LIMIT.total_seconds(),
-        paused=bool(control.active_pauses(connection)),
+        paused=bool(pauses.active_pauses(connection)),
     )
 
 

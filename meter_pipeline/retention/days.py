@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.control.tables import flags
+from meter_pipeline.control.tables import runs
 from meter_pipeline.ledger import entries
 from meter_pipeline.ledger.outcome import VerifyOutcome
 from meter_pipeline.ledger.row_checks import tables_of, verify_rows
@@ -88,7 +88,7 @@ def archive_days(
         found = partitions.attached(connection, before)
     for day, tables in found.items():
         with database.connect("retention") as connection:
-            if not flags.try_lock_day(connection, day):
+            if not runs.try_lock_day(connection, day):
                 done.kept[day] = "a run has it"
                 continue
             why = _why_not(connection, verifier or database, day)

@@ -10,6 +10,7 @@ import pytest
 
 from meter_pipeline.control import flags
 from meter_pipeline.control.people import Refused
+from meter_pipeline.control.tables import dual_requests
 from meter_pipeline.control.tables import flags as store
 from meter_pipeline.postgres.database import Database
 
@@ -38,7 +39,7 @@ def test_each_change_is_kept_and_names_the_version_it_replaced(database: Databas
             (1, "shadow"),
             (2, "off"),
         ]
-        assert store.refusals(connection)[0]["code"] == "stale"
+        assert dual_requests.refusals(connection)[0]["code"] == "stale"
 
 
 def test_a_step_that_is_not_allowed_or_needs_two_is_refused(database: Database) -> None:
@@ -63,7 +64,7 @@ def test_a_confirmation_of_what_has_moved_is_refused(database: Database) -> None
         flags.confirm_change(database, STAGE, request, by="bob", reason="checked")
     with database.connect() as connection:
         assert flags.read(connection, STAGE).value == "off"
-        assert store.request_by_id(connection, request).decision is None  # type: ignore[union-attr]
+        assert dual_requests.request_by_id(connection, request).decision is None  # type: ignore[union-attr]
 
 
 def test_a_share_lock_keeps_the_value_until_the_transaction_ends(database: Database) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from meter_pipeline.control import pause, people
 from meter_pipeline.control.people import Refused
-from meter_pipeline.control.tables import flags
+from meter_pipeline.control.tables import dual_requests
 from meter_pipeline.postgres.database import Database, scalar
 
 CHECKED = {"ledger": "verified to size 10", "control_totals": "all files balance", "dead_letters": "none open"}
@@ -42,7 +42,7 @@ def ask(database: Database, by: str = "ann", **more: Any) -> int:
 
 def refused(database: Database) -> list[str]:
     with database.connect(autocommit=True) as connection:
-        return [row["code"] for row in flags.refusals(connection)]
+        return [row["code"] for row in dual_requests.refusals(connection)]
 
 
 def kinds(database: Database) -> list[str]:
@@ -246,7 +246,7 @@ def test_a_raise_beside_a_confirmation_never_deadlocks(database: Database) -> No
     for round_ in range(8):
         pause.raise_pause(database, reason="stop", by="ann")
         with database.connect(autocommit=True) as connection:
-            pending = flags.pending_requests(connection, "resume")
+            pending = dual_requests.pending_requests(connection, "resume")
         request = pending[0].request_id if pending else ask(database)
         errors: list[BaseException] = []
 

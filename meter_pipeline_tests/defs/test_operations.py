@@ -215,7 +215,7 @@ def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance,
     import threading
     import time
 
-    from meter_pipeline.control.tables import flags
+    from meter_pipeline.control.tables import runs
 
     municipality = Municipality(database_url=database.url)
     days = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-02-01")
@@ -234,7 +234,7 @@ def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance,
         )
 
     other = database.connect(autocommit=True)
-    assert flags.try_lock_day(other, date(2026, 1, 5))
+    assert runs.try_lock_day(other, date(2026, 1, 5))
     thread = threading.Thread(target=materialise)
     thread.start()
     assert not ran.wait(2)
@@ -246,9 +246,9 @@ def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance,
     assert not thread.is_alive()
     last = time.monotonic() + 30
     with database.connect(autocommit=True) as connection:
-        while flags.locked_days(connection) and time.monotonic() < last:
+        while runs.locked_days(connection) and time.monotonic() < last:
             time.sleep(0.05)
-        assert flags.locked_days(connection) == {}
+        assert runs.locked_days(connection) == {}
 
 
 def test_the_days_of_a_run_come_from_its_tags() -> None:

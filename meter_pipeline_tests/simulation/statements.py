@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from psycopg import errors
 
-from meter_pipeline.control.tables import flags as control_store
+from meter_pipeline.control.tables import pauses
 from meter_pipeline_tests.simulation.dispatch import on
 from meter_pipeline_tests.simulation.server import Blocked, Connection, Result, Row, Server, Table, Transaction, Version
 
@@ -501,7 +501,7 @@ def _observe(server: Server, connection: Connection, tx: Transaction, _: Any, p:
     return Result([], 1)
 
 
-@on(re.escape(" ".join(control_store.ACTIVE.split())) + "$")
+@on(re.escape(" ".join(pauses.ACTIVE.split())) + "$")
 def _active(server: Server, connection: Connection, tx: Transaction, _: Any, p: Any) -> Result:
     scopes = (("all", None), ("commodity", p["commodity"]), ("head_end", p["head_end"]))
     for number, row in server.table("control.emergency_pause").scan(tx):

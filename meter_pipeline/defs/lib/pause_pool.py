@@ -11,7 +11,7 @@ from meter_pipeline.defs.lib import policy
 from meter_pipeline.defs.lib.resources import Municipality
 
 #: Runs of the pool at a time. Two on two cores; the instance's max_concurrent_runs must be larger, so that the jobs
-# that raise and end a pause : find a place while every place of the pool is taken by runs that wait.
+# that raise and end a pause find a place while runs that wait take every place of the pool.
 DEFAULT_RUNS: Final = 2
 
 

@@ -19,7 +19,7 @@ from pydantic import PrivateAttr
 
 from meter_pipeline.control.pause import PauseState
 from meter_pipeline.control.probe import PauseProbe
-from meter_pipeline.control.tables import flags
+from meter_pipeline.control.tables import pauses, runs
 from meter_pipeline.defs.lib.resources import Municipality
 from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
@@ -187,7 +187,7 @@ class _Worker:
         self.locks = self.database.connect(f"days {self.run_id[:8]}", autocommit=True)
         announced = False
         for day in self.days:  # oldest first in every run, so that two ranges cannot wait for each other
-            while not flags.try_lock_day(self.locks, day):
+            while not runs.try_lock_day(self.locks, day):
                 if not announced:
                     announced = True
                     self.say(f"waiting: another run has billing day {day}")
@@ -201,8 +201,8 @@ class _Worker:
             try:
                 if connection is None:
                     connection = self.database.connect("heartbeat", autocommit=True)
-                held = self.waiting.is_set() or bool(flags.active_pauses(connection))
-                flags.beat(connection, self.run_id, socket.gethostname(), os.getpid(), held)
+                held = self.waiting.is_set() or bool(pauses.active_pauses(connection))
+                runs.beat(connection, self.run_id, socket.gethostname(), os.getpid(), held)
                 now = time.monotonic()
                 if held:
                     self.allowance.add(now - last)
@@ -218,7 +218,7 @@ class _Worker:
                 break
         if connection is not None:
             try:
-                flags.leave(connection, self.run_id)
+                runs.leave(connection, self.run_id)
             except driver.Error:
                 logging.getLogger(__name__).warning("run %s left without saying so", self.run_id)
             connection.close()

@@ -6,7 +6,7 @@ from typing import Final
 import dagster as dg
 
 from meter_pipeline.control import pause
-from meter_pipeline.control.tables import flags
+from meter_pipeline.control.tables import runs
 from meter_pipeline.defs.lib import policy
 from meter_pipeline.defs.lib.pause_pool import open_or_shut
 from meter_pipeline.defs.lib.resources import Municipality
@@ -66,7 +66,7 @@ def lost_runs(context: dg.SensorEvaluationContext, municipality: Municipality) -
     connection."""
     started = context.instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
     with municipality.database().connect("lost-runs", autocommit=True) as connection:
-        beats = flags.presence(connection, [run.run_id for run in started])
+        beats = runs.presence(connection, [run.run_id for run in started])
     lost = [run for run in started if run.run_id in beats and beats[run.run_id][0] > LOST_AFTER_S]
     for run in lost:
         words = f"No heartbeat for {beats[run.run_id][0]:.0f} s: the worker is gone. Nothing is half done; the run may be retried."
