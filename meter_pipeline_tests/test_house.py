@@ -1,4 +1,4 @@
-"""What the code of every room keeps to: few parameters, and no private language in the names of rooms."""
+"""What the code of every room keeps to: few parameters, short modules."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from collections.abc import Iterator
 from meter_pipeline_tests.support import ROOT
 
 MOST_PARAMETERS = 7
+MOST_LINES = 500
+#: Longer modules, and why
+LONG = {
+    "feeds/kernels.py": "compiled loops that call one another: numba compiles them together",
+    "feeds/kernels_json.py": "compiled loops that call one another: numba compiles them together",
+    "ingest/landing.py": "to be split",
+}
 COMMAND = "a command's options are its parameters"
 STAGE = (
     "an entry point of a stage: database, calendar and day, then settings by keyword with defaults, which tests replace"
@@ -71,6 +78,14 @@ def test_no_function_has_more_than_seven_parameters_without_a_reason() -> None:
     without = sorted(found - set(REASONS))
     assert not without, f"group their parameters, or name a reason in {__name__}"
     assert not sorted(set(REASONS) - found), "these need a reason no more"
+
+
+def test_no_module_is_longer_than_five_hundred_lines_without_a_reason() -> None:
+    package = ROOT / "meter_pipeline"
+    lines = {str(path.relative_to(package)): len(path.read_text().splitlines()) for path in package.rglob("*.py")}
+    long = {name for name, count in lines.items() if count > MOST_LINES}
+    assert not sorted(long - set(LONG)), "split what has two jobs"
+    assert not sorted(set(LONG) - long), "these need a reason no more"
 
 
 def _functions() -> Iterator[tuple[str, int]]:

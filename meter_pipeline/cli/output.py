@@ -42,6 +42,8 @@ def _console(*, stderr: bool) -> Console:
 
 OUT = _console(stderr=False)
 ERR = _console(stderr=True)
+#: Lines of a long list that a terminal is shown; --json has them all.
+SHOWN_LINES = 20
 
 #: exit codes of the contract
 OK, PROBLEM, USAGE = 0, 1, 2

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from meter_pipeline.cli import reference_mapping
-from meter_pipeline.cli.output import ERR, OUT, PROBLEM, emit, plain, problem, table
+from meter_pipeline.cli import reference_enrolment, reference_mapping
+from meter_pipeline.cli.output import ERR, OUT, PROBLEM, SHOWN_LINES, emit, plain, problem, table
 from meter_pipeline.deployment import prepare
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import Fault, ReferenceRefused, history
@@ -24,18 +24,29 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Reference data: import, preview and approve corrections, show, enrol, end or remove a row, verify.",
 )
+
+
 app.command("map")(reference_mapping.map_)
+
+
 app.command("check")(reference_mapping.check)
-#: lines of notes shown on a terminal
-_SHOWN_NOTES = 20
+app.command("enrol")(reference_enrolment.enrol)
+
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 Who = Annotated[str, typer.Option("--by", help="Who you are.")]
+
+
 Why = Annotated[str, typer.Option("--why", help="The reason; it goes into the ledger.")]
+
+
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Write nothing: show changes, days, bills and money, kept under a digest.")
 ]
+
+
 Row = Annotated[list[str], typer.Argument(help="The row's key, in the order of the table's key columns.")]
 
 
@@ -121,7 +132,7 @@ def _show_preview(document: dict[str, Any]) -> None:
         OUT.print("nothing changes")
         return
     columns = ["table", "key", "column", "old", "new", "valid_from"]
-    rows = [[_shown(c[name]) for name in columns] for c in document["changes"][:_SHOWN_NOTES]]
+    rows = [[_shown(c[name]) for name in columns] for c in document["changes"][:SHOWN_LINES]]
     OUT.print(table(f"{len(document['changes'])} changes", columns, rows))
     bills = document["statements"]
     sealed = ", ".join(bills["sealed_months"]) or "none"
@@ -129,12 +140,12 @@ def _show_preview(document: dict[str, Any]) -> None:
               f"issued, {bills['open']} still to be issued; sealed months: {sealed}")  # fmt: skip
     money = document["money"]
     names = ["account_id", "old", "new", "difference"]
-    shown = [[each[n] for n in names] for each in money["accounts"][:_SHOWN_NOTES]]
+    shown = [[each[n] for n in names] for each in money["accounts"][:SHOWN_LINES]]
     total = ["total", money["old"], money["new"], money["difference"]]
     OUT.print(table("Money by account", names, [*shown, total], numbers=names[1:]))
     if document["policy"]:
         names = ["statement_id", "service_point_id", "rule", "full", "allowed", "waived", "interest"]
-        shown = [[each[n] for n in names] for each in document["policy"][:_SHOWN_NOTES]]
+        shown = [[each[n] for n in names] for each in document["policy"][:SHOWN_LINES]]
         OUT.print(table("Back-billing rules", names, shown, numbers=names[3:]))
     for each in document["waiting"]:
         OUT.print(f"{each['statement_id']} waits: {each['why']}", highlight=False)
@@ -443,88 +454,3 @@ def _change(change: RowChange, dry_run: bool, json: bool) -> None:
         _show_asked(document["asked"])
 
     emit({"row": row, "asked": reached}, json, show)
-
-
-@app.command()
-def enrol(
-    file: Annotated[Path, typer.Argument(help="A feed file of the new head-end.")],
-    tariff: Annotated[
-        str, typer.Option("--tariff", help="Tariff of the new agreements; it must be in the reference data.")
-    ],
-    head_end: Annotated[
-        str | None, typer.Option("--head-end", help="A declared head-end by name, or a path to its TOML file.")
-    ] = None,
-    cycle: Annotated[
-        str, typer.Option("--cycle", help="Billing cycle of the new agreements; its calendar months are added.")
-    ] = "MONTHLY",
-    customer_class: Annotated[
-        str, typer.Option("--class", help="residential, commercial, industrial or municipal.")
-    ] = "residential",
-    json: Json = False,
-) -> None:
-    """Admit the meters of a new head-end's file: service points, accounts and agreements, so that its reads can be
-    billed.
-
-    Example: meter-pipeline reference enrol first-day.csv --head-end data/head_ends/water.toml --tariff WATER-RES
-    """
-    from meter_pipeline.feeds.head_ends import HeadEndError, read_head_end, read_head_ends
-    from meter_pipeline.feeds.registry import parse, sniff
-    from meter_pipeline.feeds.rejects import FeedRefused
-    from meter_pipeline.reference.enrolment import Enrolment, EnrolmentRefused, admit, cycle_periods, known_channels_of
-    from meter_pipeline.reference.importing import import_rows
-    from meter_pipeline.reference.tables import read_table
-
-    settings = load_settings()
-    database, calendar = prepare(settings), settings.calendar()
-    try:
-        if head_end is None:
-            declared = sniff(file)
-        elif head_end.endswith(".toml"):
-            declared = read_head_end(Path(head_end))
-        else:
-            declared = read_head_ends(settings.head_ends)[head_end]
-        parsed = parse(file, declared, calendar)
-    except (HeadEndError, FeedRefused) as error:
-        problem(str(error))
-    except KeyError:
-        problem(
-            f"no head-end {head_end} in {settings.head_ends}",
-            "declare it in a TOML file there, or give the file's path",
-        )
-    tariffs = read_table(database, "tariffs").filter(tariff_id=tariff)
-    if not tariffs.height:
-        problem(f"no tariff {tariff} in the reference data", "import it first: meter-pipeline reference import DIR")
-    known = frozenset(read_table(database, "meters")["meter_id"].to_list())
-    how = Enrolment(declared.name.upper(), tariff, cycle, str(tariffs["commodity"][0]), customer_class)
-    if not parsed.intervals.height and not parsed.registers.height:
-        refused = parsed.rejects["reasons"].to_list()[:1] or [
-            [{"code": "no_reads", "detail": "the file holds no reads"}]
-        ]
-        problem(
-            f"{file.name}: {refused[0][0]['code']}: {refused[0][0]['detail']}", f"meter-pipeline feeds inspect {file}"
-        )
-    try:
-        channels = known_channels_of(read_table(database, "channels"), parsed)
-        admitted = admit(parsed, calendar, how, known, channels)
-    except EnrolmentRefused as refusal:
-        problem(str(refusal), "docs/feeds.md: name, [constants], [channel_map] and [[values]]")
-    rows = admitted.rows
-    counts = import_rows(database, cycle_periods(parsed, calendar, cycle) | rows, {}, str(file)) if rows else {}
-    document = {
-        "file": file.name,
-        "enrolled": counts.get("meters", 0),
-        "channels": counts.get("channels", 0),
-        "known_already": len(known),
-        "rows": counts,
-        "notes": admitted.notes,
-    }
-    emit(document, json, lambda d: _show_enrolled(d, tariff))
-
-
-def _show_enrolled(document: dict[str, Any], tariff: str) -> None:
-    said = f"{document['enrolled']} meters with {document['channels']} channels"
-    OUT.print(f"{said} enrolled on {tariff} from {document['file']}")
-    for note in document["notes"][:_SHOWN_NOTES]:
-        OUT.print(note, highlight=False)
-    if len(document["notes"]) > _SHOWN_NOTES:
-        OUT.print(f"and {len(document['notes']) - _SHOWN_NOTES} more of the same; --json lists them")

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from meter_pipeline.feeds.head_ends import HeadEnd
+from meter_pipeline.feeds.plain_numbers import plain_number
 from meter_pipeline.feeds.rejects import FeedRefused, shown
-from meter_pipeline.feeds.rows import RowReader, Rows, plain_number
+from meter_pipeline.feeds.rows import RowReader, Rows
 from meter_pipeline.units import UnitError, parse_reading
 
 

@@ -20,17 +20,17 @@ the whole history each time, or windows that abut. Neighbouring periods whose en
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
-from xml.etree.ElementTree import ParseError
 
 import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.coded_columns import Units
+from meter_pipeline.feeds.espi_atom import AtomEntry, Reading, Target, read_target
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits, fetch_ranges, limits_of, open_feed
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
@@ -57,139 +57,32 @@ UOM: Final[dict[str, tuple[str, int]]] = {
     "134": ("L", 0),
     "169": ("therm", 0),
 }
-MAX_DEPTH: Final = 64
-MAX_TEXT: Final = 512
+
+
 DAY_S: Final = 86_400
+
+
 #: how far local months written in UTC may miss each other
 SEAM_S: Final = 7_200
-_CHUNK: Final = 65_536
-_MAX_TOKEN: Final = 1 << 20
+
+
 #: dataQualifier of extremes and thresholds (ESPI DataQualifierKind): the highest of an hour is no usage of it
 _EXTREMES: Final = frozenset({"5", "7", "8", "9", "16", "17", "23", "24", "25"})
+
+
 _CUMULATIVE: Final = ("1", "3")  # bulk quantity, cumulative: the value is a dial
+
+
 #: ESPI FlowDirectionType (NAESB REQ.21): 1 forward, delivered to the customer; 19 reverse, received from the customer;
 #: 4 net, forward less reverse. 0 and absent are forward, as every sender of plain consumption means them; the quadrants
 #: and sums of quadrants are kept and not billed.
 FLOWS: Final = {"": "import", "0": "import", "1": "import", "4": "net", "19": "export"}
 
+
 _LINK: Final = re.compile(r"(?:/(?P<owner>[^/]+))?/UsagePoint/(?P<point>[^/]+)/MeterReading/(?P<reading>[^/]+)$")
+
+
 _WHOLE: Final = re.compile(r"-?[0-9]{1,15}", re.ASCII)
-_KEPT: Final = frozenset(
-    (
-        "start",
-        "duration",
-        "value",
-        "quality",
-        "uom",
-        "powerOfTenMultiplier",
-        "intervalLength",
-        "accumulationBehaviour",
-        "dataQualifier",
-        "flowDirection",
-        "updated",
-    )
-)
-
-
-@dataclass(slots=True)
-class Reading:
-    """One IntervalReading, as text, and where it stands."""
-
-    start: str
-    duration: str
-    value: str
-    quality: str
-    line: int
-    begin: int
-    end: int
-
-
-@dataclass(slots=True)
-class AtomEntry:
-    """One Atom entry: its links and what its content says."""
-
-    own: str = ""
-    up: str = ""
-    related: list[str] = field(default_factory=list)
-    kind: str = ""
-    texts: dict[str, str] = field(default_factory=dict)
-    readings: list[Reading] = field(default_factory=list)
-
-
-class Target:
-    """Parser events to entries."""
-
-    def __init__(self) -> None:
-        self.parser: Any = None
-        self.entries: list[AtomEntry] = []
-        self.updated = ""
-        self._path: list[str] = []
-        self._entry = AtomEntry()
-        self._reading: dict[str, str] | None = None
-        self._place = (0, 0)
-        self._text: list[str] | None = None
-        self._size = 0
-
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        name = tag.rpartition("}")[2]
-        self._path.append(name)
-        if len(self._path) > MAX_DEPTH:
-            raise FeedRefused("too_deep", f"elements nested deeper than {MAX_DEPTH}")
-        self._text = [] if name in _KEPT else None
-        self._size = 0
-        if name == "entry":
-            self._entry = AtomEntry()
-        elif name == "link" and "entry" in self._path:
-            self._link(attributes)
-        elif name in ("UsagePoint", "MeterReading", "ReadingType", "IntervalBlock") and not self._entry.kind:
-            self._entry.kind = name
-        elif name == "IntervalReading":
-            self._reading = {}
-            self._place = (self.parser.CurrentLineNumber, self.parser.CurrentByteIndex)
-
-    def _link(self, attributes: dict[str, str]) -> None:
-        href = attributes.get("href", "")[:2048].rstrip("/")
-        match attributes.get("rel"):
-            case "self":
-                self._entry.own = href
-            case "up":
-                self._entry.up = href
-            case "related" if len(self._entry.related) < 1000:
-                self._entry.related.append(href)
-
-    def data(self, text: str) -> None:
-        if self._text is not None and self._size <= MAX_TEXT:
-            self._text.append(text)
-            self._size += len(text)
-
-    def end(self, tag: str) -> None:
-        name = self._path.pop()
-        text = "".join(self._text).strip()[: MAX_TEXT + 1] if self._text is not None else ""
-        self._text = None
-        if self._reading is not None:
-            if name == "IntervalReading":
-                self._finish_reading()
-            elif name in ("start", "duration", "value", "quality"):
-                self._reading.setdefault(name, text)
-        elif name == "entry":
-            if self._entry.kind:
-                self.entries.append(self._entry)
-            self._entry = AtomEntry()
-        elif self._entry.kind == "ReadingType" and name in _KEPT:
-            self._entry.texts.setdefault(name, text)
-        elif name == "updated" and self._path == ["feed"]:
-            self.updated = text
-
-    def _finish_reading(self) -> None:
-        found = self._reading or {}
-        self._reading = None
-        line, begin = self._place
-        end = self.parser.CurrentByteIndex + len("</IntervalReading>")
-        start, duration, value, quality = (found.get(name, "") for name in ("start", "duration", "value", "quality"))
-        self._entry.readings.append(Reading(start, duration, value, quality, line, begin, end))
-
-    def close(self) -> Target:
-        return self
 
 
 def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
@@ -197,7 +90,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     or not well-formed."""
     limits = limits_of(head_end.options, limits)
     with open_feed(path, limits) as opened:
-        target = _events(opened, limits)
+        target = read_target(opened, limits)
     if not target.entries:
         raise FeedRefused("unknown_format", "no usage point, meter reading or interval block in the document")
     if not any(entry.readings for entry in target.entries):
@@ -212,32 +105,6 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
         parsed.rejects = rejects.frame()
     parsed.sha256 = opened.sha256
     return parsed
-
-
-def _events(opened: Any, limits: Limits) -> Target:
-    from defusedxml import DefusedXmlException
-    from defusedxml.ElementTree import DefusedXMLParser
-
-    target = Target()
-    parser = DefusedXMLParser(target=target, forbid_dtd=True, forbid_entities=True, forbid_external=True)
-    target.parser = parser.parser
-    fed = 0
-    try:
-        while chunk := opened.source.read(_CHUNK):
-            fed += len(chunk)
-            if fed > limits.max_document_bytes:
-                raise FeedRefused("archive_too_large", f"a document of more than {limits.max_document_bytes} bytes")
-            parser.feed(chunk)
-            if fed - parser.parser.CurrentByteIndex > _MAX_TOKEN:
-                raise FeedRefused("line_too_long", f"a tag or attribute of more than {_MAX_TOKEN} bytes")
-        if not fed:
-            raise FeedRefused("empty_file", "0 bytes")
-        parser.close()
-    except DefusedXmlException as error:
-        raise FeedRefused("forbidden_markup", shown(str(error))) from error
-    except (ParseError, ValueError, LookupError) as error:
-        raise FeedRefused("bad_document", shown(str(error))) from error
-    return target
 
 
 @dataclass(slots=True)

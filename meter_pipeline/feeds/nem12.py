@@ -42,6 +42,7 @@ from meter_pipeline.feeds.files import (
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.feeds.nem12_frames import IntervalDays, interval_frame
 from meter_pipeline.feeds.nem12_parts import I64, BlockDetails, BlockRecords, Event, RecordTails, split
+from meter_pipeline.feeds.nem12_refusals import refusal_of
 from meter_pipeline.feeds.nem13 import Accumulations
 from meter_pipeline.feeds.rejects import FeedRefused, Reason, Rejects, shown
 from meter_pipeline.feeds.times import StampParser
@@ -50,7 +51,6 @@ from meter_pipeline.schemas.reads import INTERVAL_READS, ParsedFeed
 AEST: Final = "+10:00"
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 DAY_MINUTES: Final = 1440
-_METHOD: Final = re.compile(r"[ASFENV](?:[0-9]{2})?", re.ASCII)
 
 
 def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
@@ -362,47 +362,11 @@ class NemReader:
         raw = block.data[begin : end if end >= 0 else None].removesuffix(b"\r")
         line, offset = block.first_line + int(record[kernels.R_LINE]), block.offset + begin
         expected = self._expected(details)
-        reasons = self.reasons_300(raw, self.details[details] if details >= 0 else None, expected)
+        reasons = refusal_of(
+            raw, self.details[details] if details >= 0 else None, expected, self.dates, self.units, self.tails
+        )
         self.rejects.add(line, offset, raw, reasons, reads=expected or max(raw.count(b",") - 6, 1))
         return bool(reasons)
-
-    def reasons_300(self, raw: bytes, details: BlockDetails | None, expected: int) -> list[Reason]:
-        """Every reason a 300 record is refused for."""
-        reasons: list[Reason] = []
-        if details is None:
-            reasons.append(Reason("bad_record", "a 300 record without a 200 record"))
-        elif details.refused:
-            reasons.append(Reason("bad_record", f"the 200 record at line {details.line} was refused"))
-        if any(c < 32 or c == 127 for c in raw):
-            reasons.append(Reason("control_character", shown(raw)))
-        try:
-            fields = [field.strip(" ") for field in raw.decode("utf-8").split(",")]
-        except UnicodeDecodeError:
-            return [*reasons, Reason("wrong_encoding", shown(raw))]
-        date = (
-            self.dates.reason(self.dates.code(fields[1].encode()))
-            if len(fields) > 1
-            else Reason("truncated_row", "no date")
-        )
-        if date is not None:
-            reasons.append(date)
-        if details is None or not expected:
-            return reasons
-        values = fields[2 : 2 + expected]
-        numbers = next((i for i, text in enumerate(values) if _METHOD.fullmatch(text)), len(values))
-        if len(fields) < 2 + expected + 1 or numbers < expected:
-            found = min(numbers, len(values))
-            code = "truncated_row" if len(fields) < 2 + expected + 1 else "value_count"
-            return [*reasons, Reason(code, f"{found} values, {expected} expected")]
-        for at, text in enumerate(values, 1):
-            value = self.units.exact(details.unit, text)
-            if isinstance(value, Reason):
-                reasons.append(Reason(value.code, f"interval {at}: {value.detail}"))
-        tail = self.tails.code(",".join(fields[2 + expected :]).encode())
-        reasons.extend(self.tails.reasons[tail])
-        if not reasons:
-            reasons.append(Reason("bad_number", "a value of more than 18 digits"))
-        return reasons
 
     def _other(self, block: Block, other: I64, owner: tuple[int, int], details: int) -> None:
         """A line that is neither 100, 200, 900 nor an interval record; the number and the values of the interval record
@@ -426,7 +390,9 @@ class NemReader:
         elif kind == 300:
             expected = self._expected(details)
             under = self.details[details] if details >= 0 else None
-            reasons = self.reasons_300(raw, under, expected) or [Reason("truncated_row", shown(raw))]
+            reasons = refusal_of(raw, under, expected, self.dates, self.units, self.tails) or [
+                Reason("truncated_row", shown(raw))
+            ]
             self.rejects.add(line, offset, raw, reasons, reads=expected or 1)
         else:
             self.rejects.add(line, offset, raw, [Reason("bad_record", f"record {shown(raw[:10])}")], reads=0)

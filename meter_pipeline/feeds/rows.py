@@ -1,10 +1,7 @@
 """Rows of one read each, from dictionary codes to the canonical frames.
 
-The repeated hour. A local time that occurs twice is settled by the order of the file, per meter and channel: where the
-local times of the repeated hour run through twice, the first pass is before the clocks went back, the second after (in
-a file that runs backwards, the other way round). A read repeated on the next line stays in its pass. Where the times
-run through once, or three times, it cannot be determined, and the reads are refused as ``ambiguous_time``; a head-end
-may declare ``options.ambiguous = "first"`` or ``"second"`` instead.
+A read of a repeated hour whose pass cannot be determined (``repeated_hour``) is refused as ``ambiguous_time``; a
+head-end may declare ``options.ambiguous = "first"`` or ``"second"`` instead.
 """
 
 from __future__ import annotations
@@ -22,17 +19,24 @@ from meter_pipeline.feeds.coded_columns import Ids, Integers, Qualities, Stamps,
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.interval_lengths import Lengths, lengths_of
 from meter_pipeline.feeds.kernels import read_number
+from meter_pipeline.feeds.plain_numbers import plain_number
 from meter_pipeline.feeds.rejects import Reason, Rejects, shown
+from meter_pipeline.feeds.repeated_hour import runs_backwards, second_passes
 from meter_pipeline.feeds.row_plan import CODED_FIELDS, constant_unit
-from meter_pipeline.feeds.times import StampParser, State, zone_rules
+from meter_pipeline.feeds.times import StampParser, State
 from meter_pipeline.quality import FLAGS
 from meter_pipeline.schemas.reads import INTERVAL_READS, REGISTER_READS, UTC_US, ParsedFeed
 from meter_pipeline.units import MAX_DIAL_MICRO, MAX_MICRO, MICRO
 
 MINUTE_US: Final = 60_000_000
 
+
 I32 = npt.NDArray[np.int32]
+
+
 I64 = npt.NDArray[np.int64]
+
+
 _NONE: Final = np.zeros(0, np.int64)
 
 
@@ -420,8 +424,8 @@ class RowReader:
             instants[rows_at] = stamps.second[time[rows_at]]
         elif how == "order":
             key = self._key(rows)
-            backwards = _runs_backwards(key, instants)
-            later, settled = _passes(key[rows_at], instants[rows_at], self.head_end.zone or "", backwards)
+            backwards = runs_backwards(key, instants)
+            later, settled = second_passes(key[rows_at], instants[rows_at], self.head_end.zone or "", backwards)
             instants[rows_at[later]] = stamps.second[time[rows_at[later]]]
             unsettled[rows_at[~settled]] = True
         elif how != "first":
@@ -457,29 +461,6 @@ class RowReader:
             self.rejects.add(int(rows.line[i]), offset, raws.get(offset, b""), [Reason("bad_interval", why)])
 
 
-#: letters of typeset numbers, and the plain ones
-_TYPESET: Final = {0x2212: "-", 0xA0: " ", 0x202F: " "}
-
-
-def plain_number(text: str, decimal: str, thousands: str) -> str:
-    """A number's text with a point for its decimal mark and no thousands marks; unchanged where a mark stands where
-    none may (1.23 with thousands marked by points), so that it is refused as it is. A minus may stand behind the number
-    (SAP) or be U+2212, and a thousands mark that is a blank may be one that does not break (U+00A0, U+202F)."""
-    if not text.isascii():
-        text = text.translate(_TYPESET)
-    if text.endswith("-") and text[:1].isdigit():
-        text = f"-{text[:-1].rstrip()}"
-    whole, mark, rest = text.partition(decimal)
-    if thousands:
-        groups = whole.lstrip("+-").split(thousands)
-        if len(groups) > 1 and (not groups[0] or any(len(each) != 3 for each in groups[1:])):
-            return text + "?"
-        whole = whole.replace(thousands, "")
-    if decimal != "." and "." in whole + rest:
-        return text + "?"
-    return f"{whole}.{rest}" if mark else whole
-
-
 def _joined(parts: list[Rows], name: str, fill: int) -> I64:
     """One of the columns that parts may lack, ``fill`` where they do; nothing where none has it."""
     columns = [getattr(part, name) for part in parts]
@@ -491,42 +472,3 @@ def _joined(parts: list[Rows], name: str, fill: int) -> I64:
             for part, column in zip(parts, columns, strict=True)
         ]
     )
-
-
-def _runs_backwards(key: I64, instants: I64) -> bool:
-    """Whether a file lists each channel from late to early. The first 100,000 pairs of rows decide."""
-    sample_key, sample = key[:100_000], instants[:100_000]
-    order = np.argsort(sample_key, kind="stable")
-    steps = np.diff(sample[order])[np.diff(sample_key[order]) == 0]
-    return bool((steps < 0).sum() > (steps > 0).sum())
-
-
-def _passes(key: I64, first: I64, zone: str, backwards: bool) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Of rows in a repeated hour (in file order): which belong to its second pass in time, and which are settled at
-    all."""
-    window = np.searchsorted(zone_rules(zone).transitions, np.floor_divide(first, 1_000_000), side="right")
-    order = np.lexsort((np.arange(key.size), window, key))
-    ordered_key, ordered_window, ordered = key[order], window[order], first[order]
-    starts = np.ones(key.size, np.bool_)
-    starts[1:] = (ordered_key[1:] != ordered_key[:-1]) | (ordered_window[1:] != ordered_window[:-1])
-    group = np.cumsum(starts) - 1
-    step = np.zeros(key.size, np.int64)
-    step[1:] = ordered[1:] - ordered[:-1]
-    step[starts] = 0
-    # Equal neighbours are one read sent twice, except where the hour holds a single stamp, twice: then they are its two
-    # passes.
-    same = np.zeros(key.size, np.bool_)
-    same[1:] = ~starts[1:] & (step[1:] == 0)
-    size = np.bincount(group)
-    pair = (size == 2) & (np.bincount(group, weights=same) == 1)
-    turns = ((step > 0) if backwards else (step < 0)) | (same & pair[group])
-    running = np.cumsum(turns)
-    within = running - running[starts][group]
-    total = np.bincount(group, weights=turns).astype(np.int64)
-    later = (within == 0) if backwards else (within == 1)
-    settled = total[group] == 1
-    later_rows = np.zeros(key.size, np.bool_)
-    settled_rows = np.zeros(key.size, np.bool_)
-    later_rows[order] = later & settled
-    settled_rows[order] = settled
-    return later_rows, settled_rows

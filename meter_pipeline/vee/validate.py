@@ -13,6 +13,7 @@ from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee.estimation import time_of_use
 from meter_pipeline.vee.estimation.methods import Estimate, EstimateNeed, estimate
 from meter_pipeline.vee.estimation.scaling import scale_rows, share_until, shift_rows
+from meter_pipeline.vee.rules import expectation
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, Role, Severity, mask_of
 from meter_pipeline.vee.rules.interval_rules import Subject, code_table, run_interval_rules, subject
@@ -256,7 +257,7 @@ def validate_matrix(
     estimated[coded] = (code_table("estimate")[codes[coded]] & ~empty[coded]).sum(axis=1)
     held = np.full(day.rows, day.slots, np.int32)
     held[some] = (~empty[some]).sum(axis=1)
-    held_against = rr.expectation(judged, total, history, movement)
+    held_against = expectation.expectation(judged, total, history, movement)
     row_flags |= rr.run_row_rules(judged, total, history, held_against, role)
     answered = expected + np.maximum(context.meterless[:, 1] - context.meterless[:, 0], 0).astype(np.int32)
     return ValidatedMatrix(

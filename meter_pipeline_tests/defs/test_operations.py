@@ -1,6 +1,7 @@
 """What the edge promises operators, without services: everything is in the pool, the jobs that end a pause are not, old
 events go and results stay."""
 
+import logging
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._daemon.auto_run_reexecution.event_log_consumer import DAGSTER_EVENT_TYPES, _fetch_persisted_cursors
 
 from meter_pipeline.control import pause
 from meter_pipeline.definitions import build_defs
@@ -16,6 +18,7 @@ from meter_pipeline.defs.audit import jobs as ledger
 from meter_pipeline.defs.detection.exception_jobs import JOBS as EXCEPTION_JOBS
 from meter_pipeline.defs.ingest import dead_letter_jobs as dead_letters
 from meter_pipeline.defs.lib import pause_pool, policy
+from meter_pipeline.defs.lib.daemon_cursors import start_reading_events
 from meter_pipeline.defs.lib.report_metadata import run_days
 from meter_pipeline.defs.lib.resources import Municipality
 from meter_pipeline.defs.lib.run_guard import PauseGuard, days_of
@@ -89,6 +92,21 @@ def test_the_sensor_turns_the_flag_into_the_limit_and_says_the_state_in_words(
     assert pause_pool.current_limit(instance) == pause_pool.DEFAULT_RUNS
     assert "Running" in words
     assert "all water work" in words
+
+
+def test_the_daemon_of_a_new_instance_finds_where_to_read_and_says_nothing_of_it(
+    instance: dg.DagsterInstance, caplog: pytest.LogCaptureFixture
+) -> None:
+    start_reading_events(instance)
+    logger = logging.getLogger("event log consumer")
+    found = _fetch_persisted_cursors(instance, DAGSTER_EVENT_TYPES, logger)
+    assert set(found.values()) == {0}
+    assert caplog.records == []
+    instance.daemon_cursor_storage.set_cursor_values(
+        {f"EVENT_LOG_CONSUMER_CURSOR-{e.value}": "7" for e in DAGSTER_EVENT_TYPES}
+    )
+    start_reading_events(instance)
+    assert set(_fetch_persisted_cursors(instance, DAGSTER_EVENT_TYPES, logger).values()) == {7}, "it moved a cursor"
 
 
 def test_an_unreachable_flag_closes_the_queue(instance: dg.DagsterInstance) -> None:

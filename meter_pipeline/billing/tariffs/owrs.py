@@ -10,14 +10,14 @@ starts; a start in percent is of the service's own budget.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from itertools import product
 from typing import Any, Final
 
 from meter_pipeline.billing.tariffs import owrs_members
-from meter_pipeline.billing.tariffs.fields import TariffRefusedError
+from meter_pipeline.billing.tariffs.owrs_file import OwrsFile, definitions_of, keys_of, read
 
 _UNITS: Final = {
     "ccf": "ccf",
@@ -29,6 +29,8 @@ _UNITS: Final = {
     "gallons": "gal",
     "m3": "m3",
 }
+
+
 #: Bills a year
 _FREQUENCY: Final = {
     "monthly": 12,
@@ -41,9 +43,17 @@ _FREQUENCY: Final = {
     "2": 6,
     "3": 4,
 }
+
+
 _USAGE: Final = re.compile(r"usage(_[a-z0-9]+)?")
+
+
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
 _METER: Final = "meter_size"
+
+
 #: Words by which a definition says that its tiers are its prices
 _TIERED: Final = frozenset({"tiered", "budget"})
 
@@ -66,68 +76,6 @@ class Imported:
     notes: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class _File:
-    """A parsed file: plain values, each scalar a text, and the line of each path."""
-
-    root: dict[str, Any]
-    lines: dict[str, int] = field(default_factory=dict)
-
-    def refuse(self, path: str, why: str) -> TariffRefusedError:
-        line = next((self.lines[p] for p in _upwards(path) if p in self.lines), None)
-        return TariffRefusedError(path, why if line is None else f"{why} (line {line})")
-
-
-def _upwards(path: str) -> Iterator[str]:
-    while path:
-        yield path
-        path = path[: path.rindex("[")] if path.endswith("]") else path.rpartition(".")[0]
-
-
-def read(raw: bytes) -> _File:
-    """Parse a file. Raises TariffRefusedError."""
-    import yaml  # Dagster brings it; 20 ms that other commands do without
-
-    try:
-        node = yaml.compose(raw.decode("utf-8-sig"), Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TariffRefusedError("document", f"is not YAML: {' '.join(str(error).split())[:200]}") from error
-    found = _File({})
-    root = _plain(node, "", found.lines)
-    if (
-        not isinstance(root, dict)
-        or not isinstance(root.get("rate_structure"), dict)
-        or not isinstance(root.get("metadata"), dict)
-    ):
-        raise TariffRefusedError("rate_structure", "is missing: an OWRS file has metadata and rate_structure")
-    found.root = root
-    unknown = owrs_members.unknown_member(root)
-    if unknown is not None:
-        raise found.refuse(*unknown)
-    return found
-
-
-def _plain(node: Any, path: str, lines: dict[str, int]) -> Any:
-    import yaml
-
-    if node is None:
-        return None
-    lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        held: dict[str, Any] = {}
-        for key, value in node.value:
-            name = str(key.value)
-            at = f"{path}.{name}".lstrip(".")
-            lines[at] = key.start_mark.line + 1
-            if name in held:
-                raise TariffRefusedError(at, f"stands twice (line {key.start_mark.line + 1})")
-            held[name] = _plain(value, at, lines)
-        return held
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(value, f"{path}[{k}]", lines) for k, value in enumerate(node.value)]
-    return None if node.tag == "tag:yaml.org,2002:null" else str(node.value).strip()
-
-
 def import_owrs(
     raw: bytes, *, tariff_id: str, currency: str = "USD", seasons: Mapping[str, Season] | None = None
 ) -> list[Imported]:
@@ -140,7 +88,7 @@ def import_owrs(
     found = []
     for customer_class, given in file.root["rate_structure"].items():
         path = f"rate_structure.{customer_class}"
-        definitions = _definitions(file, given, path)
+        definitions = definitions_of(file, given, path)
         if not definitions:
             continue
         reader = _Class(file, path, definitions, currency, dict(seasons or {}))
@@ -155,39 +103,11 @@ def import_owrs(
     return found
 
 
-def _definitions(file: _File, given: Any, path: str) -> dict[str, Any]:
-    """A class's definitions: a mapping, or a list of mappings of one name each."""
-    if isinstance(given, dict):
-        return given
-    if not isinstance(given, list):
-        raise file.refuse(path, "is neither a mapping nor a list of definitions")
-    held: dict[str, Any] = {}
-    for k, item in enumerate(given):
-        if not isinstance(item, dict):
-            raise file.refuse(f"{path}[{k}]", "is not a definition")
-        names = [n for n in item if n not in ("depends_on", "values")]
-        for name in names:
-            if name in held:
-                raise file.refuse(f"{path}[{k}].{name}", "stands twice in the class")
-            # depends_on and values one level too far out, as in published files.
-            outside = {n: item[n] for n in ("depends_on", "values") if n in item}
-            held[name] = outside if item[name] is None and outside else item[name]
-            inner = f"{path}[{k}].{name}"
-            file.lines |= {f"{path}.{name}{p[len(inner) :]}": n for p, n in file.lines.items() if p.startswith(inner)}
-    return held
-
-
-def _keys_of(text: str, count: int) -> list[str] | None:
-    """The values of ``count`` fields in a key such as inside_city|5/8": 1|1/2" and 1_1/2" are one meter size."""
-    parts = re.sub(r"\b1[|_ ]1/2", "1-1/2", text).split("|")
-    return [p.strip().strip('"').strip() for p in parts] if len(parts) == count else None
-
-
 @dataclass(slots=True)
 class _Class:
     """One customer class of a file."""
 
-    file: _File
+    file: OwrsFile
     path: str
     definitions: dict[str, Any]
     currency: str
@@ -218,7 +138,7 @@ class _Class:
             raise self.file.refuse(f"{path}.values", f"is missing: what holds for each {' and '.join(fields)}")
         rows: dict[tuple[str, ...], Any] = {}
         for key, held in given["values"].items():
-            values = _keys_of(key, len(fields))
+            values = keys_of(key, len(fields))
             if values is None:
                 raise self.file.refuse(
                     f"{path}.values.{key}", f"does not name {len(fields)} values, one for each of {', '.join(fields)}"

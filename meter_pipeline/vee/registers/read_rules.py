@@ -23,6 +23,7 @@ from meter_pipeline.vee.registers.assemble import STEP_RULES
 from meter_pipeline.vee.registers.read_gaps import GAP_ABOUT, Gap, gaps
 from meter_pipeline.vee.registers.reads import Step
 from meter_pipeline.vee.registers.series import Registers
+from meter_pipeline.vee.rules import expectation
 from meter_pipeline.vee.rules import row_rules as rr
 from meter_pipeline.vee.rules.catalogue import ROW_RULES, Rule
 from meter_pipeline.vee.rules.model import Bools, DailyHistory, Floats, Ints
@@ -374,7 +375,9 @@ def _day_rules(
         only.select(pl.struct("unit", "flow", "customer_class").rank("dense").cast(pl.Int32) - 1).to_series().to_numpy()
     )
     movement = None if out.stored is None else out.stored.movement(0, only[rows], group[rows])
-    judged = rr.expected_use(used, np.ones(rows.size, np.bool_), group[rows], _of_rows(history, rows), t, movement)
+    judged = expectation.expected_use(
+        used, np.ones(rows.size, np.bool_), group[rows], _of_rows(history, rows), t, movement
+    )
     out.moved = judged.moved
     unit = only["unit"].to_numpy()
     off = (only["status"].fill_null("active") != "active").to_numpy()[rows]
@@ -383,8 +386,8 @@ def _day_rules(
     quiet = (used == 0) & (silent.shape[1] == t.zero_days - 1) & (silent == 0).all(axis=1)
     quiet &= ((days != NO_VALUE) & (days > 0)).any(axis=1) & ~off
     hits = {
-        "HIGH": rr.is_high(judged, t) & ~off,
-        "LOW": rr.is_low(judged, t) & (used > 0) & ~off,
+        "HIGH": expectation.is_high(judged, t) & ~off,
+        "LOW": expectation.is_low(judged, t) & (used > 0) & ~off,
         "READ_ZERO": quiet,
         "READ_INACTIVE": off & (used > 0),
         "READ_IMPOSSIBLE": used > most[rows],

@@ -6,26 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee.rules.catalogue import ROW_BITS, ROW_RULES, Role, Rule, Severity, everywhere, register
+from meter_pipeline.vee.rules.expectation import Expectation, is_high, is_low
 from meter_pipeline.vee.rules.interval_rules import Subject, spike
-from meter_pipeline.vee.rules.model import Bools, DailyHistory, Floats, Ints
-from meter_pipeline.vee.rules.movement import Movement, MovementSums, movement_sums
-from meter_pipeline.vee.rules.thresholds import Thresholds
-
-
-@dataclass(frozen=True, slots=True)
-class Expectation:
-    """Today's total over what was expected, by row, and how far the row usually strays from 1. ``testable``: enough
-    history to say. ``moved``: what the movement of the classes was made of; None where there is no history or it was
-    given."""
-
-    testable: Bools
-    ratio: Floats
-    deviation: Floats
-    moved: MovementSums | None = None
+from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,67 +147,6 @@ def spike_day(r: RowSubject) -> Bools:
     return found
 
 
-def expectation(s: Subject, total: Ints, history: DailyHistory, movement: Movement | None = None) -> Expectation:
-    """What each row was expected to use, against what it did (``expected_use``).
-
-    A meter that answers for part of the day, after an exchange, is not held against whole days.
-    """
-    known = (s.statistics.present == s.context.expected) & (s.context.expected == s.day.slots)
-    return expected_use(total, known, s.context.group, history, s.thresholds, movement)
-
-
-def expected_use(
-    total: Ints | Floats,
-    known: Bools,
-    group: npt.NDArray[np.int32],
-    history: DailyHistory,
-    t: Thresholds,
-    movement: Movement | None = None,
-) -> Expectation:
-    """What rows were expected to use on a day, against their ``total``; ``known``: whole days; ``group``: peers by
-    number; ``movement``: how the groups moved, where the rows are not the whole day (by default the rows say it).
-
-    Weather moves a whole class together, so the class's own movement today against the same days is the adjustment: no
-    weather data has to have arrived, and a class of one falls back to its own average. Only wholly actual days count.
-    """
-    rows, days = history.totals.shape
-    ratio, deviation = np.ones(rows), np.full(rows, np.inf)
-    if days == 0:
-        return Expectation(np.zeros(rows, np.bool_), ratio, deviation)
-    good = history.actual & (history.totals != NO_VALUE)
-    values = np.where(good, history.totals, 0).astype(np.float64)
-    counts = good.sum(axis=1)
-    own = values.sum(axis=1) / np.maximum(counts, 1)
-    today_known = known & (counts >= t.high_low_min_days)
-    base = np.where(today_known & (own > 0), own, 0.0)
-    share = np.where(own[:, None] > 0, values / np.maximum(own[:, None], 1e-9), 0.0)
-    # class movement: what the class used on each day over what its members use on average; NaN-free by construction
-    moved = None if movement is not None else movement_sums(total, base, own, share, good, group)
-    found = movement or (moved.movement() if moved is not None else None)
-    assert found is not None  # noqa: S101 - one of the two is there
-    move = found.today
-    residual = np.abs(share - found.days[group])
-    spread = np.where(good, residual, 0.0).sum(axis=1) / np.maximum(counts, 1)
-    expected = own * move[group]
-    testable = today_known & (expected > 0)
-    ratio = np.where(testable, total / np.maximum(expected, 1e-9), 1.0)
-    # mean absolute deviation to standard deviation of a normal: sqrt(pi / 2)
-    return Expectation(testable, ratio, np.maximum(spread * 1.2533, 0.05), moved)
-
-
-def is_high(e: Expectation, t: Thresholds) -> Bools:
-    """Far above what was expected."""
-    return e.testable & (e.ratio > t.high_ratio) & (e.ratio - 1.0 > t.high_low_sigmas * e.deviation)
-
-
-def is_low(e: Expectation, t: Thresholds) -> Bools:
-    """Far below what was expected."""
-    found: Bools = (
-        e.testable & (e.ratio < t.low_ratio) & (1.0 - e.ratio > np.minimum(t.high_low_sigmas * e.deviation, 0.95))
-    )
-    return found
-
-
 @_rule(
     "HIGH",
     8,
@@ -337,6 +262,8 @@ ROLLOVER = _recorded(
     "California DASMMD VEE B.3, number of dials",
     "The register ran over its last digit.",
 )
+
+
 DECREASE = _recorded(
     "DECREASE",
     18,
@@ -344,9 +271,13 @@ DECREASE = _recorded(
     "AEMO reason 18, reading below previous",
     "The register went back and nothing explains it.",
 )
+
+
 REVERSE_FLOW = _recorded(
     "REVERSE_FLOW", 19, Severity.WARN, "AEMO reason 39", "The register went back a little: backflow or play."
 )
+
+
 READ_ERROR = _recorded(
     "READ_ERROR",
     20,
@@ -354,6 +285,8 @@ READ_ERROR = _recorded(
     "Itron IEE Delta High/Low",
     "One register read out of line with its neighbours: not used.",
 )
+
+
 NO_REGISTER = _recorded(
     "NO_REGISTER",
     21,
@@ -361,12 +294,18 @@ NO_REGISTER = _recorded(
     "California DASMMD VEE sum check",
     "The meter has a register but no read closes the day.",
 )
+
+
 EXCHANGE = _recorded(
     "EXCHANGE", 22, Severity.INFORM, "CC&B start and stop reads; AEMO reason 1", "The meter was exchanged on the day."
 )
+
+
 UNSCALED = _recorded(
     "UNSCALED", 23, Severity.INFORM, "Itron IEE UNSCALED status", "Estimated without a register to scale to."
 )
+
+
 INFEASIBLE = _recorded(
     "INFEASIBLE",
     24,
@@ -374,6 +313,8 @@ INFEASIBLE = _recorded(
     "Itron IEE scaling",
     "The accepted intervals already exceed the register difference.",
 )
+
+
 HOUR_SHIFT = _recorded(
     "HOUR_SHIFT",
     25,
@@ -381,6 +322,8 @@ HOUR_SHIFT = _recorded(
     "California DASMMD VEE 3.1",
     "The head-end's day is shifted by whole hours against its history.",
 )
+
+
 DIALS = _recorded(
     "DIALS",
     26,
@@ -388,19 +331,31 @@ DIALS = _recorded(
     "California DASMMD VEE B.3, number of dials",
     "A register read has more digits than the meter.",
 )
+
+
 ESTIMATED = _recorded(
     "ESTIMATED", 27, Severity.INFORM, "California DASMMD VEE 3.7", "Some intervals of the day are our estimates."
 )
+
+
 NOT_ESTIMATED = _recorded(
     "NOT_ESTIMATED", 28, Severity.FAIL, "ERCOT: nulls refused", "Intervals stay null: no method had what it needs."
 )
+
+
 REFERENCE = _recorded("REFERENCE", 29, Severity.FAIL, "V5", "No account, tariff in force or billing cycle for the day.")
+
+
 REPAIRED = _recorded(
     "REPAIRED", 30, Severity.INFORM, "California 3.6", "Suspect intervals were replaced; the register bears it out."
 )
+
+
 METERLESS_GAP = _recorded(
     "METERLESS_GAP", 31, Severity.WARN, "ERCOT mismatch causes", "No meter was in place for part of the day."
 )
+
+
 DAY_EDGE = _recorded(
     "DAY_EDGE",
     49,
@@ -408,6 +363,8 @@ DAY_EDGE = _recorded(
     "IANA time zone database: Australia/Lord_Howe changes by 30 minutes",
     "The first or the last interval reaches over midnight; the register may differ by so much.",
 )
+
+
 READ_OVERDUE = _recorded(
     "READ_OVERDUE",
     33,
@@ -415,9 +372,13 @@ READ_OVERDUE = _recorded(
     "ERCOT TDSP Missing Interval Monitor; AEMO reason 85",
     "The register has not been read for more than twice its usual distance between reads.",
 )
+
+
 ESTIMATE_SUSPECT = _recorded(
     "ESTIMATE_SUSPECT", 32, Severity.FAIL, "California DASMMD VEE 3.6", "An estimate itself fails validation."
 )
+
+
 REGISTER_DOUBTED = _recorded(
     "REGISTER_DOUBTED",
     45,
@@ -425,6 +386,8 @@ REGISTER_DOUBTED = _recorded(
     "Oracle MDM manual override rules",
     "The register counted just what a person refused, so the estimates are not scaled to it.",
 )
+
+
 # rules of meters that are read by their register alone (registers/read_rules.py)
 READ_HIGH = _recorded(
     "READ_HIGH",
@@ -433,6 +396,8 @@ READ_HIGH = _recorded(
     "CC&B High/Low; Itron IEE Delta ratio; California DASMMD VEE B.3, high/low usage",
     "Between two reads the register counted far more than in the stretches before, measured against its class.",
 )
+
+
 READ_LOW = _recorded(
     "READ_LOW",
     41,
@@ -440,6 +405,8 @@ READ_LOW = _recorded(
     "CC&B High/Low; California DASMMD VEE B.3, high/low usage",
     "Between two reads the register counted far less than in the stretches before, measured against its class.",
 )
+
+
 READ_ZERO = _recorded(
     "READ_ZERO",
     42,
@@ -447,6 +414,8 @@ READ_ZERO = _recorded(
     "California DASMMD VEE B.3, zero consumption for active meters",
     "The register of an active service that used something before has not moved for several reads.",
 )
+
+
 READ_INACTIVE = _recorded(
     "READ_INACTIVE",
     43,
@@ -454,6 +423,8 @@ READ_INACTIVE = _recorded(
     "California DASMMD VEE B.3, usage for inactive meters",
     "The register of an inactive service moved between two reads.",
 )
+
+
 READ_IMPOSSIBLE = _recorded(
     "READ_IMPOSSIBLE",
     44,
@@ -461,6 +432,8 @@ READ_IMPOSSIBLE = _recorded(
     "Itron IEE Demand High/Low Limit",
     "Between two reads the register counted more than the service can carry.",
 )
+
+
 READ_GAP = _recorded(
     "READ_GAP",
     47,
@@ -468,6 +441,8 @@ READ_GAP = _recorded(
     "Itron IEE Gap; ERCOT TDSP Missing Interval Monitor",
     "A register that is read several times a day was silent for longer than its habit.",
 )
+
+
 NEVER_READ = _recorded(
     "NEVER_READ",
     46,
@@ -475,6 +450,8 @@ NEVER_READ = _recorded(
     "ERCOT: nulls refused",
     "No read of the register is known, so nothing says what was used.",
 )
+
+
 SET_ASIDE = _recorded(
     "SET_ASIDE",
     48,

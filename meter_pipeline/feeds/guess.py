@@ -1,0 +1,15 @@
+"""A declaration that is guessed from a file, and what it leaves open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meter_pipeline.feeds.head_ends import HeadEnd
+
+
+@dataclass(slots=True)
+class Guess:
+    """A declaration, and what it could not know: by key, a line for a person."""
+
+    head_end: HeadEnd
+    notes: dict[str, str] = field(default_factory=dict)
