@@ -195,8 +195,10 @@ class DayWork:
 
 
 def unbilled(unbound: pl.DataFrame, bound: DayServices) -> pl.DataFrame:
-    """Usage at a service point that no service holds: no account pays, unless an exception already says why."""
-    return exceptions(
-        unbound.join(bound.exceptions, on="service_point_id", how="anti").select("service_point_id").unique(),
-        "no_agreement",
+    """Usage at a service point that no service holds: no account pays, unless an exception already says why. A supply
+    meter of a zone has no account to wait for."""
+    points = unbound.join(bound.exceptions, on="service_point_id", how="anti").select("service_point_id").unique()
+    supplies = points["service_point_id"].is_in(list(bound.supply_meters))
+    return pl.concat(
+        [exceptions(points.filter(~supplies), "no_agreement"), exceptions(points.filter(supplies), "supply_meter")]
     )

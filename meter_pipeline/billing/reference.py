@@ -32,4 +32,5 @@ def load_reference(
         days.read_opening(database),
         frames["heat_contents"],
         frames["account_values"],
+        frames["zone_supplies"],
     )

@@ -18,6 +18,7 @@ from meter_pipeline.sharding import EVERYTHING, KeyRange, KeySet
 #: Why a service was not billed, or was billed with something to look at. A closed list.
 EXCEPTIONS: Final[dict[str, str]] = {
     "no_agreement": "usage was validated at a service point that no account pays for",
+    "supply_meter": "usage of a zone's supply meter, which no account pays for: the zone's balance counts it",
     "no_tariff": "no version of the agreement's tariff is in force on the day",
     "tariff_refused": "the tariff document can't be priced; detail names the field",
     "no_period": "the billing cycle has no period that holds the day",
@@ -72,6 +73,8 @@ SERVICE_SCHEMA: Final = pl.Schema(
 ACCOUNT_VALUES_SCHEMA: Final = pl.Schema(
     {"account_id": pl.String, "valid_from": pl.Date, "valid_to": pl.Date, "customer_class": pl.String}
 )
+#: Service points that zones declare as supply meters on a stretch of days
+SUPPLY_METER_SCHEMA: Final = pl.Schema({"service_point_id": pl.String, "valid_from": pl.Date, "valid_to": pl.Date})
 #: Usage that is billed at another service point: of ``member`` at ``target``, with the sign with which it counts there.
 #: ``own``: the member is billed for its usage itself as well (a tenant behind a deduct meter).
 PART_SCHEMA: Final = pl.Schema({"member": pl.String, "target": pl.String, "sign": pl.Int64, "own": pl.Boolean})
@@ -111,6 +114,7 @@ class Reference:
     opening: date | None = None
     heat_contents: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=HEAT_SCHEMA))
     account_values: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ACCOUNT_VALUES_SCHEMA))
+    supply_meters: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SUPPLY_METER_SCHEMA))
 
     def classes(self, day: date) -> pl.DataFrame:
         """Class of each account on a day: account_id, customer_class."""
@@ -158,14 +162,15 @@ class Reference:
 @dataclass(frozen=True, slots=True)
 class DayServices:
     """The services of a day, sorted by service point; their tariffs; what can't be billed; how the lists of positions
-    under other versions of these tariffs are laid out, where they are laid out otherwise; and the usage that is billed
-    at another service point (PART_SCHEMA)."""
+    under other versions of these tariffs are laid out, where they are laid out otherwise; the usage that is billed at
+    another service point (PART_SCHEMA); and the service points that are supply meters of zones on the day."""
 
     services: pl.DataFrame
     tariffs: dict[tuple[str, int], Tariff]
     exceptions: pl.DataFrame
     layouts: Mapping[tuple[str, int], Layout] = field(default_factory=dict)
     parts: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PART_SCHEMA))
+    supply_meters: frozenset[str] = frozenset()
 
     def within(self, span: KeyRange | KeySet) -> DayServices:
         """The part of it in a range of service points. Of some by name it holds no others to begin with."""
@@ -182,6 +187,7 @@ class DayServices:
             self.exceptions.filter(held, pl.lit(True) if span.past is None else point < span.past),
             self.layouts,
             self.parts,
+            self.supply_meters,
         )
 
 
@@ -318,7 +324,8 @@ def services_of_day(reference: Reference, day: date) -> DayServices:
         _stretches(reference, services, day).select(SERVICE_SCHEMA.keys()).cast(SERVICE_SCHEMA).sort("service_point_id")
     )
     faulty = pl.concat([f.cast(EXCEPTION_SCHEMA) for f in faults]).sort("service_point_id", "reason")
-    return DayServices(services, tariffs, faulty, _layouts(reference, tariffs))
+    supplies = frozenset(in_force(reference.supply_meters, day)["service_point_id"].to_list())
+    return DayServices(services, tariffs, faulty, _layouts(reference, tariffs), supply_meters=supplies)
 
 
 def _layouts(reference: Reference, tariffs: Mapping[tuple[str, int], Tariff]) -> dict[tuple[str, int], Layout]:

@@ -21,7 +21,7 @@ from meter_pipeline.vee.tables import true_up
 
 PAIRS: Final = pl.Schema({"service_point_id": pl.String(), "billing_day": pl.Date()})
 #: Tables of which a row names its service point.
-_OWN_POINT: Final = ("service_points", "installations", "agreements", "service_attributes")
+_OWN_POINT: Final = ("service_points", "installations", "agreements", "service_attributes", "zone_supplies")
 #: Tables whose rows say something of every service
 _EVERY_POINT: Final = ("holidays", "validation_thresholds")
 #: Tables whose rows' dates say where a period's bill is cut, so that moved ones touch the rest of the period.

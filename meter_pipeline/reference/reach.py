@@ -262,7 +262,14 @@ REACHES: Final[dict[str, dict[str, Reach]]] = {
     ),
     "zones": dict.fromkeys(("zone_id", "kind", "commodity", "name", "parent_id", "valid_from", "valid_to"), _NOTHING),
     "zone_members": dict.fromkeys(("service_point_id", "zone_id", "valid_from", "valid_to"), _NOTHING),
-    "zone_supplies": dict.fromkeys(("zone_id", "service_point_id", "direction", "valid_from", "valid_to"), _NOTHING),
+    # A supply meter needs no account: its usage waits for one on days for which no zone declares it.
+    "zone_supplies": {
+        "zone_id": _NOTHING,
+        "service_point_id": _BOTH,
+        "direction": _NOTHING,
+        "valid_from": _BOTH_DATES,
+        "valid_to": _BOTH_DATES,
+    },
     "zone_unmetered": dict.fromkeys(
         ("zone_id", "purpose", "quantity_per_day", "unit", "valid_from", "valid_to"), _NOTHING
     ),

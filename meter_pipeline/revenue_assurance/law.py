@@ -1,5 +1,6 @@
 """The law of billing: for every service point and every day of its service the usage is on a bill, accrued in the open
 period, or waiting under a reason that a person can see; and what was validated is what stands there, to the millionth.
+Usage of a supply meter that a zone declares on the day, and no account pays for, is the zone's own (``supply``).
 
 Computed from the tables by SQL of this room's own (tables.py); nothing of billing is imported. A reason explains no
 more than what it can account for: a revision the quantity it holds, a correction that waits the quantity it would bill,
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
 from functools import partial
@@ -20,6 +20,7 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.revenue_assurance import tables
+from meter_pipeline.revenue_assurance.result import Finding, LawResult, cents, text
 from meter_pipeline.revenue_assurance.tables import waivers
 
 #: Reasons of billing.exception_day that account for all usage of a service point's day, because no account is charged
@@ -29,92 +30,10 @@ _WHOLE: Final = frozenset(
 )
 #: Those that account for part of it: what registers count, or usage in the unit that they name
 _REGISTER_PART, _UNIT_PART = "needs_intervals", "unit_mismatch"
+#: The one by which billing sets a supply meter aside; it accounts for nothing unless a zone declares the meter
+_SUPPLY: Final = "supply_meter"
 #: The one that accounts for gas in these units, which no heat content turns into therms
 _VOLUME_PART, _VOLUMES = "no_heat_content", frozenset({"m3", "gal", "ft3"})
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A service point's day on which something waits or is open. Quantities in millionths of ``unit``."""
-
-    service_point_id: str
-    billing_day: date
-    validated: int
-    billed: int
-    accrued: int
-    waiting: int
-    unit: str
-    why: str
-    ok: bool
-
-
-@dataclass(slots=True)
-class LawResult:
-    """What the law says of some days. ``totals``: by unit, (validated, billed, accrued, waiting) in millionths.
-    ``bills_waiting`` and ``bills_open``: what waits or is wrong with bills that cover the days, in words; ``waived``:
-    what a back-billing rule makes of their corrections."""
-
-    first: date
-    last: date
-    service_points: int = 0
-    days: int = 0
-    totals: dict[str, list[int]] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-    bills_waiting: list[str] = field(default_factory=list)
-    bills_open: list[str] = field(default_factory=list)
-    waived: list[str] = field(default_factory=list)
-
-    @property
-    def open(self) -> list[Finding]:
-        return [f for f in self.findings if not f.ok]
-
-    @property
-    def ok(self) -> bool:
-        return not self.open and not self.bills_open
-
-    def document(self) -> dict[str, Any]:
-        """As `billing law` prints it: quantities are exact decimals in text."""
-        shown = {"billing_day", "service_point_id", "unit", "why"}
-
-        def row(f: Finding) -> dict[str, Any]:
-            numbers = {name: text(getattr(f, name)) for name in ("validated", "billed", "accrued", "waiting")}
-            return {name: getattr(f, name) for name in sorted(shown)} | numbers
-
-        names = ("validated", "billed", "accrued", "waiting")
-        return {
-            "ok": self.ok,
-            "first": self.first,
-            "last": self.last,
-            "service_points": self.service_points,
-            "days": self.days,
-            "totals": [
-                {"unit": unit, **dict(zip(names, map(text, sums), strict=True))}
-                for unit, sums in sorted(self.totals.items())
-            ],
-            "open": [row(f) for f in self.open],
-            "waiting": [row(f) for f in self.findings if f.ok],
-            "bills_open": self.bills_open,
-            "bills_waiting": self.bills_waiting,
-            "waived": self.waived,
-        }
-
-    def sentence(self) -> str:
-        """One line for a check, a report or a checklist."""
-        if not self.days:
-            if self.first == self.last:
-                return f"{self.first} is not billed: nothing can be said of it"
-            return f"no day from {self.first} to {self.last} is billed: nothing can be said of them"
-        if self.ok:
-            waiting = len([f for f in self.findings if f.ok])
-            return f"{self.service_points} service points: all usage is billed, accrued or waiting for a reason ({waiting} wait)"
-        first = [f"{f.service_point_id} {f.billing_day}: {f.why}" for f in self.open[:3]] + self.bills_open[:3]
-        return f"{len(self.open)} service days and {len(self.bills_open)} bills are open: " + "; ".join(first[:3])
-
-
-def text(micro: int) -> str:
-    """Millionths as an exact decimal's text."""
-    value = Decimal(micro).scaleb(-6)
-    return format(value.quantize(Decimal(1)) if value == value.to_integral_value() else value.normalize(), "f")
 
 
 def keep_law_of_day(database: Database, day: date, *, clock: Clock = SYSTEM_CLOCK) -> LawResult:
@@ -216,16 +135,26 @@ def _day(connection: Connection, day: date, result: LawResult, points: set[str])
     for row in others:
         judged = judge(row, day, usage.get(row["service_point_id"], []), reasons.get(row["service_point_id"], []))
         result.findings += [f for f in judged if not f.ok or f.waiting or f.why]
+        result.supply_meters += all(f.ok for f in judged) and _is_supply(row, reasons.get(row["service_point_id"], []))
         for f in judged:
-            _add(result, f.unit, f.validated, billed=f.billed, accrued=f.accrued, waiting=f.waiting)
+            _add(result, f.unit, f.validated, billed=f.billed, accrued=f.accrued, waiting=f.waiting, supply=f.supply)
     for point, account, cycle, start in tables.unbilled_accounts(connection, day):
         why = f"the period of {cycle} from {start} was billed without account {account}, and no reason is given"
         result.findings.append(Finding(point, day, 0, 0, 0, 0, "", why, False))
 
 
-def _add(result: LawResult, unit: str, validated: int, *, billed: int = 0, accrued: int = 0, waiting: int = 0) -> None:
-    sums = result.totals.setdefault(unit or "", [0, 0, 0, 0])
-    for k, value in enumerate((validated, billed, accrued, waiting)):
+def _add(
+    result: LawResult,
+    unit: str,
+    validated: int,
+    *,
+    billed: int = 0,
+    accrued: int = 0,
+    waiting: int = 0,
+    supply: int = 0,
+) -> None:
+    sums = result.totals.setdefault(unit or "", [0, 0, 0, 0, 0])
+    for k, value in enumerate((validated, billed, accrued, waiting, supply)):
         sums[k] += value
 
 
@@ -268,6 +197,8 @@ def judge(row: dict[str, Any], day: date, usage: list[dict[str, Any]], reasons: 
             waiting = stands
             why.append("late_actual_in_sealed_period" if row["revision"] is not None else _first(reasons))
         left = validated - billed - accrued - waiting
+        supply = left if _is_supply(row, reasons) and not row["charged"] else 0
+        left -= supply
         excused, by = _excused(left, parts, unit, row, reasons)
         wrong = [] if left == excused else [f"{text(left - excused)} {unit} of validated usage is in no determinant"]
         if excused:
@@ -276,11 +207,18 @@ def judge(row: dict[str, Any], day: date, usage: list[dict[str, Any]], reasons: 
         wrong += [f for f in faults if flow == "import"]
         export = f"{unit} exported" if flow == "export" else unit
         found.append(Finding(row["service_point_id"], day, validated, billed, accrued, waiting, export,
-                             "; ".join(wrong or [w for w in why if w]), not wrong))  # fmt: skip
+                             "; ".join(wrong or [w for w in why if w]), not wrong, supply))  # fmt: skip
     if not found:
-        why_not = "" if faults else _first(reasons)
+        # without a meter nothing is to be counted: what is charged (street lights, stormwater) waits for nothing
+        unmetered = row["charged"] and {reason for reason, _ in reasons} == {"no_usage"}
+        why_not = "" if faults or unmetered or _is_supply(row, reasons) else _first(reasons)
         found = [Finding(row["service_point_id"], day, 0, 0, 0, 0, "", "; ".join(faults) or why_not, not faults)]
     return found
+
+
+def _is_supply(row: dict[str, Any], reasons: list[tuple[str, str]]) -> bool:
+    """Whether a zone declares the meter on the day, no account pays for it, and billing took it for a supply meter."""
+    return bool(row["supply_meter"]) and _SUPPLY in {reason for reason, _ in reasons}
 
 
 def _revised(row: dict[str, Any]) -> dict[str, Any] | None:
@@ -334,6 +272,8 @@ def _faults(row: dict[str, Any], usage: list[dict[str, Any]], reasons: list[tupl
     """What is wrong with a service point's day whatever its usage."""
     found = []
     known = any(u["quantity_micro"] is not None for u in usage)
+    if _SUPPLY in {reason for reason, _ in reasons} and not row["supply_meter"]:
+        found.append("set aside as a supply meter, while no zone declares it on the day or an account pays for it")
     if row["agreements"] > 1:
         found.append(f"{row['agreements']} agreements hold on the day")
     if row["bills"] > 1:
@@ -476,10 +416,3 @@ def _explains(row: dict[str, Any], left: Decimal, which: str) -> bool:
     due = row["at_end"] if row[f"{which}_due"] is None else row[f"{which}_due"]
     off = left + row[which] - due
     return bool(min(abs(off), abs(off - row["moved"])) <= row["room"])
-
-
-def cents(amount: Decimal) -> str:
-    """An amount as people write it, every digit that is not nothing kept."""
-    return format(
-        max(amount.normalize(), amount.quantize(Decimal("0.01")), key=lambda a: -int(a.as_tuple().exponent)), "f"
-    )

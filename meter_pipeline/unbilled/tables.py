@@ -149,7 +149,7 @@ def not_charged(database: Database, month: date, past: date) -> list[dict[str, A
     """Service days of a month that are not charged and stand under a reason, and how many."""
     return database.rows(
         "SELECT reason, count(*) AS service_days, count(DISTINCT service_point_id) AS services FROM billing.exception_day AS e "
-        "WHERE billing_day >= $1 AND billing_day < $2 AND reason <> 'no_usage' AND NOT EXISTS (SELECT FROM billing.charge_day AS c "
+        "WHERE billing_day >= $1 AND billing_day < $2 AND reason NOT IN ('no_usage', 'supply_meter') AND NOT EXISTS (SELECT FROM billing.charge_day AS c "
         "WHERE c.billing_day = e.billing_day AND c.service_point_id = e.service_point_id) GROUP BY 1 ORDER BY 2 DESC, 1",
         [month, past],
     )

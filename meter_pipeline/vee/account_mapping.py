@@ -4,17 +4,19 @@ exception.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import date
 from typing import Final
 
 import polars as pl
 
-#: Kinds of reference exceptions and what they say. None of them drops a read: usage is validated and waits for its
-# account.
+#: Kinds of reference exceptions and what they say. None of them drops a read: usage is validated, and waits for its
+#: account where it has to have one.
 KINDS: Final = {
     "UNKNOWN_METER": "reads of a meter or channel that reference data does not know, or that is installed nowhere on the day",
     "NO_SERVICE_POINT": "a meter installed at a service point that has no record in force on the day",
     "VACANT": "usage where no account pays on the day",
+    "SUPPLY_METER": "usage of a zone's supply meter, which no account pays for: the zone's balance counts it",
     "TWO_ACCOUNTS": "more than one agreement in force for a service point on the day",
     "NO_TARIFF": "the agreement's tariff has no version in force on the day",
     "NO_CYCLE": "the agreement's billing cycle has no period that holds the day",
@@ -34,11 +36,13 @@ def map_accounts(
     accounts: pl.DataFrame,
     tariffs: pl.DataFrame,
     cycles: pl.DataFrame,
+    supply_meters: Collection[str],
     day: date,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Account, tariff and cycle of each service point on a day, and the exceptions.
 
-    The frames are the reference tables (any rows; what is not in force on ``day`` is ignored). Returns (one row per
+    The frames are the reference tables (any rows; what is not in force on ``day`` is ignored); ``supply_meters``: the
+    service points that zones declare as supply meters on the day, which need no account. Returns (one row per
     service point with service_point_id, account_id, tariff_id, tariff_version, cycle_id, null where unresolved;
     exceptions with service_point_id, kind, detail).
     """
@@ -71,8 +75,10 @@ def map_accounts(
         .join(tariff, on="tariff_id", how="left")
     )
     paid = pl.col("account_id").is_not_null()
+    supplies = pl.col("service_point_id").is_in(list(supply_meters))
     faults = {
-        "VACANT": (~paid, pl.lit("no agreement")),
+        "VACANT": (~paid & ~supplies, pl.lit("no agreement")),
+        "SUPPLY_METER": (~paid & supplies, pl.lit("no account pays; the balance of its zone counts it")),
         "TWO_ACCOUNTS": (pl.col("all_accounts").is_not_null(), pl.col("all_accounts")),
         "NO_TARIFF": (paid & pl.col("tariff_version").is_null(), pl.col("tariff_id")),
         "NO_CYCLE": (paid & ~pl.col("cycle_id").is_in(in_cycle).fill_null(False), pl.col("cycle_id")),

@@ -153,8 +153,9 @@ def queued(exceptions: pl.DataFrame, policy: DayPolicy) -> pl.DataFrame:
 
 def _account_faults(read: DayInputs, usage: pl.DataFrame) -> pl.DataFrame:
     used = usage["service_point_id"].unique().implode() if usage.height else pl.Series([], dtype=pl.String).implode()
+    severity = pl.when(pl.col("kind") == "SUPPLY_METER").then(pl.lit("inform")).otherwise(pl.lit("fail"))
     return read.account_faults.filter(pl.col("service_point_id").is_in(used)).select(
-        "kind", "service_point_id", *_NOTHING.values(), pl.lit("fail").alias("severity"), "detail"
+        "kind", "service_point_id", *_NOTHING.values(), severity.alias("severity"), "detail"
     )
 
 

@@ -143,7 +143,13 @@ def _read_around(
     reference = reference_read.result()
     points = reference.service_points
     mapped, faults = account_mapping.map_accounts(
-        points, reference.agreements, reference.accounts, reference.tariffs, reference.cycles, day
+        points,
+        reference.agreements,
+        reference.accounts,
+        reference.tariffs,
+        reference.cycles,
+        reference.supply_meters,
+        day,
     )
     accounts = mapped.with_columns(
         tariff_id=pl.when(pl.col("tariff_version").is_not_null()).then(pl.col("tariff_id")),

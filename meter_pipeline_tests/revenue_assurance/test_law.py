@@ -11,7 +11,8 @@ import pytest
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.revenue_assurance.law import LawResult, law_of_day, law_of_days, law_of_month
+from meter_pipeline.revenue_assurance.law import law_of_day, law_of_days, law_of_month
+from meter_pipeline.revenue_assurance.result import LawResult
 from meter_pipeline_tests.billing.support import (
     CHICAGO,
     CLOCK,
@@ -59,8 +60,8 @@ def test_every_unit_is_billed_or_accrued(database: Database) -> None:
     assert result.ok, result.sentence()
     assert result.service_points == 3
     assert result.totals == {
-        "kWh": [5 * (24_000_000 + 24_024_000), 3 * (24_000_000 + 24_024_000), 2 * (24_000_000 + 24_024_000), 0],
-        "m3": [5 * 1_234_567, 3 * 1_234_567, 2 * 1_234_567, 0],
+        "kWh": [5 * (24_000_000 + 24_024_000), 3 * (24_000_000 + 24_024_000), 2 * (24_000_000 + 24_024_000), 0, 0],
+        "m3": [5 * 1_234_567, 3 * 1_234_567, 2 * 1_234_567, 0, 0],
     }
     assert law_of_month(database, JULY).totals == result.totals, "days that were not billed add nothing"
     document = law_of_day(database, JULY).document()

@@ -148,8 +148,8 @@ def test_the_law_holds_on_35_days_of_a_city_with_every_defect(database: Database
     assert not open_days
     assert not city.open_joints, city.open_joints
     assert whole.days == DAYS
-    for unit, (validated, billed, accrued, waiting) in whole.totals.items():
-        assert validated == billed + accrued + waiting, unit
+    for unit, (validated, billed, accrued, waiting, supply) in whole.totals.items():
+        assert validated == billed + accrued + waiting + supply, unit
     issued = database.read("SELECT count(*) AS n FROM billing.statement")["n"][0]
     assert issued > 100, "CYCLE-1 from the first day on, CYCLE-2 whole"
     assert not _off_the_truth(database, spec, truth)

@@ -46,6 +46,7 @@ _REFERENCE: Final[dict[str, str]] = {
     "account_values": "SELECT account_id, valid_from, valid_to, customer_class FROM ref.account_values ORDER BY 1, 2",
     "service_attributes": "SELECT service_point_id, attribute, value, valid_from, valid_to FROM ref.service_attributes ORDER BY 1, 2, 4",
     "heat_contents": "SELECT zone_id, valid_from, valid_to, therms_per_ccf::text AS therms_per_ccf FROM ref.heat_contents ORDER BY 1, 2",
+    "zone_supplies": "SELECT DISTINCT service_point_id, valid_from, valid_to FROM ref.zone_supplies ORDER BY 1, 2",
 }
 
 

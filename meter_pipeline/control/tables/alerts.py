@@ -37,7 +37,7 @@ _WAITING: Final = (
         "services that could not be billed",
         "billing.exception_day",
         """SELECT count(DISTINCT service_point_id), min(billing_day)::timestamp AT TIME ZONE 'UTC' FROM billing.exception_day e
-           WHERE billing_day < (%s AT TIME ZONE 'UTC')::date
+           WHERE reason <> 'supply_meter' AND billing_day < (%s AT TIME ZONE 'UTC')::date
            AND NOT EXISTS (SELECT FROM billing.period p WHERE p.month = date_trunc('month', e.billing_day)::date AND p.status = 'sealed')""",
     ),
 )

@@ -11,7 +11,7 @@ from meter_pipeline.defs.lib.partitions import billing_days, billing_months
 from meter_pipeline.defs.lib.resources import Municipality
 
 if TYPE_CHECKING:
-    from meter_pipeline.revenue_assurance.law import LawResult
+    from meter_pipeline.revenue_assurance.result import LawResult
 
 
 def law_of_the_day() -> dg.AssetChecksDefinition:

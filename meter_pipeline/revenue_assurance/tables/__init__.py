@@ -83,6 +83,9 @@ served AS (
     SELECT service_point_id, min(account_id) AS account_id, count(*) AS agreements FROM ref.agreements
     WHERE valid_from <= %(day)s AND (valid_to IS NULL OR valid_to > %(day)s) GROUP BY 1
 ),
+supplies AS (
+    SELECT DISTINCT service_point_id FROM ref.zone_supplies WHERE valid_from <= %(day)s AND (valid_to IS NULL OR valid_to > %(day)s)
+),
 part AS (
     SELECT a.service_point_id AS member, upper(btrim(a.value)) AS target, CASE a.attribute WHEN 'totals_into' THEN 1 ELSE -1 END AS sign,
         a.attribute = 'totals_into' OR served.service_point_id IS NULL AS moved
@@ -146,6 +149,7 @@ point AS (
 ),
 compared AS MATERIALIZED (
     SELECT point.service_point_id, served.account_id AS payer, coalesce(served.agreements, 0) AS agreements,
+        served.account_id IS NULL AND supplies.service_point_id IS NOT NULL AS supply_meter,
         usage.service_point_id IS NOT NULL AS metered, coalesce(usage.units, 0) AS units, usage.unit AS usage_unit, coalesce(usage.used, 0) AS used,
         coalesce(usage.sent, 0) AS sent, coalesce(usage.unknown, true) AS unknown, held.account_id, held.cycle_id, held.period_start, held.period_end,
         held.unit, held.source_unit, held.source_quantity, held.source_export, held.other_unit, held.other_quantity, held.other_export, held.energy,
@@ -163,7 +167,8 @@ compared AS MATERIALIZED (
             AND abs(held.source_quantity * held.factor - held.energy) <= CASE WHEN held.factor = 1 THEN 0 ELSE held.periods END
             AND abs(held.source_export * held.factor - held.export) <= CASE WHEN held.factor = 1 THEN 0 ELSE held.periods END, false
         ) AS fine
-    FROM point LEFT JOIN served USING (service_point_id) LEFT JOIN usage USING (service_point_id) LEFT JOIN held USING (service_point_id)
+    FROM point LEFT JOIN served USING (service_point_id) LEFT JOIN supplies USING (service_point_id)
+    LEFT JOIN usage USING (service_point_id) LEFT JOIN held USING (service_point_id)
     LEFT JOIN charged USING (service_point_id) LEFT JOIN revised USING (service_point_id)
     LEFT JOIN covering ON covering.service_point_id = point.service_point_id
         AND covering.account_id = coalesce(revised.determinants ->> 'account_id', held.account_id)

@@ -16,7 +16,8 @@ from meter_pipeline.vee.tables.validated import _NO_READ
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Reference data in force around a day, as frames."""
+    """Reference data in force around a day, as frames. ``supply_meters``: the service points that zones declare as
+    supply meters on the day."""
 
     service_points: pl.DataFrame
     agreements: pl.DataFrame
@@ -26,6 +27,7 @@ class Reference:
     holidays: frozenset[date]
     temperatures: dict[date, float]
     register_hours: pl.DataFrame
+    supply_meters: frozenset[str] = frozenset()
 
 
 def read_installations(
@@ -104,6 +106,10 @@ def read_reference(database: Database, day: date, weather_from: date, points: Se
         (day,),
     )
     holidays = database.read("SELECT holiday FROM ref.holidays")
+    supplies = database.read(
+        "SELECT service_point_id FROM ref.zone_supplies WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
+        (day,),
+    )
     weather = database.read(
         "SELECT weather_day, avg(coalesce(temperature_mean_c, (temperature_min_c + temperature_max_c) / 2))::double precision AS mean_c "
         "FROM ref.weather WHERE weather_day BETWEEN $1 AND $2 GROUP BY weather_day ORDER BY weather_day",
@@ -118,6 +124,7 @@ def read_reference(database: Database, day: date, weather_from: date, points: Se
         frozenset(holidays["holiday"].to_list()),
         dict(zip(weather["weather_day"].to_list(), weather["mean_c"].to_list(), strict=True)),
         database.read("SELECT head_end, channel, days, from_minute, to_minute FROM ref.register_hours"),
+        frozenset(supplies["service_point_id"].to_list()),
     )
 
 
