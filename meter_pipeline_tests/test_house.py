@@ -27,7 +27,7 @@ REASONS = {
     "anomalies/day.py:_write": MATRIX,
     "anomalies/plots.py:case_png": MATRIX,
     "anomalies/window.py:findings": MATRIX,
-    "baselines/city.py:_fit": MATRIX,
+    "baselines/station_fit.py:_fit": MATRIX,
     "baselines/group.py:fit_group": MATRIX,
     "baselines/predict.py:expected_usage": MATRIX,
     "baselines/weather/stations.py:ranked_stations": MATRIX,

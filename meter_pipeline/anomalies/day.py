@@ -14,7 +14,7 @@ import polars as pl
 
 from meter_pipeline.anomalies import daily_features as packing
 from meter_pipeline.anomalies.cases import Case, CaseFlag, expired, fold
-from meter_pipeline.anomalies.city import CommodityPoints, read_surroundings
+from meter_pipeline.anomalies.commodity_points import CommodityPoints, read_surroundings
 from meter_pipeline.anomalies.hourly_dials import Floats, hourly_flows
 from meter_pipeline.anomalies.kinds import KINDS
 from meter_pipeline.anomalies.tables import detection, exception_cases

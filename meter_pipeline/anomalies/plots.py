@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from meter_pipeline.anomalies.city import CommodityPoints
+from meter_pipeline.anomalies.commodity_points import CommodityPoints
 from meter_pipeline.anomalies.kinds import KINDS
 from meter_pipeline.anomalies.window import Floats
 from meter_pipeline.calendar import BillingCalendar
@@ -151,7 +151,7 @@ def plot_case(database: Database, calendar: BillingCalendar, case: Mapping[str, 
     Raises QueueError for a case about a group, which has no usage of its own.
     """
     from meter_pipeline.anomalies import daily_features as packing
-    from meter_pipeline.anomalies.city import read_surroundings
+    from meter_pipeline.anomalies.commodity_points import read_surroundings
     from meter_pipeline.anomalies.queue import QueueError
     from meter_pipeline.anomalies.tables import detection
 

@@ -1,7 +1,6 @@
 """Weather and what usage owes to it: degree days, and change-point fits for a whole city at once. This module is the
 room's public API."""
 
-from meter_pipeline.baselines.city import CityFit, fit_station
 from meter_pipeline.baselines.degree_days import (
     BALANCE_POINTS_F,
     celsius,
@@ -25,6 +24,7 @@ from meter_pipeline.baselines.predict import (
     scaled_profile,
 )
 from meter_pipeline.baselines.single import fit_best, fit_known
+from meter_pipeline.baselines.station_fit import CityFit, fit_station
 
 __all__ = [
     "BALANCE_POINTS_F",

@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from meter_pipeline.baselines.city import fit_station
 from meter_pipeline.baselines.degree_days import Floats
 from meter_pipeline.baselines.model import BASELINE_DAYS, MAX_MISSING_SHARE, MIN_OWN_DAYS, Fuel, options_for
 from meter_pipeline.baselines.predict import COEFFICIENTS, Profiles, class_profiles, known_range, scaled_profile
+from meter_pipeline.baselines.station_fit import fit_station
 
 #: Days before a refit that it leaves out, so that a fault under way does not teach the baseline what is normal.
 LAG_DAYS: Final = 21

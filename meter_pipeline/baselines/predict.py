@@ -156,8 +156,8 @@ class ClassMeans:
 
         ``relative_sigma`` is the robust spread of members' day totals over the profile, which is wide: homes differ.
         """
-        from meter_pipeline.baselines.city import fit_station
         from meter_pipeline.baselines.model import FitOptions
+        from meter_pipeline.baselines.station_fit import fit_station
 
         mean = np.where(self._known > 0, self._sum / np.maximum(self._known, 1), np.nan)
         fit = fit_station(mean, temperatures_f, FitOptions(cooling=cooling, zero_is_missing=False))

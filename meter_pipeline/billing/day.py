@@ -85,7 +85,7 @@ class BillingOutcome:
 
     def report(self) -> StageReport:
         """The day for asset metadata."""
-        from meter_pipeline.billing.reporting import stage_report
+        from meter_pipeline.billing.report import stage_report
 
         return stage_report(self)
 

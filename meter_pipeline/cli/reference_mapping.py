@@ -11,7 +11,7 @@ import typer
 from meter_pipeline.cli.output import OUT, PROBLEM, emit, problem, table
 
 if TYPE_CHECKING:
-    from meter_pipeline.mapping import Made
+    from meter_pipeline.mapping import MappedTables
     from meter_pipeline.settings import Settings
 
 #: faults and changes that are shown on a terminal
@@ -65,7 +65,7 @@ def check(
         raise typer.Exit(PROBLEM)
 
 
-def _make(settings: Settings, exports: Path, out: Path, mapping: Path | None) -> Made:
+def _make(settings: Settings, exports: Path, out: Path, mapping: Path | None) -> MappedTables:
     from meter_pipeline.mapping import MappingError, make_tables, read_mapping
 
     if not exports.is_dir():
@@ -76,7 +76,7 @@ def _make(settings: Settings, exports: Path, out: Path, mapping: Path | None) ->
         problem(str(error), "docs/mapping.md shows every key")
 
 
-def _document(made: Made) -> dict[str, Any]:
+def _document(made: MappedTables) -> dict[str, Any]:
     return {
         "tables": made.tables,
         "faults": [{"file": f.file, "line": f.line, "column": f.column, "why": f.why} for f in made.faults],

@@ -36,7 +36,7 @@ BEFORE: Final = timedelta(days=42)
 
 
 def _chosen(given: dict[str, str]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """What the form shows as chosen, and the filters of the query. Raises Wrong for a value there is none of."""
+    """What the form shows as chosen, and the filters of the query. Raises FormError for a value there is none of."""
     chosen = {
         name: given.get(name, "").strip()
         for name in ("state", "kind", "commodity", "severity", "service_point_id", "assigned_to")

@@ -148,7 +148,7 @@ class DeskRequest:
     flash: str | None = None
 
     def field(self, name: str, *, required: str | None = None, most: int = 2000) -> str:
-        """A field's text, trimmed. Raises Wrong naming it where it is ``required`` and empty, or too long."""
+        """A field's text, trimmed. Raises FormError naming it where it is ``required`` and empty, or too long."""
         value = next((v for k, v in self.form if k == name), "").strip()
         if required and not value:
             raise FormError(f"{required} is missing")
@@ -440,7 +440,7 @@ def place(*values: Any) -> str:
 
 
 def parse_cursor(text: str | None) -> list[Any] | None:
-    """What ``place`` made, or None for none. Raises Wrong for what it did not make."""
+    """What ``place`` made, or None for none. Raises FormError for what it did not make."""
     if not text:
         return None
     try:
@@ -457,7 +457,7 @@ def bad_place() -> NoReturn:
 
 
 def day_of(text: str) -> date:
-    """A civil day written YYYY-MM-DD. Raises Wrong."""
+    """A civil day written YYYY-MM-DD. Raises FormError."""
     try:
         return date.fromisoformat(text)
     except ValueError:
@@ -465,7 +465,7 @@ def day_of(text: str) -> date:
 
 
 def instant(text: str) -> datetime:
-    """An instant written ISO 8601 with its zone. Raises Wrong."""
+    """An instant written ISO 8601 with its zone. Raises FormError."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from meter_pipeline.feeds.guess import Guess
 from meter_pipeline.feeds.guessed_columns import (
     UNNAMED,
     Column,
@@ -17,6 +16,7 @@ from meter_pipeline.feeds.guessed_columns import (
     stamp_fits,
     stamp_format,
 )
+from meter_pipeline.feeds.guessed_declaration import Guess
 from meter_pipeline.feeds.guessed_shapes import (
     american,
     is_digit_stamp,

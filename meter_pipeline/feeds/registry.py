@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, cast
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds import undeclared
 from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits, names_in_zip, open_feed
-from meter_pipeline.feeds.guess import Guess
+from meter_pipeline.feeds.guessed_declaration import Guess
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.headings import from_name
 from meter_pipeline.feeds.members import parse_members

@@ -12,7 +12,6 @@ import re
 from dataclasses import replace
 from typing import Any, Final
 
-from meter_pipeline.feeds.guess import Guess
 from meter_pipeline.feeds.guessed_columns import (
     Column,
     Table,
@@ -25,6 +24,7 @@ from meter_pipeline.feeds.guessed_columns import (
     rank,
     read_table,
 )
+from meter_pipeline.feeds.guessed_declaration import Guess
 from meter_pipeline.feeds.guessed_shapes import (
     day_columns,
     is_meter_name,

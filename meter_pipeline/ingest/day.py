@@ -24,8 +24,8 @@ from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
 from meter_pipeline.ingest import plan, read_again, staging
 from meter_pipeline.ingest.breaker import Breaker
 from meter_pipeline.ingest.controller import Controller
+from meter_pipeline.ingest.dead_letter_rows import finish_letters, payload_letters
 from meter_pipeline.ingest.landing import FileFolders, Parse
-from meter_pipeline.ingest.letters import finish_letters, payload_letters
 from meter_pipeline.ingest.staging import StagedDay
 from meter_pipeline.ingest.tables import load, raw
 from meter_pipeline.ingest.tables.load import INTERVAL, Kind

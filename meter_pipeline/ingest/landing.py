@@ -23,14 +23,14 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import archive, file_checks, keys, pack, plain_files, restage, staging
-from meter_pipeline.ingest.known_channels import Declared
-from meter_pipeline.ingest.letters import (
+from meter_pipeline.ingest.dead_letter_rows import (
     REFUSED_BYTES,
     finish_letters,
     line_letters,
     payload_letters,
     refused_letter,
 )
+from meter_pipeline.ingest.known_channels import Declared
 from meter_pipeline.ingest.tables import dead_letters, raw
 from meter_pipeline.ledger import entries
 from meter_pipeline.postgres import vectors

@@ -19,7 +19,7 @@ import polars as pl
 
 from meter_pipeline.clock import Clock
 from meter_pipeline.ingest import merge_versions, unordered
-from meter_pipeline.ingest.letters import finish_letters, payload_letters
+from meter_pipeline.ingest.dead_letter_rows import finish_letters, payload_letters
 from meter_pipeline.ingest.tables import load
 from meter_pipeline.ingest.tables.load import INTERVAL, Batch, FileShare, Kind
 from meter_pipeline.ledger import entries

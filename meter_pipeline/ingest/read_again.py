@@ -13,10 +13,10 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.feeds.one_line import line_declaration
 from meter_pipeline.ingest import archive, file_checks, landing, plain_files, restage
+from meter_pipeline.ingest.dead_letter_rows import finish_letters, line_letters
 from meter_pipeline.ingest.dead_letters import parse_canonical
 from meter_pipeline.ingest.known_channels import Declared
 from meter_pipeline.ingest.landing import FileFolders, Parse
-from meter_pipeline.ingest.letters import finish_letters, line_letters
 from meter_pipeline.ingest.restage import Reading, Restaged
 from meter_pipeline.ingest.tables import dead_letters, raw
 from meter_pipeline.ingest.tables import restage as tables

@@ -18,7 +18,7 @@ import polars as pl
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ingest import staging
-from meter_pipeline.ingest.letters import RULE_VERSION
+from meter_pipeline.ingest.dead_letter_rows import RULE_VERSION
 from meter_pipeline.ingest.staging import StagedDay
 from meter_pipeline.ingest.tables import dead_letters, raw
 from meter_pipeline.ingest.tables import restage as tables

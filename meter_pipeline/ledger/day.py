@@ -56,7 +56,7 @@ class LedgerDay:
             "checkpoint": made.note,
             "logins no guard binds": ", ".join(found.bypass),
         }
-        shown, result = _verdict(found)
+        shown, result = _rows_and_check(found)
         kinds = pl.DataFrame(
             {"kind": list(made.kinds), "entries": list(made.kinds.values())},
             schema={"kind": pl.String, "entries": pl.Int64},
@@ -86,7 +86,7 @@ class LedgerBefore:
     def report(self) -> StageReport:
         """For the run's metadata: size, root, signer, last witness, what was checked; the blocking check."""
         found = self.verification
-        shown, result = _verdict(found)
+        shown, result = _rows_and_check(found)
         witness = found.witness
         figures = {
             "size": found.size,
@@ -104,7 +104,7 @@ class LedgerBefore:
 _FINDING: Final = {"check": pl.String, "place": pl.Int64, "detail": pl.String}
 
 
-def _verdict(found: VerifyOutcome) -> tuple[list[tuple[str, int | None, str]], Check]:
+def _rows_and_check(found: VerifyOutcome) -> tuple[list[tuple[str, int | None, str]], Check]:
     """The findings as rows, and the check they make."""
     shown = [(finding.check, finding.index, finding.detail) for finding in found.findings]
     checked = ", ".join(f"{count} {name}" for name, count in found.checked.items())

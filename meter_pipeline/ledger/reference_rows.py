@@ -34,7 +34,7 @@ BEFORE_HISTORY: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class RecordedChanges:
     """What the ledger holds of the changes at one record time. ``place``: the entry's place in the log; ``columns``: by
     table, the columns that its leaves are over (None: the entry is from before entries named them)."""
 
@@ -60,7 +60,7 @@ def _unnamed() -> dict[str, list[str]]:
     return found
 
 
-def columns_of(table: HistoryTable, said: Said | None) -> tuple[str, ...]:
+def columns_of(table: HistoryTable, said: RecordedChanges | None) -> tuple[str, ...]:
     """The columns that the leaves of a table's changes are over."""
     if said is None:
         return table.columns
@@ -76,7 +76,7 @@ def body_of_changes(connection: Connection) -> dict[str, Any]:
     return {"columns": {t.name: list(t.columns) for t in tables}, "before_history": {"rows": rows, "sha256": digest}}
 
 
-def _before(connection: Connection, tables: Sequence[HistoryTable], said: Said | None) -> tuple[int, str]:
+def _before(connection: Connection, tables: Sequence[HistoryTable], said: RecordedChanges | None) -> tuple[int, str]:
     """How many rows have no record time of their own, and SHA-256 over their sorted leaves in hexadecimal."""
     flat = b"".join(
         held
@@ -91,13 +91,15 @@ def _cut(flat: bytes) -> list[bytes]:
     return sorted(flat[at : at + HASH_SIZE] for at in range(0, len(flat), HASH_SIZE))
 
 
-def differing(connection: Connection, said: Iterable[Said]) -> tuple[list[Differing], dict[str, int]]:
+def differing(connection: Connection, said: Iterable[RecordedChanges]) -> tuple[list[Differing], dict[str, int]]:
     """Where the rows stored and the leaves said are not the same, by record time; and how many changes were compared,
     by table."""
-    by_instant: dict[datetime, Said] = {}
+    by_instant: dict[datetime, RecordedChanges] = {}
     for each in said:
         held = by_instant.get(each.instant)
-        by_instant[each.instant] = each if held is None else Said(each.instant, held.leaves + each.leaves, each.columns)
+        by_instant[each.instant] = (
+            each if held is None else RecordedChanges(each.instant, held.leaves + each.leaves, each.columns)
+        )
     found: dict[datetime, list[bytes]] = {}
     counted: dict[str, int] = {}
     tables = stored.history_tables(connection)
@@ -117,7 +119,7 @@ def differing(connection: Connection, said: Iterable[Said]) -> tuple[list[Differ
 
 
 def _leaves(
-    connection: Connection, table: HistoryTable, by_instant: Mapping[datetime, Said]
+    connection: Connection, table: HistoryTable, by_instant: Mapping[datetime, RecordedChanges]
 ) -> list[tuple[datetime, bytes]]:
     """The leaves of every change of a table, by record time: one query for all that are over the columns it has today,
     one more for each other list of columns."""
@@ -134,7 +136,7 @@ def _leaves(
 
 
 def _named(
-    connection: Connection, tables: Sequence[HistoryTable], said: Said, rows: hashsets.Hashes
+    connection: Connection, tables: Sequence[HistoryTable], said: RecordedChanges, rows: hashsets.Hashes
 ) -> list[Differing]:
     """The rows of a record time that have no leaf, by table and key; and leaves that no row gives."""
     held = hashsets.of(said.leaves)
@@ -154,9 +156,9 @@ def _named(
     return wrong
 
 
-def said_by_change_sets(connection: Connection) -> list[Said]:
+def said_by_change_sets(connection: Connection) -> list[RecordedChanges]:
     """What the ledger holds, for a role that may not read it: by ref.change_set, which names the entries."""
-    return [Said(s.known_from, s.leaves or b"", s.columns) for s in stored.change_sets(connection)]
+    return [RecordedChanges(s.known_from, s.leaves or b"", s.columns) for s in stored.change_sets(connection)]
 
 
 def verify_reference(connection: store.Connection, outcome: VerifyOutcome) -> None:
@@ -164,15 +166,15 @@ def verify_reference(connection: store.Connection, outcome: VerifyOutcome) -> No
     tables = stored.history_tables(connection)
     if not tables:
         return
-    said: list[Said] = []
-    before: tuple[Said, dict[str, Any]] | None = None
-    entries: dict[int, Said] = {}
+    said: list[RecordedChanges] = []
+    before: tuple[RecordedChanges, dict[str, Any]] | None = None
+    entries: dict[int, RecordedChanges] = {}
     for entry in store.entries_of(connection, (KIND,), None):
         body = json.loads(entry.body)["body"]
         if "known_from" not in body:
             continue  # from before history was kept
         instant = datetime.fromisoformat(body["known_from"])
-        each = Said(instant, entry.leaves or b"", body.get("columns"), entry.leaf_index)
+        each = RecordedChanges(instant, entry.leaves or b"", body.get("columns"), entry.leaf_index)
         said.append(each)
         entries[entry.entry_id] = each
         if "before_history" in body:
@@ -192,7 +194,7 @@ def verify_reference(connection: store.Connection, outcome: VerifyOutcome) -> No
     _change_sets(connection, entries, outcome)
 
 
-def _change_sets(connection: store.Connection, entries: Mapping[int, Said], outcome: VerifyOutcome) -> None:
+def _change_sets(connection: store.Connection, entries: Mapping[int, RecordedChanges], outcome: VerifyOutcome) -> None:
     """Each change set names its entry, that entry's record time and the number of its leaves."""
     sets = stored.change_sets(connection)
     outcome.checked["rows of ref.change_set"] += len(sets)

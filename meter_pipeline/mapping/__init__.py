@@ -5,6 +5,6 @@ must be is reference/'s to say, and so is importing the folder.
 """
 
 from meter_pipeline.mapping.declaration import Mapping, MappingError, read_mapping
-from meter_pipeline.mapping.tables import Made, make_tables
+from meter_pipeline.mapping.tables import MappedTables, make_tables
 
-__all__ = ["Made", "Mapping", "MappingError", "make_tables", "read_mapping"]
+__all__ = ["MappedTables", "Mapping", "MappingError", "make_tables", "read_mapping"]

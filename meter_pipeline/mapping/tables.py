@@ -31,7 +31,7 @@ class Origin:
 
 
 @dataclass(slots=True)
-class Made:
+class MappedTables:
     """What a mapping made: rows by table, faults by the export's file and line, and ids that are written otherwise, by
     what they name and how the export writes them. ``found``: how each id was written where."""
 
@@ -45,10 +45,10 @@ class _CellError(ValueError):
     """A value that cannot be made."""
 
 
-def make_tables(mapping: Mapping, exports: Path, out: Path, zone: str) -> Made:
+def make_tables(mapping: Mapping, exports: Path, out: Path, zone: str) -> MappedTables:
     """Write the mapped tables to ``out`` and check them as an import would. ``zone``: of local instants. A faulty row
     is left out and named; nothing of it is guessed. Raises MappingError for a mapping that does not fit the exports."""
-    made = Made()
+    made = MappedTables()
     read: dict[str, Export] = {}
     for name in dict.fromkeys(n for part in mapping.parts for n in (part.source, *[j.source for j in part.joins])):
         read[name] = read_export(exports, name, mapping.sources[name], made.faults)
@@ -97,7 +97,7 @@ def _make_part(
     mapping: Mapping,
     read: dict[str, Export],
     zone: str,
-    made: Made,
+    made: MappedTables,
     rows: list[list[str]],
     origins: list[Origin],
 ) -> None:
@@ -166,7 +166,9 @@ def _joined(
     return values
 
 
-def _row(part: Part, mapping: Mapping, row: Row, values: dict[str, str], zone: str, made: Made) -> list[str] | None:
+def _row(
+    part: Part, mapping: Mapping, row: Row, values: dict[str, str], zone: str, made: MappedTables
+) -> list[str] | None:
     """One row of the table; None where a value cannot be made, which is a fault."""
     table = TABLES[part.table]
     out: list[str] = []
@@ -233,7 +235,9 @@ def _stamp(text: str, cell: Cell, kind: str, zone: str) -> str:
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _note_id(root: tuple[str, str, str], original: str, text: str, cell: Cell, made: Made, *, plain: bool) -> None:
+def _note_id(
+    root: tuple[str, str, str], original: str, text: str, cell: Cell, made: MappedTables, *, plain: bool
+) -> None:
     """Remember how an id is written here. ``plain``: without dots, slashes, underscores and blanks. ``root``: what it
     names, and the export and columns it is read from. Raises _CellError for one that cannot be one, or that another of
     the same columns became."""
@@ -248,7 +252,7 @@ def _note_id(root: tuple[str, str, str], original: str, text: str, cell: Cell, m
         raise _CellError(f"{original[:64]!r} and {before[:64]!r} both become {ours}")
 
 
-def _write_ids(path: Path, made: Made) -> None:
+def _write_ids(path: Path, made: MappedTables) -> None:
     changed = {(key[0], original): key[-1] for key, original in sorted(made.found.items()) if original != key[-1]}
     made.ids = changed
     with path.open("w", encoding="utf-8", newline="") as file:

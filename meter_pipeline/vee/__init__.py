@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from meter_pipeline.vee.day import validate_billing_day
     from meter_pipeline.vee.explain import explain_day
     from meter_pipeline.vee.part_of_day import touched_since
-    from meter_pipeline.vee.reporting import usage_report
+    from meter_pipeline.vee.report import usage_report
     from meter_pipeline.vee.rules.policy import PolicyError
     from meter_pipeline.vee.rules.thresholds import ThresholdError, Thresholds
     from meter_pipeline.vee.several_days import validate_billing_days

@@ -87,7 +87,7 @@ class VeeOutcome:
 
     def report(self) -> StageReport:
         """The day for asset metadata."""
-        from meter_pipeline.vee.reporting import stage_report
+        from meter_pipeline.vee.report import stage_report
 
         return stage_report(self)
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from meter_pipeline.anomalies import daily_features as packing
-from meter_pipeline.anomalies.city import CommodityPoints, read_surroundings
+from meter_pipeline.anomalies.commodity_points import CommodityPoints, read_surroundings
 from meter_pipeline.anomalies.day import detect_billing_day
 from meter_pipeline.anomalies.refit import refit_baselines
 from meter_pipeline.anomalies.tables import detection

@@ -14,7 +14,7 @@ from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.bill_document import bill_documents
 from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.billing.bill_settings import BillSettings
-from meter_pipeline.billing.estimate_limits.rules import verdict
+from meter_pipeline.billing.estimate_limits.rules import limit_action
 from meter_pipeline.outbound import records
 from meter_pipeline.postgres import privileges
 from meter_pipeline.postgres.database import Database
@@ -161,10 +161,10 @@ def test_a_hold_of_one_cause_comes_before_a_request_of_all() -> None:
         row | {"cause": "no_read", "most_bills": 5, "action": "hold", "customer_class": "municipal"},
     ]
     home, city_hall = ({"customer_class": c, "commodity": "water"} for c in ("residential", "municipal"))
-    assert verdict(rows, home, "no_read", 2, 2, JULY).action == "read_request"
-    assert verdict(rows, home, "no_read", 3, 3, JULY).action == "hold"
-    assert verdict(rows, city_hall, "no_read", 3, 3, JULY).action == "read_request"
-    assert verdict(rows, home, "rejected", 1, 1, JULY).action == "none"
+    assert limit_action(rows, home, "no_read", 2, 2, JULY).action == "read_request"
+    assert limit_action(rows, home, "no_read", 3, 3, JULY).action == "hold"
+    assert limit_action(rows, city_hall, "no_read", 3, 3, JULY).action == "read_request"
+    assert limit_action(rows, home, "rejected", 1, 1, JULY).action == "none"
 
 
 def test_limits_that_overlap_or_are_negative_are_refused(tmp_path: Path) -> None:

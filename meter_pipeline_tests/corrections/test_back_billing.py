@@ -18,9 +18,9 @@ from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.adjustments import decide
 from meter_pipeline.billing.back_billing.rules import (
     Correction,
-    Judged,
     Key,
     Rule,
+    RuledCorrection,
     Standing,
     begins,
     chosen,
@@ -78,7 +78,9 @@ def key(first: date, past: date, line: str = "ENERGY") -> Key:
     return ("SP-1", "E", 1, first, past, line)
 
 
-def judged(lines: dict[Key, int], standing: Standing | None = None, on: date = CORRECTED, **changes: Any) -> Judged:
+def judged(
+    lines: dict[Key, int], standing: Standing | None = None, on: date = CORRECTED, **changes: Any
+) -> RuledCorrection:
     return judge(rule(**changes), Correction(lines, on, ISSUED), standing or Standing())
 
 

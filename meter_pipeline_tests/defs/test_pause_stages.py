@@ -26,7 +26,7 @@ DAY = date(2026, 10, 30)
 #: stage -> (where it computes, a table it fills)
 STAGES = {
     "vee": ("meter_pipeline.vee.day.validate_matrix", "vee.interval_day"),
-    "anomalies": ("meter_pipeline.anomalies.city.detect_in_parts", "anomaly.flag_run"),
+    "anomalies": ("meter_pipeline.anomalies.commodity_points.detect_in_parts", "anomaly.flag_run"),
     "billing": ("meter_pipeline.billing.day_shards.accrue", "billing.charge_day"),
 }
 

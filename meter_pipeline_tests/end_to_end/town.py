@@ -129,7 +129,7 @@ class Town:
     def _run(self, day: date) -> None:
         # Drawing a day's three plots took a quarter of a town's processor time; vee, billing and defs draw them in
         # tests of their own.
-        with mock.patch("meter_pipeline.vee.reporting.plots"), mock.patch("meter_pipeline.billing.reporting.plots"):
+        with mock.patch("meter_pipeline.vee.report.plots"), mock.patch("meter_pipeline.billing.report.plots"):
             self._stages(day)
 
     def _stages(self, day: date) -> None:

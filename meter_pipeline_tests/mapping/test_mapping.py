@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from meter_pipeline.cli.reference import app
-from meter_pipeline.mapping import Made, MappingError, make_tables, read_mapping
+from meter_pipeline.mapping import MappedTables, MappingError, make_tables, read_mapping
 from meter_pipeline.reference import read_folder
 
 ZONE = "America/Chicago"
@@ -42,7 +42,7 @@ def mapping_of(tmp_path: Path, text: str | None = None) -> Path:
     return folder
 
 
-def made(tmp_path: Path, exports: Path, text: str | None = None) -> Made:
+def made(tmp_path: Path, exports: Path, text: str | None = None) -> MappedTables:
     return make_tables(read_mapping(mapping_of(tmp_path, text)), exports, tmp_path / "out", ZONE)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from psycopg import errors
 
-from meter_pipeline.ingest import day, landing, letters, merge_versions, retry, writer
+from meter_pipeline.ingest import day, dead_letter_rows, landing, merge_versions, retry, writer
 from meter_pipeline.ingest.tables import load, raw
 from meter_pipeline.ledger import sequencer
 from meter_pipeline.ledger.tables import entries as ledger_store
@@ -180,7 +180,7 @@ MUTATIONS: Final = (
     ),
     Mutation(
         "dead letters of refused rows",
-        letters,
+        dead_letter_rows,
         "finish_letters",
         "found = pl.concat(letters)",
         "found = pl.concat(letters).clear()",

@@ -15,8 +15,8 @@ from meter_pipeline.billing.back_billing.rules import (
     INTEREST,
     INTEREST_KEY,
     Correction,
-    Judged,
     Key,
+    RuledCorrection,
     Standing,
     chosen,
     judge,
@@ -35,7 +35,7 @@ class Policy:
     """What the rules make of a correction: by service point; ``lines``: those of the policy adjustment, with the
     columns of the correction's lines."""
 
-    judged: Mapping[str, Judged]
+    judged: Mapping[str, RuledCorrection]
     corrected_on: date
     lines: pl.DataFrame
 
@@ -95,7 +95,7 @@ def policy_of(
     names = list(dict.fromkeys(lines.select("tariff_id", "tariff_version").iter_rows()))
     commodities = tables.commodities(connection, names)
     standing = tables.standing(connection, statement_id)
-    judged: dict[str, Judged] = {}
+    judged: dict[str, RuledCorrection] = {}
     for (point,), part in sorted(lines.group_by("service_point_id"), key=lambda item: str(item[0])):
         tariff, version = part.select("tariff_id", "tariff_version").row(0)
         rule = chosen(rules, commodities.get((tariff, version), ""), customer_class, day)
@@ -110,7 +110,7 @@ def policy_of(
     return Policy(judged, day, _lines(judged, lines))
 
 
-def _lines(judged: Mapping[str, Judged], lines: pl.DataFrame) -> pl.DataFrame:
+def _lines(judged: Mapping[str, RuledCorrection], lines: pl.DataFrame) -> pl.DataFrame:
     """The policy adjustment's lines: what is waived of each line, and interest."""
     known = {tuple(row[c] for c in _KEY): row for row in lines.to_dicts()}
     made: list[dict[str, Any]] = []

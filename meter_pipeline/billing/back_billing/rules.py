@@ -113,7 +113,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class RuledCorrection:
     """What a rule makes of the correction of a service's bill. ``full`` = ``allowed`` + ``waived``; ``lines``: what the
     policy adjustment adds to each line (their sum is -``waived``); ``interest``: credited beside them."""
 
@@ -141,7 +141,7 @@ class Correction:
     issued_on: date
 
 
-def judge(rule: Rule, correction: Correction, standing: Standing) -> Judged:
+def judge(rule: Rule, correction: Correction, standing: Standing) -> RuledCorrection:
     """What a rule makes of a correction.
 
     A charge counts back ``charge_months``, a credit ``credit_months``: a line of which some days lie before that day
@@ -183,7 +183,7 @@ def judge(rule: Rule, correction: Correction, standing: Standing) -> Judged:
         offered = None
     lines = {key: amount for key, amount in lines.items() if amount}
     why = "; ".join(words for words in said if words) or "the bill's sum stays"
-    return Judged(rule, full, -sum(lines.values()), interest, limit, why, offered, lines)
+    return RuledCorrection(rule, full, -sum(lines.values()), interest, limit, why, offered, lines)
 
 
 def _taken_back(full: int, standing: Standing) -> tuple[int, dict[Key, int], int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from meter_pipeline.anomalies.opened import Finding, close_case, open_case
 from meter_pipeline.billing.estimate_limits import tables
-from meter_pipeline.billing.estimate_limits.rules import verdict
+from meter_pipeline.billing.estimate_limits.rules import limit_action
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.postgres.database import Database
 
@@ -37,7 +37,7 @@ def apply_limits(
             earlier = tables.before(connection, service["account_id"], service["service_point_id"], period_start)
             causes = [cause, *(c for _, c in earlier)]
             of_cause = next((k for k, c in enumerate(causes) if c != cause), len(causes))
-            said = verdict(rules, service, cause, len(causes), of_cause, last)
+            said = limit_action(rules, service, cause, len(causes), of_cause, last)
             rows.append(
                 period
                 | {k: service[k] for k in ("account_id", "service_point_id", "commodity")}

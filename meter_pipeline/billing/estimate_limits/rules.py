@@ -12,7 +12,7 @@ CAUSES: Final = ("no_read", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class LimitAction:
     """What the limits make of an estimated bill. ``action``: none, hold or read_request; ``rule``: the one that says
     so, or the nearest that holds."""
 
@@ -22,18 +22,18 @@ class Verdict:
     rule: str
 
 
-def verdict(
+def limit_action(
     rows: Sequence[Mapping[str, Any]],
     service: Mapping[str, Any],
     cause: str,
     in_a_row: int,
     of_cause: int,
     day: date,
-) -> Verdict:
+) -> LimitAction:
     """The limits of a ``service`` (customer_class, commodity) on a day. A rule of a cause counts the bills of that
     cause, one of every cause all of them; where both are passed a hold comes before a request."""
-    passed: list[Verdict] = []
-    nearest: Verdict | None = None
+    passed: list[LimitAction] = []
+    nearest: LimitAction | None = None
     shown = False
     for asked, count in ((cause, of_cause), ("*", in_a_row)):
         rule = _chosen(rows, service, asked, day)
@@ -42,14 +42,14 @@ def verdict(
         shown = shown or bool(rule["count_on_bill"])
         name = f"{rule['customer_class']}, {rule['commodity']}, {rule['cause']} from {rule['valid_from']}"
         over = count > rule["most_bills"]
-        said = Verdict(rule["action"] if over else "none", rule["most_bills"], shown, name)
+        said = LimitAction(rule["action"] if over else "none", rule["most_bills"], shown, name)
         nearest = nearest or said
         if over:
             passed.append(said)
     chosen = next((p for p in passed if p.action == "hold"), passed[0] if passed else nearest)
     if chosen is None:
-        return Verdict("none", None, False, "")
-    return Verdict(chosen.action, chosen.most_bills, shown, chosen.rule)
+        return LimitAction("none", None, False, "")
+    return LimitAction(chosen.action, chosen.most_bills, shown, chosen.rule)
 
 
 def _chosen(

@@ -10,13 +10,13 @@ from meter_pipeline.defs.lib.stage_asset import stage_asset
 from meter_pipeline.schemas.report import StageReport
 
 
-def _judged(municipality: Municipality, report: StageReport) -> StageReport:
-    """Hands the check's verdict in: a ledger that does not verify raises the emergency pause by itself; the rule reads
-    this."""
+def _observed(municipality: Municipality, report: StageReport) -> StageReport:
+    """Keep the result of the check where the pause rule reads it: a ledger that does not verify raises the emergency
+    pause by itself."""
     from meter_pipeline.control.watch import observe_ledger
 
     result = next(check for check in report.checks if check.name == "ledger_verifies")
-    with municipality.database().connect("ledger verdict") as connection:
+    with municipality.database().connect("ledger check") as connection:
         observe_ledger(connection, ok=result.passed, detail=result.description, clock=municipality.clock())
         connection.commit()
     return report
@@ -31,7 +31,7 @@ def _ledger_before_billing(municipality: Municipality, day: date, run_id: str) -
 
     database, settings, clock = municipality.database(), municipality.settings(), municipality.clock()
     note(database, deployed_versions.in_use(settings), clock=clock)
-    return _judged(
+    return _observed(
         municipality,
         verify_before_billing(
             database,
@@ -78,7 +78,7 @@ def _ledger_checkpoint(municipality: Municipality, day: date, run_id: str) -> St
         sources=AFTER_BILLING,
         points=last_billed(database, day),
     )
-    return _judged(municipality, done.report())
+    return _observed(municipality, done.report())
 
 
 def ledger_checkpoint() -> dg.AssetsDefinition:

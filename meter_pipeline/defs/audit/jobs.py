@@ -31,7 +31,7 @@ def compare_the_guards(context: dg.OpExecutionContext, municipality: Municipalit
         context.log.info("The guards are as the manifest says.")
         return
     words = "guards: " + "; ".join(found.deviations)
-    with database.connect("guards verdict") as connection:
+    with database.connect("guards check") as connection:
         observe_ledger(connection, ok=False, detail=words, clock=clock)
         connection.commit()
     watch(municipality.database(), clock=clock)

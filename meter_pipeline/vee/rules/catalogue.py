@@ -51,7 +51,7 @@ class Rule:
         return 1 << self.bit
 
 
-#: Rules whose verdict is per interval (int32 flags) and per row (int64 flags), by code.
+#: Rules of single intervals (int32 flags) and of rows (int64 flags), by code.
 INTERVAL_RULES: Final[dict[str, Rule]] = {}
 ROW_RULES: Final[dict[str, Rule]] = {}
 INTERVAL_BITS: Final = 31
