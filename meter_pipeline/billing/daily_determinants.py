@@ -21,8 +21,11 @@ def fill_daily(
     seen: npt.NDArray[np.bool_],
     bound: DayServices,
 ) -> pl.DataFrame:
-    """Usage known only as a day's total, that of registers alone: enough for a tariff without demand whose periods do
-    not divide the day. It comes on top of intervals, as on the day on which a register gives way to an interval meter.
+    """Add the usage of ``daily`` (a day's total by service, unit and flow, from registers without intervals) to the
+    groups, mark its services in ``seen``, and return the exceptions of those that it cannot bill.
+
+    A total is enough for a tariff without demand whose periods do not divide the day. It is added to what intervals
+    counted: both occur on the day on which an interval meter replaces a register.
     """
     services = work.services
     joined = daily.join(
@@ -51,8 +54,8 @@ def fill_daily(
             summed = part.group_by("at").agg(pl.col("quantity").sum(), pl.col("estimated").any()).sort("at")
             room = group.holds(work.within[summed["at"].to_numpy()], str(unit))
             if not room.all():
-                third = services[summed["at"].filter(pl.Series(~room)).to_list()]
-                faults.append(exceptions(third, "unit_mismatch", f"{unit} beside two other units on one day"))
+                refused = services[summed["at"].filter(pl.Series(~room)).to_list()]
+                faults.append(exceptions(refused, "unit_mismatch", f"{unit} beside two other units on one day"))
                 summed = summed.filter(pl.Series(room))
             at, quantity = summed["at"].to_numpy(), summed["quantity"].to_numpy()
             target, how = work.within[at], work.conversion(str(unit), group.tariff, at)

@@ -25,13 +25,13 @@ from meter_pipeline.billing.service_agreements import (
 )
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 
-#: What is said of a service point whose usage is billed at another one -> the sign with which it counts there.
+#: Attribute of a service point whose usage is billed at another one -> the sign with which it counts there.
 SIGNS: Final = {"totals_into": 1, "deducts_from": -1}
 
 
 def with_parts(services: DayServices, reference: Reference, day: date) -> DayServices:
-    """A day's services with the usage that is billed at another service point, and exceptions where that is not as it
-    is declared."""
+    """A day's services with the usage that is billed at another service point, and exceptions where the declaration
+    cannot hold."""
     parts = parts_of(reference, day)
     if not parts.height:
         return services
@@ -64,17 +64,17 @@ def faults_of(parts: pl.DataFrame, reference: Reference, day: date) -> pl.DataFr
     nested = parts.filter(pl.col("target").is_in(parts["member"].implode()))
     nowhere = parts.filter(~pl.col("target").is_in(served.implode()))
     found = [
-        _told(both, "target", "{} is billed by itself and in the total of {}"),
-        _told(both, "member", "{} is billed by itself and in the total of {}"),
-        _told(several, "target", "{} is a part of {} and of another service point"),
-        _told(nested, "target", "{} is a part of {}, which is a part itself"),
-        _told(nowhere, "member", "{} is a part of {}, which has no agreement"),
+        _exceptions_of(both, "target", "{} is billed by itself and in the total of {}"),
+        _exceptions_of(both, "member", "{} is billed by itself and in the total of {}"),
+        _exceptions_of(several, "target", "{} is a part of {} and of another service point"),
+        _exceptions_of(nested, "target", "{} is a part of {}, which is a part itself"),
+        _exceptions_of(nowhere, "member", "{} is a part of {}, which has no agreement"),
     ]
     return pl.concat(found).unique().sort("service_point_id", "reason", "detail")
 
 
-def _told(rows: pl.DataFrame, point: str, text: str) -> pl.DataFrame:
-    """One exception a service point that must wait, whoever names it."""
+def _exceptions_of(rows: pl.DataFrame, point: str, text: str) -> pl.DataFrame:
+    """An exception for each ``point`` (member or target) of the rows; ``text`` names member and target."""
     named = rows.select(pl.col(point).alias("service_point_id"), pl.format(text, "member", "target").alias("detail"))
     return exceptions(named, "virtual_point", pl.col("detail")).cast(EXCEPTION_SCHEMA)
 
@@ -166,8 +166,8 @@ def _joined(held: Sequence[DayMatrix]) -> DayMatrix:
 
 
 def missing_parts(parts: pl.DataFrame, services: pl.DataFrame, silent: Sequence[str]) -> pl.DataFrame:
-    """Exceptions of services a part of whose usage is not known. ``silent``: members without a value for some or all of
-    the day."""
+    """Exceptions of services whose usage has a part that is not known. ``silent``: members without a value for
+    some or all of the day."""
     waiting = parts.filter(pl.col("member").is_in(list(silent))).group_by("target").agg(pl.col("member").min())
     named = services.join(waiting, left_on="service_point_id", right_on="target")
     return exceptions(named, "usage_missing", pl.format("usage of {} is not known", "member")).cast(EXCEPTION_SCHEMA)

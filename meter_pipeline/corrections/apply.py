@@ -1,7 +1,7 @@
 """Making a correction: versions, requests for exactly the days it reaches, and ledger entries, in one transaction.
 
-One person makes it where no issued money changes; two where it does: one asks for a preview's digest, another confirms
-it. It is refused where anything the preview stands on moved meanwhile.
+One person makes a correction that changes no issued money. Where issued money changes one person asks, by the digest of
+a preview, and another confirms. A correction is refused where the data under its preview changed meanwhile.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ CORRECTION: Final = dual_control.Action(
 
 
 @dataclass(slots=True)
-class Made:
-    """What an import did: rows by table, how many of them changed, the days it asked for, and how many issued
+class AppliedChanges:
+    """Result of an import: rows by table, how many of them changed, the days it asked for, and how many issued
     statements they are on."""
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -65,7 +65,7 @@ def import_folder(
     by: str | None = None,
     why: str = "",
     clock: Clock = SYSTEM_CLOCK,
-) -> Made:
+) -> AppliedChanges:
     """Import a folder and ask for the days it reaches. Raises ReferenceRefused with every fault, and where it reaches
     issued statements while the register of people names anybody: then two people make it (``request``, ``approve``)."""
     rows, documents = read_folder(folder)
@@ -84,7 +84,7 @@ def import_folder(
 
 def change_row(
     database: Database, calendar: BillingCalendar, change: RowChange, *, clock: Clock = SYSTEM_CLOCK
-) -> tuple[dict[str, Any], Made]:
+) -> tuple[dict[str, Any], AppliedChanges]:
     """End one row or take it out, and ask for the days it reaches; the row, and what was done. Raises
     ReferenceRefused as ``import_folder`` does."""
     with database.connect("meter-pipeline reference") as connection:
@@ -99,21 +99,21 @@ def change_row(
     return row, made
 
 
-def _reach(connection: Connection, calendar: BillingCalendar, clock: Clock) -> Made:
+def _reach(connection: Connection, calendar: BillingCalendar, clock: Clock) -> AppliedChanges:
     """Ask for the days that the rows written in this transaction reach."""
     changed = history.changes(connection)
     if not changed:
-        return Made()
+        return AppliedChanges()
     by_table = dict(Counter(change.table for change in changed))
     pairs = pairs_of(connection, calendar, changed, tables.stored_days(connection))
     if not pairs.height:
-        return Made(changed=by_table)
+        return AppliedChanges(changed=by_table)
     refuse_archived(connection, pairs)
     _, issued, _ = tables.statements(connection, pairs)
     instant = record_time(connection)
     evidence = hashlib.sha256(str(instant).encode()).digest()
     days = ask(connection, pairs, evidence, calendar.day_of(clock.now()), clock.now())
-    return Made({}, by_table, days, pairs["service_point_id"].n_unique(), issued)
+    return AppliedChanges({}, by_table, days, pairs["service_point_id"].n_unique(), issued)
 
 
 def request(database: Database, digest: bytes, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> RequestRow:
@@ -135,10 +135,12 @@ def request(database: Database, digest: bytes, *, by: str, reason: str, clock: C
     return dual_control.request(database, CORRECTION, digest.hex(), body, reason=reason, by=by, clock=clock)
 
 
-def approve(database: Database, request_id: int, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> Made:
+def approve(
+    database: Database, request_id: int, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK
+) -> AppliedChanges:
     """Confirm a correction as the second person, and make it in the same transaction. Raises control.people.Refused:
     unknown, same_person, expired, moved (what the preview stands on is not as it was)."""
-    made = Made()
+    made = AppliedChanges()
 
     def effect(connection: Connection, row: RequestRow) -> Denial | None:
         nonlocal made
@@ -153,7 +155,7 @@ def approve(database: Database, request_id: int, *, by: str, reason: str, clock:
     return made
 
 
-def apply(database: Database, digest: bytes, *, by: str, why: str, clock: Clock = SYSTEM_CLOCK) -> Made:
+def apply(database: Database, digest: bytes, *, by: str, why: str, clock: Clock = SYSTEM_CLOCK) -> AppliedChanges:
     """Make a previewed correction that changes no issued money, as one person. Raises ReferenceRefused where it does
     change issued money, or where anything moved since the preview."""
     with database.connect("meter-pipeline correction") as connection:
@@ -177,7 +179,9 @@ def _open(connection: Connection, digest: bytes) -> dict[str, Any]:
     return found
 
 
-def _make(connection: Connection, digest: bytes, *, by: str, asked_by: str | None, why: str, clock: Clock) -> Made:
+def _make(
+    connection: Connection, digest: bytes, *, by: str, asked_by: str | None, why: str, clock: Clock
+) -> AppliedChanges:
     """Write a preview's rows, its requests and its ledger entry, in the caller's transaction."""
     mark = tables.reference_mark(connection)
     found = _open(connection, digest)
@@ -200,7 +204,7 @@ def _make(connection: Connection, digest: bytes, *, by: str, asked_by: str | Non
     days = ask(connection, pairs, digest, corrected_on, clock.now()) if pairs.height else []
     tables.applied(connection, digest, clock.now())
     rows = dict(Counter(str(change["table"]) for change in json.loads(found["changes"])))
-    return Made(rows, rows, days, len(points), int(found["summary"]["statements"]["issued"]))
+    return AppliedChanges(rows, rows, days, len(points), int(found["summary"]["statements"]["issued"]))
 
 
 def decline(database: Database, request_id: int, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.corrections.apply import Made, apply
+from meter_pipeline.corrections.apply import AppliedChanges, apply
 from meter_pipeline.corrections.preview import preview_folder
 from meter_pipeline.mapping import make_tables, read_mapping
 from meter_pipeline.postgres.database import Database
@@ -26,7 +26,7 @@ class ExportsOutcome:
 
     changes: int
     waits: str = ""
-    made: Made = field(default_factory=Made)
+    made: AppliedChanges = field(default_factory=AppliedChanges)
 
 
 def listing(folder: Path) -> str:

@@ -121,33 +121,33 @@ def _parse_rows(path: Path, head_end: HeadEnd, limits: Limits, or_iso: bool) -> 
 
 
 def without_header_line(parsed: ParsedFeed) -> None:
-    """Number the lines of a text whose header was put there by us as they stand in the file it was made of."""
+    """Number the lines of a text as those of the file it was made of, which has no header line."""
     for name in ("intervals", "registers", "rejects"):
         setattr(parsed, name, getattr(parsed, name).with_columns(pl.col("line") - 1))
 
 
 class _JoinedLines:
-    """Text in which a line end inside quotes is a blank: as many bytes, fewer lines."""
+    """A source in which each line end inside quotes is a blank: a record is one line. The number of bytes stays."""
 
     def __init__(self, source: Source, quote: int) -> None:
         self._source, self._quote, self._inside = source, quote, False
 
     def read(self, size: int) -> bytes:
         data = self._source.read(size)
-        letters = np.frombuffer(data, np.uint8)
-        quotes = np.cumsum(letters == self._quote) + self._inside
-        breaks = ((letters == 10) | (letters == 13)) & (quotes % 2 == 1)
+        content = np.frombuffer(data, np.uint8)
+        quotes = np.cumsum(content == self._quote) + self._inside
+        breaks = ((content == 10) | (content == 13)) & (quotes % 2 == 1)
         self._inside = bool(quotes[-1] % 2) if quotes.size else self._inside
         if not breaks.any():
             return data
-        joined = letters.copy()
+        joined = content.copy()
         joined[breaks] = 32
         return joined.tobytes()
 
 
 class _Body:
-    """Takes the header and what stands around it off the blocks, and learns the layout. ``noted`` are the lines that
-    hold no reads."""
+    """The blocks of a file without its header, the lines before it and the footer. ``layout`` is known after the
+    header; ``noted`` are the lines that hold no reads."""
 
     def __init__(self, head_end: HeadEnd, plan: RowPlan, limits: Limits) -> None:
         self.head_end = head_end

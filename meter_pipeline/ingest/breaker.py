@@ -1,8 +1,8 @@
 """The circuit breaker: stop calling a database that does not answer, before timeouts cascade.
 
 The rules are resilience4j's: a count window, no decision before a minimum of calls, failure rate and slow-call rate
-with >=, bounded permits in HALF_OPEN, permits given back on cancellation. The wait doubles from 2 to 60 s with jitter while
-trials fail; HALF_OPEN never lasts longer than 30 s. Data errors never count.
+with >=, bounded permits in HALF_OPEN, permits given back on cancellation. The wait doubles from 2 to 60 s with jitter
+while trials fail; HALF_OPEN never lasts longer than 30 s. Data errors never count.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Dated rules of leak adjustments, and what they make of a bill: normal use, what is above it, what is forgiven."""
+"""Dated rules of leak adjustments, applied to a bill: its normal use, the use above that, and what is forgiven."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Rule:
 
 def rule_of(row: Mapping[str, Any]) -> Rule:
     """A rule of a row of ref.leak_adjustment_rules. Raises LeakRefusedError."""
-    said = f"class {row['customer_class']}"
-    seasons = tuple(_months(part, said) for part in str(row["seasons"] or "").split("/") if part.strip()) or (_YEAR,)
+    where = f"class {row['customer_class']}"
+    seasons = tuple(_months(part, where) for part in str(row["seasons"] or "").split("/") if part.strip()) or (_YEAR,)
     held = sorted(month for season in seasons for month in season)
     if held != sorted(_YEAR):
         missing = sorted(_YEAR - set(held))
         why = f"no season holds month {missing[0]}" if missing else "a month is in two seasons"
-        raise LeakRefusedError(f"{said}: seasons {row['seasons']!r}: {why}")
+        raise LeakRefusedError(f"{where}: seasons {row['seasons']!r}: {why}")
     share = Decimal(row["share_percent"])
     sewer = share if row["sewer_share_percent"] is None else Decimal(row["sewer_share_percent"])
     checks = {
@@ -56,9 +56,9 @@ def rule_of(row: Mapping[str, Any]) -> Rule:
         "months_between": row["months_between"] >= 0,
         "most_bills": row["most_bills"] > 0,
     }
-    for column, right in checks.items():
-        if not right:
-            raise LeakRefusedError(f"{said}: {column} {row[column]} is out of range")
+    for column, in_range in checks.items():
+        if not in_range:
+            raise LeakRefusedError(f"{where}: {column} {row[column]} is out of range")
     return Rule(
         row["customer_class"],
         row["valid_from"],
@@ -74,10 +74,11 @@ def rule_of(row: Mapping[str, Any]) -> Rule:
     )
 
 
-def _months(text: str, said: str) -> frozenset[int]:
+def _months(text: str, where: str) -> frozenset[int]:
+    """The months of a season from text like "11 12 1". Raises LeakRefusedError, which names ``where`` it stands."""
     parts = text.split()
     if any(not p.isdigit() or not 1 <= int(p) <= 12 for p in parts) or len(set(parts)) != len(parts):
-        raise LeakRefusedError(f"{said}: seasons {text.strip()!r} are not numbers from 1 to 12 with blanks between")
+        raise LeakRefusedError(f"{where}: seasons {text.strip()!r} are not numbers from 1 to 12 with blanks between")
     return frozenset(map(int, parts))
 
 
@@ -122,7 +123,7 @@ def forgive(
     days, rounded half to even. Raises LeakRefusedError where too few bills count or no more than normal was used.
     """
     season = next(s for s in rule.seasons if _month(bill) in s)
-    told: list[dict[str, Any]] = []
+    judged: list[dict[str, Any]] = []
     counted: list[Mapping[str, Any]] = []
     for row in reversed(earlier):
         why = _left_out(row, bill, season, leaks, began)
@@ -130,7 +131,7 @@ def forgive(
             why = f"before the {rule.periods} that count"
         if not why:
             counted.append(row)
-        told.append(
+        judged.append(
             {
                 "from": str(row["first_day"]),
                 "to": str(row["past_day"]),
@@ -152,7 +153,7 @@ def forgive(
             f"{quantity(bill['quantity'])} {bill['unit']} were used, and {quantity(normal)} are normal: "
             "nothing is above normal"
         )
-    return Forgiven(bill["quantity"], normal, _part(excess, rule.share), _part(excess, rule.sewer_share), told[::-1])
+    return Forgiven(bill["quantity"], normal, _part(excess, rule.share), _part(excess, rule.sewer_share), judged[::-1])
 
 
 def _month(bill: Mapping[str, Any]) -> int:
@@ -167,6 +168,7 @@ def _left_out(
     leaks: Sequence[tuple[date, date, str]],
     began: date,
 ) -> str:
+    """Why an earlier bill does not count towards the normal use; empty where it does."""
     if row["past_day"] > began:
         return "the leak had begun"
     if _month(row) not in season:
@@ -180,6 +182,7 @@ def _left_out(
 
 
 def _part(excess: int, percent: Decimal) -> int:
+    """A percentage of millionths, rounded half to even."""
     return int((Decimal(excess) * percent / 100).quantize(Decimal(1), ROUND_HALF_EVEN))
 
 

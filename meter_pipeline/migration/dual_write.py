@@ -26,11 +26,10 @@ from meter_pipeline.migration.results import new_results
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import Check, StageReport
 
-#: Takes the records of one side and makes them so there, idempotent by payload hash; raises to have them tried again.
+#: Writes records to one side, idempotent by payload hash; raises where they are to be tried again.
 Deliver = Callable[[Sequence["Record"]], None]
 
-#: A delivery of 5,000 records takes seconds; another deliverer waits for it so long and then leaves it to the next
-#: round.
+#: How long a deliverer waits for another one of the same side: a delivery of 5,000 records takes seconds.
 WAIT_FOR_DELIVERER_S: Final = 60.0
 _MONEY: Final = ("line", "total", "statement")
 _ROW: Final = {"billing_day": pl.Date, "account_id": pl.String, "authority": pl.String, "payload_sha256": pl.Binary}
@@ -53,7 +52,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """What writing did: the authority of the record now, and whether it was new."""
+    """The authority over a record after it was written, and whether this call wrote it first (``fresh``)."""
 
     authority: Authority
     fresh: bool
@@ -61,8 +60,9 @@ class WriteResult:
 
 @dataclass(slots=True)
 class PublishResult:
-    """A billing day's bills given their authority: accounts by side, records put in the outbox, accounts whose side has
-    no result yet."""
+    """A billing day's bills by the side that has the authority over them. ``sides``: accounts by side; ``sent``:
+    records put in the outbox; ``waiting``: accounts whose side has no result yet; ``lost``: bills that are on one side
+    and neither delivered to the other nor in the outbox."""
 
     billing_day: date
     stage: str
@@ -78,7 +78,7 @@ class PublishResult:
             "waiting for their side's result": self.waiting,
         }
         figures |= {f"bills of the {side} side": count for side, count in self.sides.items()}
-        words = f"{self.lost} bills are on one side only and on no way to the other"
+        words = f"{self.lost} bills are on one side only, and the outbox does not hold them"
         return StageReport(
             rows=sum(self.sides.values()),
             figures=figures,
@@ -91,9 +91,9 @@ def write(
 ) -> list[WriteResult]:
     """Record results (each with its route) in the caller's transaction, under the stage in force until it commits.
 
-    The stage flag is locked for share, so a flip waits for this transaction and every record was written under exactly
-    one stage. A record that was written before keeps the authority it was given then: a flip never changes whose bill a
-    day was.
+    The stage flag is locked for share, so a change of stage waits for this transaction and every record is written
+    under exactly one stage. A record that was written before keeps its authority: a change of stage never changes which
+    side billed a day.
     """
     value = flags.read(connection, STAGE, lock="share")
     sides = [authority(value.value, record.account_id, route) for record, route in records]

@@ -35,12 +35,12 @@ def encode(frame: pl.DataFrame, columns: Sequence[str]) -> bytes:
 
 
 class Encoder:
-    """``encode`` for a frame whose rows are wanted a few thousand at a time: what Polars must be asked (21 columns, 3
-    ms however few the rows) is asked once for BLOCK rows, and a range of them is then NumPy alone. Thread-safe: two
-    threads at worst prepare the same block."""
+    """``encode`` for a frame whose rows are wanted a few thousand at a time.
 
-    #: Rows prepared together: of 96 slots, 20 MB, so that a month's backlog of a million meters never lies in memory
-    # twice.
+    Reading the columns from Polars takes 3 ms for 21 columns, however few the rows, so BLOCK rows are read together; a
+    range of them is then encoded by NumPy alone. Thread-safe: at worst two threads prepare the same block."""
+
+    #: Rows prepared together: 20 MB of rows with 96 slots. A month's backlog of a million meters is never held twice.
     BLOCK: Final = 32_768
 
     def __init__(self, frame: pl.DataFrame, columns: Sequence[str]) -> None:
@@ -63,7 +63,7 @@ class Encoder:
         found = self._prepared.get(block)
         if found is None:
             found = _prepare(self._frame.slice(block * self.BLOCK, self.BLOCK), self._columns)
-            # Batches are cut from first to last, a few at once: the blocks behind them are done with.
+            # Batches are cut from first to last, a few at a time: earlier blocks are not needed again.
             self._prepared = {k: v for k, v in self._prepared.items() if k >= block - 1} | {block: found}
         return found
 
@@ -118,8 +118,7 @@ def _reader(series: pl.Series) -> _Reader:
             series.name, sizes if null_at is None else np.where(null_at, -1, sizes), None, ends[:-1] - ends[0], data
         )
     if isinstance(kind, pl.List):
-        # As above: the child array as it lies, without a copy and without an expression (0.3 ms each, however few the
-        # rows).
+        # As above: the child array itself, without a copy. A Polars expression takes 0.3 ms, however few the rows.
         lists = series.to_arrow()
         ends = np.frombuffer(lists.buffers()[1], np.int64)[lists.offset : lists.offset + len(lists) + 1]
         sizes = np.diff(ends)

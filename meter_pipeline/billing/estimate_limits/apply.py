@@ -20,7 +20,7 @@ def apply_limits(
     """Count the estimated bills of a period and keep them; open a case that holds a bill beyond its limit, and close
     one whose service was read since. Commits. Returns the bills that are held or for which a read is asked.
 
-    Bills that are out keep what was said of them. Nothing is done while there are no rules.
+    An issued bill keeps the row it was issued with. Without rules nothing is done.
     """
     rules = tables.rules(database)
     if not rules:
@@ -37,7 +37,7 @@ def apply_limits(
             earlier = tables.before(connection, service["account_id"], service["service_point_id"], period_start)
             causes = [cause, *(c for _, c in earlier)]
             of_cause = next((k for k, c in enumerate(causes) if c != cause), len(causes))
-            said = limit_action(rules, service, cause, len(causes), of_cause, last)
+            limit = limit_action(rules, service, cause, len(causes), of_cause, last)
             rows.append(
                 period
                 | {k: service[k] for k in ("account_id", "service_point_id", "commodity")}
@@ -45,10 +45,10 @@ def apply_limits(
                     "cause": cause,
                     "in_a_row": len(causes),
                     "of_cause": of_cause,
-                    "action": said.action,
-                    "most_bills": said.most_bills,
-                    "shown": said.shown,
-                    "rule": said.rule,
+                    "action": limit.action,
+                    "most_bills": limit.most_bills,
+                    "shown": limit.shown,
+                    "rule": limit.rule,
                 }
             )
         standing = {(s["account_id"], s["service_point_id"]) for s in found}

@@ -150,12 +150,11 @@ def use_in_windows(
     """What each series used in its half-open window (opens, closes], UTC seconds, by series.
 
     ``grain``: by series the micro units that a share is a multiple of (None: 1): a millionth of the dial's own unit, so
-    that what is counted in hundreds of cubic feet is billed in them without a rest.
+    that what is counted in hundreds of cubic feet is billed in them without a remainder.
 
     A read within ``snap_s`` of an edge stands for the edge; otherwise the step around it is prorated evenly over its
     seconds in integers, so adjoining windows with the same edge lose and double nothing. A window that begins before
-    the first read or has no closing read has no quantity, but what its reads enclose of it is reported
-    (``open_quantity``).
+    the first read or has no closing read has no ``quantity``; ``enclosed`` is what its reads enclose of it.
     """
     count = reads.starts.size - 1
     out = WindowUse.empty(count)
