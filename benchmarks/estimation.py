@@ -28,8 +28,6 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee.estimation.history import day_class
 from meter_pipeline.vee.estimation.methods import (
-    ADL,
-    METHOD_NAMES,
     Estimate,
     EstimateNeed,
     estimate,
@@ -231,4 +229,3 @@ def _blank(need: EstimateNeed) -> Estimate:
 
 
 #: Names of the ladder's own methods, for readers of the document
-METHODS: Final = {str(code): name for code, name in METHOD_NAMES.items() if code != ADL}

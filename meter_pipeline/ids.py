@@ -14,8 +14,7 @@ from typing import Final
 
 MAX_ID_LENGTH: Final = 64
 
-#: Upper-cased, as stored; schemas/tables/shape.py and the tables' constraints have the same.
-STORED: Final = r"[A-Z0-9-](?:[A-Z0-9 ._/-]{0,62}[A-Z0-9-])?"
+# Stored upper-cased: schemas/tables/shape.py and the tables' constraints have the same pattern without a-z.
 _ID: Final = re.compile(r"[A-Za-z0-9-](?:[A-Za-z0-9 ._/-]{0,62}[A-Za-z0-9-])?", re.ASCII)
 _UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", re.ASCII)
 

@@ -7,7 +7,6 @@ psycopg took 11 s to give a cancelled call back).
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -37,10 +36,7 @@ class WaitCallback(Protocol):
 @dataclass
 class PauseProbe:
     """Polls EMERGENCY_PAUSE on its own connection. Thread-safe; one for each run is enough, whatever the number of
-    writers.
-
-    ``check`` and ``wait_until_resumed`` block their thread; the ``_async`` twins do the same off the event loop.
-    """
+    writers. ``check`` and ``wait_until_resumed`` block their thread."""
 
     database: Database
     application_name: str = "pause-probe"
@@ -94,27 +90,6 @@ class PauseProbe:
                 on_wait(state, self.clock.monotonic() - began)
             self.sleep(self.interval_s)
             state = self.check(commodity, head_end)
-        waited = self.clock.monotonic() - began
-        self.waited_s += waited
-        return waited
-
-    async def check_async(self, commodity: str | None = None, head_end: str | None = None) -> PauseState | None:
-        """As check, without blocking the event loop."""
-        return await asyncio.to_thread(self.check, commodity, head_end)
-
-    async def wait_until_resumed_async(
-        self, commodity: str | None = None, head_end: str | None = None, *, on_wait: WaitCallback | None = None
-    ) -> float:
-        """As wait_until_resumed, without blocking the event loop; cancelling it ends the wait at the next look."""
-        began = self.clock.monotonic()
-        state = await self.check_async(commodity, head_end)
-        if state is None:
-            return 0.0
-        while state is not None:
-            if on_wait is not None:
-                on_wait(state, self.clock.monotonic() - began)
-            await self.clock.sleep(self.interval_s)
-            state = await self.check_async(commodity, head_end)
         waited = self.clock.monotonic() - began
         self.waited_s += waited
         return waited

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import rules
@@ -58,18 +57,6 @@ def observe_writes(
         now,
         {"p95_ms": f"{p95:.1f}", "target_ms": f"{target_ms:.1f}", "slow_since": slow_since},
     )
-
-
-def observe(
-    connection: driver.Connection,
-    kind: str,
-    subject: str,
-    figures: Mapping[str, Any],
-    *,
-    clock: Clock = SYSTEM_CLOCK,
-) -> None:
-    """Hand in any latest figure for the metrics, in the caller's transaction. Plain JSON."""
-    observations.observe(connection, kind, subject, clock.now(), figures)
 
 
 def look(connection: driver.Connection, limits: Thresholds, *, clock: Clock = SYSTEM_CLOCK) -> Observations:

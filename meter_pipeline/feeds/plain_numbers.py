@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
-I64 = npt.NDArray[np.int64]
-
-
 #: letters of typeset numbers, and the plain ones
 _TYPESET: Final = {0x2212: "-", 0xA0: " ", 0x202F: " "}
 

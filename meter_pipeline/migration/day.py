@@ -37,7 +37,6 @@ LEGACY_UNIT: Final = {"line": 10_000}
 GRACE: Final = timedelta(hours=60)
 #: Days over which rounding is watched for leaning one way: the longest billing period.
 DRIFT_DAYS: Final = 31
-CHECKS: Final = ("nothing_unexplained",)
 
 
 @dataclass(slots=True)

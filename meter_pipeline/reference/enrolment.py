@@ -104,17 +104,6 @@ def flow_of(parsed: ParsedFeed, meter: str, channel: str, unit: str) -> str:
     return parsed.flow(meter, channel) or "import"
 
 
-def enrol(
-    parsed: ParsedFeed,
-    calendar: BillingCalendar,
-    how: Enrolment,
-    known_meters: frozenset[str],
-    known_channels: KnownChannels | None = None,
-) -> Rows:
-    """Reference rows as ``admit`` makes them, without its notes."""
-    return admit(parsed, calendar, how, known_meters, known_channels).rows
-
-
 def admit(
     parsed: ParsedFeed,
     calendar: BillingCalendar,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -98,21 +97,6 @@ def _with_spellings(connection: driver.Connection, rows: Rows) -> Rows:
     said = {row[:2] for row in rows.get("id_spellings", [])}
     turned = [(kind, key, key) for kind, key in tables.spelled(connection) if (kind, key) in here - said]
     return {**rows, "id_spellings": [*rows.get("id_spellings", []), *turned]} if turned else rows
-
-
-def remove_row(database: Database, name: str, key: Sequence[str], *, by: str, why: str) -> dict[str, Any]:
-    """Take a row out of a reference table, by its key; the row. Raises ReferenceRefused where there is none, or where
-    another table names it. No day is asked for: corrections.apply.change_row does that."""
-    with database.connect("meter-pipeline reference") as connection:
-        return change_row(connection, RowChange(name, tuple(key), by=by, why=why))
-
-
-def end_row(database: Database, name: str, key: Sequence[str], on: str, *, by: str, why: str) -> dict[str, Any]:
-    """End a row's stretch on a date, or an instant for installations (excluded); the row as it is then. Raises
-    ReferenceRefused where there is no such row, or where its start is not before its end. No day is asked for:
-    corrections.apply.change_row does that."""
-    with database.connect("meter-pipeline reference") as connection:
-        return change_row(connection, RowChange(name, tuple(key), on, by=by, why=why))
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,8 +53,8 @@ REJECTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 }
 
 #: Consumption over a stretch of time, as the file states it: NEM13 quantities, Green Button blocks longer than a day.
-# What is billed are the : register reads made of them (same channel, ``registers``); this frame keeps the file's own
-# figure to compare with. ``by_dials``: what the two : dials of the record say, null where the file gives none.
+# What is billed are the register reads made of them (same channel, ``registers``); this frame keeps the file's own
+# figure to compare with. ``by_dials``: what the two dials of the record say, null where the file gives none.
 PERIOD_READS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "meter_id": pl.String,
     "channel": pl.String,

@@ -298,12 +298,6 @@ def _pieces(
         yield validate_shard(context, validate, rows, unexpected, shifts)
 
 
-def each(context: DayContext, parts: Sequence[pl.DataFrame]) -> Iterator[tuple[list[DayRows], pl.DataFrame]]:
-    """The rows of each part, the next one being read while one is worked on."""
-    with ThreadPoolExecutor(1, "vee-ahead") as reader:
-        yield from _each(context, reader, parts)
-
-
 def _each(
     context: DayContext, reader: ThreadPoolExecutor, parts: Sequence[pl.DataFrame]
 ) -> Iterator[tuple[list[DayRows], pl.DataFrame]]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import threading
 import time
-
-import pytest
 
 from meter_pipeline.control import pause
 from meter_pipeline.control.probe import PauseProbe
@@ -80,33 +77,3 @@ def test_a_wait_can_be_ended(database: Database) -> None:
     stop.set()
     with PauseProbe(database, interval_s=0.01) as probe:
         assert probe.wait_until_resumed(stop=stop) < 1
-
-
-def test_waiting_does_not_block_the_event_loop(database: Database) -> None:
-    pause.raise_pause(database, reason="stop", by="ann")
-    request = ask(database)
-
-    async def main() -> int:
-        ticks = 0
-        with PauseProbe(database, interval_s=0.05) as probe:
-            writer = asyncio.create_task(probe.wait_until_resumed_async())
-            while not writer.done():
-                ticks += 1
-                if ticks == 20:
-                    await asyncio.to_thread(pause.confirm_resume, database, request, by="bob")
-                await asyncio.sleep(0.01)
-            assert await writer > 0
-        return ticks
-
-    assert asyncio.run(main()) >= 20
-
-
-def test_a_waiting_task_can_be_cancelled(database: Database) -> None:
-    pause.raise_pause(database, reason="stop", by="ann")
-
-    async def main() -> None:
-        with PauseProbe(database, interval_s=0.02) as probe, pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await probe.wait_until_resumed_async()
-
-    asyncio.run(main())

@@ -140,7 +140,11 @@ KINDS: dict[str, tuple[list[str], str, Callable[[Path], object]]] = {
     "bill": ([BILL], "bill.toml", lambda path: read_bill_settings(path.parent)),
     "output": ([template()], "reads.toml", read_template),
     "pause": ([(PACKAGE / "control" / "thresholds.toml").read_text()], "thresholds.toml", load_thresholds),
-    "rules": ([(PACKAGE / "vee" / "rules" / "thresholds.toml").read_text()], "thresholds.toml", thresholds.read),
+    "rules": (
+        [(PACKAGE / "vee" / "rules" / "thresholds.toml").read_text()],
+        "thresholds.toml",
+        lambda path: thresholds.parse(path.read_bytes()),
+    ),
     "policy": (
         [(PACKAGE / "vee" / "rules" / "policy.toml").read_text()],
         "policy.toml",

@@ -19,7 +19,7 @@ from meter_pipeline.feeds.registry import parse
 from meter_pipeline.ingest.landing import FileFolders, Landed, land
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import import_folder
-from meter_pipeline.reference.enrolment import Enrolment, cycle_periods, enrol
+from meter_pipeline.reference.enrolment import Enrolment, admit, cycle_periods
 from meter_pipeline.reference.importing import import_rows
 from meter_pipeline.reference.tables import read_table
 from meter_pipeline.schemas.report import StageReport
@@ -86,7 +86,7 @@ class SmallUtility:
         parsed = parse(path, head_end, self.calendar)
         known = frozenset(read_table(self.database, "meters")["meter_id"].to_list())
         how = Enrolment(head_end.name.upper(), f"FLAT-{commodity.upper()}", "MONTHLY", commodity)
-        rows = enrol(parsed, self.calendar, how, known)
+        rows = admit(parsed, self.calendar, how, known).rows
         if rows:
             import_rows(self.database, cycle_periods(parsed, self.calendar, "MONTHLY") | rows, {}, path.name)
 

@@ -25,7 +25,7 @@ from meter_pipeline.billing.tables.released_bills import released_bills
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.ingest import ingest_billing_day, land_inbox, waiting_days
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.reference.importing import import_rows, remove_row
+from meter_pipeline.reference.importing import import_rows
 from meter_pipeline.revenue_assurance.law import law_of_days
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.settings import Settings
@@ -33,6 +33,7 @@ from meter_pipeline.vee import register_edits, validate_billing_day
 from meter_pipeline.vee.tables.true_up import waiting as true_ups_waiting
 from meter_pipeline_tests.lives.model import Rates
 from meter_pipeline_tests.lives.prices import document
+from meter_pipeline_tests.reference.rows import remove_row
 from meter_pipeline_tests.support import FixedClock
 
 _HEAD_END = """name = "{name}"

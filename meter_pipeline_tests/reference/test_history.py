@@ -13,9 +13,9 @@ import pytest
 
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.reference import ReferenceRefused, history, import_folder
-from meter_pipeline.reference.importing import end_row, remove_row
 from meter_pipeline.reference.tables import Snapshot
 from meter_pipeline.schemas.reference import TABLES
+from meter_pipeline_tests.reference.rows import end_row, remove_row
 from meter_pipeline_tests.reference.test_importing import AGREEMENTS, SMALL, document, folder
 
 RATIO_TEN = SMALL["channels"].replace("import,1,6", "import,10,6")

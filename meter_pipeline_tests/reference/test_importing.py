@@ -13,10 +13,10 @@ import pytest
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.reference import ReferenceRefused, import_folder, read_folder
 from meter_pipeline.reference.history import RECORD_TIME
-from meter_pipeline.reference.importing import end_row, remove_row
 from meter_pipeline.reference.tables import read_table
 from meter_pipeline.schemas.reference import TABLES
 from meter_pipeline.schemas.reference_words import MEANINGS
+from meter_pipeline_tests.reference.rows import end_row, remove_row
 
 SMALL = {
     "meters": "meter_id,commodity,head_end,model,collector_id\nm1,electricity,AMI,,\nM2,water,AMR,,C1\n",

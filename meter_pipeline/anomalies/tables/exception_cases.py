@@ -186,14 +186,3 @@ def decisions(read: Read) -> dict[str, tuple[int, int]]:
         p: (c, d)
         for p, c, d in read("SELECT service_point_id, confirmed, dismissed FROM anomaly.decisions_by_point").iter_rows()
     }
-
-
-def held(connection: psycopg.Connection[Any], first: date, last: date) -> list[tuple[str, date, date, str, str]]:
-    """(service point, first day, last day, case, kind) of bills that wait for a decision and touch the range, both ends
-    included."""
-    rows = connection.execute(
-        "SELECT service_point_id, first_day, last_day, case_id, kind FROM anomaly.bill_hold WHERE first_day <= %s AND last_day >= %s "
-        "ORDER BY service_point_id, case_id",
-        (last, first),
-    ).fetchall()
-    return [(r[0], r[1], r[2], r[3], r[4]) for r in rows]

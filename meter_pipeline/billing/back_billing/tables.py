@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from meter_pipeline.billing.back_billing.rules import INTEREST_KEY, Key, Rule, Standing, rules_of
-from meter_pipeline.postgres.database import Database, scalar
+from meter_pipeline.postgres.database import scalar
 
 Connection = psycopg.Connection[Any]
 
@@ -185,12 +185,4 @@ def note_following(connection: Connection, statement_id: str, at: datetime) -> N
         "FROM billing.back_billing AS b JOIN billing.adjustment AS a USING (adjustment_id) WHERE a.statement_id = %s AND a.posted_at = %s) AS b "
         "WHERE l.noticed_at = %s AND l.corrected_on IS NULL AND b.corrected_on IS NOT NULL",
         (statement_id, at, at),
-    )
-
-
-def listed(database: Database) -> list[dict[str, Any]]:
-    """What rules made of every correction, newest last."""
-    return database.rows(
-        "SELECT adjustment_id, account_id, service_point_id, full_amount, allowed, waived, interest, status, rule_commodity, rule_class, rule_from, "
-        "limit_day, why, instalments, policy_adjustment FROM analyst.back_billing ORDER BY posting_month, adjustment_id, service_point_id"
     )

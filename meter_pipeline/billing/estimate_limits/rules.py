@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Final
-
-#: Why a bill is estimated: nothing came, or what came failed validation
-CAUSES: Final = ("no_read", "rejected")
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)

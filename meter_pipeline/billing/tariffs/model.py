@@ -19,11 +19,9 @@ from meter_pipeline.billing.tariffs.schedules import AnySchedule
 COMPONENTS: Final = ("energy", "demand_flat", "demand_tou", "fixed", "minimum", "rider", "tax", "credit")
 ROUNDING_MODES: Final = ("half_up", "half_even", "up", "down")
 # : How a tier's limit is counted: the billing period's usage; usage per kW of the period's peak; per day; per kW and
-# day; multiples of the : account's own budget.
+# day; multiples of the account's own budget.
 TIER_BASES: Final = ("period", "per_kw", "daily", "per_kw_daily", "budget")
 METERING: Final = ("consumption", "net_metering", "net_billing", "buy_all_sell_all")
-#: What a register measures: the highest kW, kVA or kVAr, all kVArh, or what of each day's usage lies in a block.
-MEASURES: Final = ("kw", "kva", "kvar", "kvarh", "block")
 REACTIVE_MEASURES: Final = frozenset({"kva", "kvar", "kvarh"})
 #: Units of what registers measure, but for blocks, which are in the tariff's.
 MEASURE_UNITS: Final = {"kw": "kW", "kva": "kVA", "kvar": "kVAr", "kvarh": "kVArh"}
@@ -188,8 +186,9 @@ class PowerFactorRule:
 class Register:
     """A demand register: the peak over the moments of some periods of a schedule. ``months`` None: all. ``daily``:
     every day's figure is added up. ``hours``: only what is used in these local hours counts, the system's peaks.
-    ``measure``: one of MEASURES; ``block``: what a block register counts. ``rank``: it holds the rank-th highest of the
-    days' peaks, and stands behind the register of the rank before; 0: the highest moment."""
+    ``measure``: kw, kva, kvar (the highest), kvarh (all) or block (of each day's usage what lies in ``block``).
+    ``rank``: it holds the rank-th highest of the days' peaks, and stands behind the register of the rank before; 0: the
+    highest moment."""
 
     name: str
     schedule: AnySchedule

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 import psycopg
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 Connection: TypeAlias = psycopg.Connection[Any]
@@ -37,13 +37,6 @@ def flag(connection: Connection, name: str, lock: str | None = None) -> FlagRow 
     )
     with connection.cursor(row_factory=class_row(FlagRow)) as cursor:
         return cursor.execute(query, (name,)).fetchone()
-
-
-def flags(connection: Connection) -> list[FlagRow]:
-    with connection.cursor(row_factory=class_row(FlagRow)) as cursor:
-        return cursor.execute(
-            "SELECT flag, value, version, changed_by, changed_at, reason, request FROM control.flag ORDER BY flag"
-        ).fetchall()
 
 
 def put_flag(
@@ -85,11 +78,3 @@ def put_flag(
         (name, version, Jsonb(value), by, at, reason, request),
     )
     return True
-
-
-def flag_changes(connection: Connection, name: str) -> list[dict[str, Any]]:
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            "SELECT version, value, changed_by, changed_at, reason, request FROM control.flag_change WHERE flag = %s ORDER BY version",
-            (name,),
-        ).fetchall()

@@ -22,16 +22,6 @@ def try_lock_day(connection: Connection, day: date) -> bool:
     return bool(row and row[0])
 
 
-def locked_days(connection: Connection) -> dict[date, int]:
-    """Billing days some run holds, with the holder's backend pid."""
-    rows = connection.execute(
-        """SELECT objid::bigint, pid FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint = %s AND objsubid = 2 AND granted
-           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())""",
-        (BILLING_DAY_LOCK,),
-    ).fetchall()
-    return {date.fromordinal(int(ordinal)): int(pid) for ordinal, pid in rows}
-
-
 def beat(connection: Connection, run_id: str, host: str, process_id: int, waiting: bool) -> None:
     """A run's heartbeat, by the server's clock."""
     connection.execute(

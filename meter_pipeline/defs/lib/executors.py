@@ -16,7 +16,7 @@ IN_PROCESS: Final = "in_process"
 KINDS: Final = (IN_PROCESS, "celery", "k8s")
 
 #: A task is taken off the broker when its step is done, not when it begins, and goes back where its worker is lost: a
-# killed worker's step is done by : another. Steps are idempotent, so that one done twice writes nothing the second
+# killed worker's step is done by another. Steps are idempotent, so that one done twice writes nothing the second
 # time. One task at a time: a step is minutes, not milliseconds.
 CELERY_CONFIG: Final = {
     "task_acks_late": True,

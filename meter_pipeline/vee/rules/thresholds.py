@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from meter_pipeline import units
@@ -189,11 +188,6 @@ def parse(content: bytes, dated: Sequence[tuple[str, str]] = ()) -> Thresholds:
         raise ThresholdError(f"thresholds lack {error.args[0]!r}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ArithmeticError, TypeError, ValueError) as error:
         raise ThresholdError(f"thresholds cannot be read: {error}") from error
-
-
-def read(path: Path) -> Thresholds:
-    """Thresholds of a utility that keeps its own file."""
-    return parse(path.read_bytes())
 
 
 @lru_cache(maxsize=64)
