@@ -108,7 +108,7 @@ class PageFormats:
 
 
 def _plain(text: str) -> str:
-    """CLDR sets a time and its AM apart by a narrow no-break space, which nobody can type into a search."""
+    """CLDR sets a time and its AM apart by a narrow no-break space, which cannot be typed into a search."""
     return text.replace("\u202f", " ").replace("\xa0", " ")
 
 

@@ -129,8 +129,8 @@ MISSING: Final = pack("M")
 
 #: Condition-code rank by flag: a lower one never replaces a higher one, whatever its version or read time (Oracle MDM
 # "Final Measurement : Replacement"; AEMO's order of A and F before S before E). A final substitution stands beside an
-# actual: it is how a source takes an actual back, so between those two the version decides. A null has something to
-# say, but to nobody who has a value.
+# actual: it is how a source takes an actual back, so between those two the version decides. A null
+# missing read and no value.
 _RANKS: Final = {"M": 0, "N": 1, "E": 2, "S": 3, "V": 3, "F": 4, "A": 4}
 _RANK_OF: Final = np.array([*(_RANKS[flag] for flag in FLAGS), 0], np.int8)
 _RANK_OF_NULL: Final = 1

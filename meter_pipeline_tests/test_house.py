@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from meter_pipeline_tests.support import ROOT
@@ -86,6 +87,21 @@ def test_no_module_is_longer_than_five_hundred_lines_without_a_reason() -> None:
     long = {name for name, count in lines.items() if count > MOST_LINES}
     assert not sorted(long - set(LONG)), "split what has two jobs"
     assert not sorted(set(LONG) - long), "these need a reason no more"
+
+
+def test_the_map_names_every_room_and_every_module_at_the_top_and_no_other() -> None:
+    package, page = ROOT / "meter_pipeline", (ROOT / "docs" / "architecture.md").read_text()
+    drawn = page[page.index("```\nmeter_pipeline/") : page.index("meter_pipeline_tests/")]
+    rooms = {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
+    tops = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"^  ([a-z_]+)/", drawn, re.M)) == rooms
+    named = {
+        word
+        for line in drawn.splitlines()
+        if re.match(r"  [a-z_]+\.py", line)
+        for word in re.findall(r"[a-z_]+\.py", line)
+    }
+    assert named == tops
 
 
 def _functions() -> Iterator[tuple[str, int]]:

@@ -29,7 +29,7 @@ def write_pdf(
     from reportlab.platypus import PageBreak, SimpleDocTemplate
 
     if page not in PAGES:
-        raise ValueError(f"page size {page!r} is none of {', '.join(PAGES)}")
+        raise ValueError(f"page size {page!r} is not one of {', '.join(PAGES)}")
     size = pagesizes.LETTER if page == "letter" else pagesizes.A4
     story: list[Any] = []
     marks: list[_Mark] = []

@@ -117,7 +117,7 @@ def approve_close(
         periods.lock(connection)
         asked = periods.requested_by(connection, month)
         if asked is None:
-            raise CloseError(f"nobody asked to close {month:%Y-%m}, or it is sealed")
+            raise CloseError(f"the close of {month:%Y-%m} was not requested, or the month is sealed")
         if asked.strip().casefold() == person.strip().casefold():
             raise CloseError(f"{person} asked for it; another person must approve")
         points = _points(connection, month)

@@ -77,7 +77,7 @@ def _counts(tariff: Tariff, dial: pl.DataFrame, period: int | None, day: date, z
 
 
 def unread(services: pl.DataFrame, dials: dict[str, pl.DataFrame], day: date) -> pl.DataFrame:
-    """Services whose period ends with the day and whose demand dials nobody read at its end."""
+    """Services whose period ends with the day and whose demand dials were not read at its end."""
     closing = services.filter(pl.col("period_end") == day + timedelta(days=1))
     silent = [
         point

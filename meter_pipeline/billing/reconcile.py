@@ -35,7 +35,7 @@ _MICRO: Final = frozenset(CHECKS) - {"file_to_reads", "reads_to_validated", "sta
 #: The closed list of causes. ``none`` agrees; ``open`` is an exception for people.
 CAUSES: Final[dict[str, str]] = {
     "none": "the two sides agree",
-    "open": "nobody knows yet: an exception for people; the bill and the corrections of its service wait",
+    "open": "not explained yet: an exception for people; the bill and the corrections of its service wait",
     "not_loaded": "the file is staged and its load has not finished",
     "unknown_channel": "no reference data for the channel",
     "not_installed": "the meter stood at no service point on the day",

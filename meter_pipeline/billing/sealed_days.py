@@ -46,7 +46,7 @@ def keep_revisions(
     kept beside the day too, so that its bills are priced again.
 
     A day is compared with what was last kept of it, and with the sealed rows where nothing was: a correction that is
-    taken back is a revision too. A service that nobody is charged for any more has null determinants.
+    taken back is a revision too. A service that is no longer charged has null determinants.
     """
     only, repriced = among
     columns = DETERMINANT_SCHEMA.names()

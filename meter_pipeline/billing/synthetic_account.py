@@ -193,7 +193,7 @@ class _Account:
         given = self.terms.credit
         for name in given.units:
             if name not in periods:
-                raise TariffRefusedError("credit", f"{name!r} is none of the tariff's periods: {', '.join(periods)}")
+                raise TariffRefusedError("credit", f"{name!r} is not one of the tariff's periods: {', '.join(periods)}")
         if (any(given.units.values()) and not self.tariff.carries_units) or (
             given.money and not self.tariff.carries_money
         ):

@@ -62,7 +62,7 @@ def desk(
     except AccessError as error:
         problem(str(error), "docs/operations.md, the finance desk")
     if not known and not access.header:
-        problem("nobody can log in yet", "meter-pipeline desk token NAME")
+        problem("no one can log in yet", "meter-pipeline desk token NAME")
     if made:
         OUT.print(f"Token of {token_for}, shown this once: {made}", highlight=False, soft_wrap=True)
     if host not in ("127.0.0.1", "localhost", "::1") and not os.environ.get("METER_PIPELINE_DESK_PLAIN_HTTP"):

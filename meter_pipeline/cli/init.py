@@ -156,7 +156,7 @@ def _currency(text: str) -> str:
 def _kinds(text: str) -> list[str]:
     kinds = [kind.strip() for kind in text.split(",") if kind.strip()]
     if unknown := [kind for kind in kinds if kind not in _COMMODITIES]:
-        _usage(f"--commodities: {unknown[0]!r} is none of {', '.join(_COMMODITIES)}")
+        _usage(f"--commodities: {unknown[0]!r} is not one of {', '.join(_COMMODITIES)}")
     return kinds
 
 

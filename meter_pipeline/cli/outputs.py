@@ -190,7 +190,7 @@ def contract(
     Example: meter-pipeline outputs contract reads
     """
     if output not in OUTPUTS:
-        raise typer.BadParameter(f"{output!r} is none of {', '.join(OUTPUTS)}")
+        raise typer.BadParameter(f"{output!r} is not one of {', '.join(OUTPUTS)}")
     OUT.print_json(json_module.dumps(OUTPUTS[output].schema()))
 
 

@@ -252,7 +252,7 @@ def _render_status(document: dict[str, Any]) -> None:
         OUT.print(table("Latest refusals", ["when", "action", "who", "why"], rows))
     if not document["finance_registered"]:
         OUT.print(
-            "The register names nobody in finance yet: any two different people may resume.",
+            "No one in the register has the duty finance yet: any two different people may resume.",
             style="yellow",
             highlight=False,
         )

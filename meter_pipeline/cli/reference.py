@@ -316,7 +316,7 @@ SNAPSHOT_SHARE = Decimal("0.05")
 
 
 def _snapshot(settings: Settings, names: list[str], on: datetime | None, confirmed: bool) -> Snapshot | None:
-    """What a snapshot ends and when. Raises ReferenceRefused for a table there is none of."""
+    """The tables whose missing rows a snapshot ends, and the day. Raises ReferenceRefused for an unknown table."""
     tables = [name for given in names for name in given.split(",") if name]
     if strange := sorted(set(tables) - TABLES.keys()):
         raise ReferenceRefused([Fault(name, 0, "", f"is none of {', '.join(TABLES)}") for name in strange])
@@ -341,7 +341,7 @@ def show(
     Example: meter-pipeline reference show channels --as-of 2026-11-01T12:00:00Z
     """
     if name not in TABLES:
-        problem(f"{name} is none of {', '.join(TABLES)}")
+        problem(f"{name} is not one of {', '.join(TABLES)}")
     instant = datetime.now(UTC) if as_of is None else _instant(as_of)
     rows = history.rows_as_of(prepare(load_settings()), name, instant)
     emit(

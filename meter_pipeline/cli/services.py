@@ -88,7 +88,7 @@ def up(
     home = Path(os.environ["DAGSTER_HOME"])
     desk = desk_port if desk_port and _somebody_logs_in(settings.home) else None
     if desk_port and desk is None:
-        ERR.print("desk not started: nobody can log in yet (meter-pipeline desk token NAME)", highlight=False)
+        ERR.print("desk not started: no one can log in yet (meter-pipeline desk token NAME)", highlight=False)
     wanted = programs(workspace, code_port, port, host, metrics_port or None, desk)
     try:
         Supervisor(

@@ -108,7 +108,7 @@ def _shape(value: Mapping[str, Any]) -> str | None:
     if set(value) != {"stage", "routes", "basis_points"}:
         return "a stage value has stage, routes and basis_points"
     if value["stage"] not in STAGES:
-        return f"{value['stage']!r} is none of {', '.join(STAGES)}"
+        return f"{value['stage']!r} is not one of {', '.join(STAGES)}"
     routes, points = value["routes"], value["basis_points"]
     if not isinstance(routes, list) or not all(isinstance(r, str) for r in routes) or sorted(set(routes)) != routes:
         return "routes must be a sorted list without repeats"

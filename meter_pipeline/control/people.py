@@ -106,7 +106,7 @@ def put(
         if p["person"] != person and skeleton(p["person"]) == skeleton(person)
     ]
     if alike:
-        raise ValueError(f"{person} looks like {', '.join(alike)}: choose a name that nobody takes for another's")
+        raise ValueError(f"{person} looks like {', '.join(alike)}: choose a name that cannot be taken for another")
     now = clock.now()
     register.put_person(connection, person, duties, active, editor, now)
     if os_user is not None:

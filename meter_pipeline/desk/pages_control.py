@@ -147,7 +147,7 @@ def _number(ask: DeskRequest) -> int:
 def adjustments(ask: DeskRequest) -> Response:
     status = ask.query.get("status") or "requested"
     if status not in STATUSES:
-        raise FormError(f"status {status[:40]!r} is none of {', '.join(STATUSES)}")
+        raise FormError(f"status {status[:40]!r} is not one of {', '.join(STATUSES)}")
     found = parse_cursor(ask.query.get("after"))
     after = (instant(found[0]), str(found[1])) if found else None
     with ask.desk.reading() as connection:

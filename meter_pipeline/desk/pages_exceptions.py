@@ -36,7 +36,7 @@ BEFORE: Final = timedelta(days=42)
 
 
 def _chosen(given: dict[str, str]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """What the form shows as chosen, and the filters of the query. Raises FormError for a value there is none of."""
+    """The values that the form shows as chosen, and the filters of the query. Raises FormError for an unknown value."""
     chosen = {
         name: given.get(name, "").strip()
         for name in ("state", "kind", "commodity", "severity", "service_point_id", "assigned_to")
@@ -45,7 +45,7 @@ def _chosen(given: dict[str, str]) -> tuple[dict[str, str], dict[str, list[str]]
     filters: dict[str, list[str]] = {}
     for name, known in (("state", STATES), ("kind", KINDS), ("commodity", COMMODITIES), ("severity", SEVERITIES)):
         if chosen[name] and chosen[name] not in known:
-            raise FormError(f"{name} {chosen[name][:40]!r} is none of {', '.join(known)}")
+            raise FormError(f"{name} {chosen[name][:40]!r} is not one of {', '.join(known)}")
     if states := STATES[chosen["state"]]:
         filters["state"] = states
     for name in ("kind", "commodity", "severity", "service_point_id", "assigned_to"):

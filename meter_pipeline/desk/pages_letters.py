@@ -39,7 +39,7 @@ def listing(ask: DeskRequest) -> Response:
     chosen = {name: ask.query.get(name, "").strip() for name in ("status", "reason", "head_end")}
     chosen["status"] = chosen["status"] or "unsettled"
     if chosen["status"] not in STATUSES:
-        raise FormError(f"status {chosen['status'][:40]!r} is none of {', '.join(STATUSES)}")
+        raise FormError(f"status {chosen['status'][:40]!r} is not one of {', '.join(STATUSES)}")
     found = parse_cursor(ask.query.get("after"))
     try:
         after = (instant(found[0]), bytes.fromhex(found[1])) if found else None

@@ -183,7 +183,7 @@ class Reader:
             return [Reason("no_reading_type", f"no meter reading under the link {shown(below)}")]
         key = reading.own
         found = [self._types[link] for link in reading.related if link in self._types]
-        if not found:  # another reading's type may be of another unit: thirty of nobody knows what are not 30 Wh
+        if not found:  # another reading's type may be of another unit: 30 of an unknown unit are not 30 Wh
             named = [link for link in reading.related if "/ReadingType/" in link]
             detail = f"{shown(named[0])} is not in the file" if named else f"{shown(key)} names none"
             return [Reason("no_reading_type", detail)]

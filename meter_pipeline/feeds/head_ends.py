@@ -322,7 +322,7 @@ def _table(name: str, kind: type[Any], raw: Any) -> Any:
 def check(head_end: HeadEnd) -> None:
     """Raise HeadEndError for a declaration that no file could be read with."""
     if head_end.format not in FORMATS:
-        raise HeadEndError(f"format {head_end.format!r} is none of {', '.join(FORMATS)}")
+        raise HeadEndError(f"format {head_end.format!r} is not one of {', '.join(FORMATS)}")
     _check_keys("columns", head_end.columns, WIDE_FIELDS if head_end.format == "wide_csv" else FIELDS)
     _check_keys("constants", head_end.constants, _CONSTANTS)
     _check_keys("options", head_end.options, _OPTIONS)
@@ -386,7 +386,7 @@ def _check_words(head_end: HeadEnd) -> None:
     flows = [*head_end.flows.items(), *[(each.channel, each.flow) for each in head_end.values if each.flow]]
     for channel, flow in flows:
         if flow not in FLOWS:
-            raise HeadEndError(f"flows: {channel}: {flow!r} is none of {', '.join(FLOWS)}")
+            raise HeadEndError(f"flows: {channel}: {flow!r} is not one of {', '.join(FLOWS)}")
     for channel, digits in head_end.dials.items():
         if not isinstance(digits, int) or isinstance(digits, bool) or not 1 <= digits <= 12:
             raise HeadEndError(f"dials: {channel}: {digits!r} is not a number of digits, 1 to 12")

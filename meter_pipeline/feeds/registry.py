@@ -61,7 +61,7 @@ def format_name(text: str) -> str:
     name = text.lower()
     name = ALIASES.get(name, name)
     if name not in MODULES:
-        raise HeadEndError(f"format {text!r} is none of {', '.join(sorted({*MODULES, *ALIASES}))}")
+        raise HeadEndError(f"format {text!r} is not one of {', '.join(sorted({*MODULES, *ALIASES}))}")
     return name
 
 

@@ -56,7 +56,7 @@ REASONS: Final[dict[str, str]] = {
     "no_heading": "the file's name or its headings lack a field that the head-end looks for there",
     "no_version": "the file's name or header lacks the version that the head-end declares",
     "spreadsheet": "the file is a spreadsheet and cannot be read as one",
-    "bad_unit": "a unit nobody declared",
+    "bad_unit": "a unit that is not declared",
     "bad_quality": "a quality word without a meaning",
     "bad_integer": "a sequence, version or interval length that is not a whole number in range",
     "bad_interval": "an interval length outside 1 to 1440 minutes",

@@ -20,7 +20,7 @@ class NotReadyError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """A pulled day: the inbox file (None where the day was empty), its reads (0 where nobody counted them), the pages
+    """A pulled day: the inbox file (None where the day was empty), its reads (0 where they were not counted), the pages
     asked for, the attempts beyond the first, and whether the file is a new one (its name is made of its content: the
     same answer is the same file)."""
 

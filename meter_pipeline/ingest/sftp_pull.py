@@ -122,7 +122,7 @@ async def _connect(name: str, fetch: Fetch) -> tuple[asyncssh.SSHClientConnectio
             username=secret(fetch.user_env, name) if fetch.user_env else fetch.user,
             password=secret(fetch.password_env, name) if fetch.password_env else None,
             client_keys=[secret(fetch.key_env, name)] if fetch.key_env else None,
-            known_hosts=([], [], []),  # nobody but the pinned key, which _Pinned checks
+            known_hosts=([], [], []),  # only the pinned key, which _Pinned checks
             agent_path=None,
             config=None,
         )

@@ -239,7 +239,7 @@ def _near(key: str, known: Any) -> str:
 
 
 def _check(mapping: Mapping) -> None:
-    """Names of sources and code tables that nobody declared."""
+    """Names of sources and code tables that are not declared."""
     for part in mapping.parts:
         for name in (part.source, *[join.source for join in part.joins]):
             if name not in mapping.sources:

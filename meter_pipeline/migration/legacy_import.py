@@ -92,7 +92,7 @@ def import_results(
 def _row(row: dict[str, Any], day: date, where: str) -> dict[str, Any]:
     level = str(row["level"] or "")
     if level not in LEVELS:
-        raise LegacyRefused(f"{where}: level {level!r} is none of {', '.join(LEVELS)}")
+        raise LegacyRefused(f"{where}: level {level!r} is not one of {', '.join(LEVELS)}")
     if not row["account_id"] or not row["code"]:
         raise LegacyRefused(f"{where}: account_id or code is empty")
     try:

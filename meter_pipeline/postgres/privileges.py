@@ -49,7 +49,7 @@ class Manifest:
 
 
 def load(path: Path = MANIFEST) -> Manifest:
-    """Read the manifest. Raises ValueError for a verb there is none of."""
+    """Read the manifest. Raises ValueError for an unknown verb."""
     raw = tomllib.loads(path.read_text("utf-8"))
     verbs = tuple(raw.pop("verbs"))
     definer = dict(raw.pop("definer", {}))

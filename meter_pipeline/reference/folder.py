@@ -154,7 +154,7 @@ def _cell(text: str, kind: str) -> Any:
         raise ValueError("empty")
     if kind.startswith("choice:"):
         if text not in kind[7:].split("|"):
-            raise ValueError(f"{text[:40]!r} is none of {kind[7:].replace('|', ', ')}")
+            raise ValueError(f"{text[:40]!r} is not one of {kind[7:].replace('|', ', ')}")
         return text
     match kind:
         case "id":

@@ -19,7 +19,7 @@ def check_past_usage(
     rows: Mapping[str, list[tuple[Any, ...]]], lines: Mapping[str, list[int]], faults: list[Fault]
 ) -> None:
     """Periods that end before they begin, that overlap another of the same service and flow or are longer than a year,
-    quantities below nothing, units that nobody knows."""
+    quantities below nothing, unknown units."""
     held: list[tuple[str, str, date, date, int]] = []
     for row, line in zip(rows.get("past_usage", ()), lines.get("past_usage", ()), strict=True):
         point, flow, unit, start, end, quantity = row

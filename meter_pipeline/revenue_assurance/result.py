@@ -11,7 +11,7 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A service point's day on which something waits or is open. Quantities in millionths of ``unit``; ``supply``: of
-    a supply meter, which nobody is billed for."""
+    a supply meter, which no account is billed for."""
 
     service_point_id: str
     billing_day: date

@@ -165,7 +165,7 @@ def test_the_pdf_is_the_same_every_time_and_one_bill_begins_on_a_page_of_its_own
     write_pdf(named, tmp_path / "two.pdf", US)
     assert (tmp_path / "one.pdf").read_bytes() == (tmp_path / "two.pdf").read_bytes()
     assert (tmp_path / "one.pdf").read_bytes().startswith(b"%PDF-")
-    with pytest.raises(ValueError, match="page size 'A3' is none of letter, A4"):
+    with pytest.raises(ValueError, match="page size 'A3' is not one of letter, A4"):
         write_pdf(named, tmp_path / "three.pdf", US, "A3")
 
 

@@ -88,7 +88,7 @@ def test_a_tariff_that_cannot_be_priced_is_refused_with_its_line(database: Datab
         ("meters", "meter_id,commodity\nM1,electricity\n", "meters.csv:1: head_end: column missing"),
         ("meters", SMALL["meters"] + "M1,gas,AMI,,\n", "meters.csv:4: meter_id: the key of line 2 again"),
         ("meters", SMALL["meters"] + "Ｍ３,gas,AMI,,\n", "is not an id"),
-        ("meters", SMALL["meters"] + "M3,steam,AMI,,\n", "'steam' is none of electricity, water, gas"),
+        ("meters", SMALL["meters"] + "M3,steam,AMI,,\n", "'steam' is not one of electricity, water, gas"),
         ("channels", SMALL["channels"] + "M9,E1,interval,kWh,15,import,1,,,,true\n", "M9 is not in meters.csv"),
         ("channels", SMALL["channels"] + "M1,E2,interval,furlong,15,import,1,,,,true\n", "unknown unit 'furlong'"),
         ("channels", SMALL["channels"] + "M1,E2,interval,kWh,15,import,NaN,,,,true\n", "not a plain decimal number"),

@@ -63,7 +63,7 @@ def read_weather(
         raise WeatherError(f"{path.name}: empty")
     chosen = file_format or recognise(text)
     if chosen not in FORMATS:
-        raise WeatherError(f"{path.name}: weather format {chosen!r} is none of {', '.join(FORMATS)}")
+        raise WeatherError(f"{path.name}: weather format {chosen!r} is not one of {', '.join(FORMATS)}")
     named = (station_id or _station_of(path)).upper()
     try:
         match chosen:

@@ -185,8 +185,8 @@ def _rows(
 
 
 def _any_billed(database: Database, first: object, day: date) -> bool:
-    """Whether anything was billed from ``first`` to the day before yesterday: on a utility's first day nobody need be
-    looked for by name."""
+    """Whether anything was billed from ``first`` to the day before yesterday; on a utility's first day nothing was, and
+    accounts need no search by name."""
     query = (
         "SELECT EXISTS (SELECT FROM billing.charge_day WHERE billing_day >= $1 AND billing_day < $2::date - 1) AS found"
     )

@@ -152,7 +152,7 @@ def excused(connection: Connection, day: date) -> pl.DataFrame:
 
 def revised(connection: Connection, day: date) -> pl.DataFrame:
     """The latest determinants kept beside a sealed day: service_point_id, source_unit, source_quantity, source_export,
-    and those of the day's other unit. A service that nobody is charged for any more has no unit."""
+    and those of the day's other unit. A service that is no longer charged has no unit."""
     units, quantities = (
         ("source_unit", "other_unit"),
         ("source_quantity", "source_export", "other_quantity", "other_export"),

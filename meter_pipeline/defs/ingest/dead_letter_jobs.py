@@ -76,7 +76,7 @@ class DismissDeadLetter(dg.Config):
 def list_letters(context: dg.OpExecutionContext, config: ListDeadLetters, municipality: Municipality) -> None:
     """Counts by reason and the oldest dead letters, as tables."""
     if config.status not in (*_STATES, "all"):
-        raise dg.Failure(f"status {config.status!r} is none of {', '.join(_STATES)}, all", allow_retries=False)
+        raise dg.Failure(f"status {config.status!r} is not one of {', '.join(_STATES)}, all", allow_retries=False)
     wanted = [] if config.status == "all" else [config.status]
     with municipality.database().connect("dead-letters", autocommit=True) as connection:
         letters = dead_letters.find(

@@ -122,7 +122,7 @@ def _entry(raw: Any, where: str) -> PolicyEntry:
     if rule not in ROW_RULES and rule not in INTERVAL_RULES:
         raise PolicyError(f"{where}: no such rule; meter-pipeline vee rules lists them")
     if action not in ACTIONS:
-        raise PolicyError(f"{where}: action {action!r} is none of {', '.join(ACTIONS)}")
+        raise PolicyError(f"{where}: action {action!r} is not one of {', '.join(ACTIONS)}")
     refusing = rule in INTERVAL_RULES and INTERVAL_RULES[rule].severity.get(Role.INITIAL) == Severity.FAIL
     if refusing and action == "bill":
         raise PolicyError(f"{where}: a value that fails it is no usage; say estimate or hold")
