@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install lives demo ui test test-fast test-all check lint pages docs bench lock clean faults simulate fuzz sbom audit
+.PHONY: help install lives histories demo ui test test-fast test-all check lint pages docs bench lock clean faults simulate fuzz sbom audit
 
 help:
 	@echo "make demo   install, start the embedded PostgreSQL, bill the demo municipality, show the result"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench  the headline figures beside their peers, as JSON"
 	@echo "make faults   every kind of fault many times on a real server (half an hour to an hour), and the table of docs/reliability.md"
 	@echo "make lives    28,000 histories of accounts and 500 long random ones against a model of what each owes (20 minutes on 2 cores)"
+	@echo "make histories 28,512 orders of two corrections, days, an issue and a seal (20 minutes)"
 	@echo "make simulate 100,000 simulated histories; make fuzz: two hours over the parsers (needs pip install atheris)"
 	@echo "make sbom   CycloneDX bill of materials of requirements.lock; make audit asks the vulnerability database (network)"
 	@echo "make lock   refresh requirements.lock from pyproject.toml"
@@ -81,6 +82,10 @@ faults: install
 lives: install
 	@mkdir -p build
 	@POLARS_MAX_THREADS=1 $(BIN)/python -m meter_pipeline_tests.lives.run --json build/lives.json
+
+histories: install
+	@mkdir -p build
+	@POLARS_MAX_THREADS=1 $(BIN)/python -m meter_pipeline_tests.corrections.run --json build/histories.json
 
 simulate: install
 	@mkdir -p build

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -38,7 +38,7 @@ from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
-from meter_pipeline.postgres.reading import is_shared, is_undone, reading
+from meter_pipeline.postgres.reading import beside, is_shared, is_undone, reading
 from meter_pipeline.schemas.report import StageReport
 from meter_pipeline.sharding import KeyRange, KeySet, key_ranges
 
@@ -137,9 +137,9 @@ class _Run:
     database: Database
     connection: Connection
     session: Database
-    beside: Database
-    reader: ThreadPoolExecutor
-    writer: ThreadPoolExecutor
+    ahead: Database
+    reader: Executor
+    writer: Executor
     calendar: BillingCalendar
     outcome: BillingOutcome
     clock: Clock
@@ -170,12 +170,12 @@ def _sessions(
     # The pools are left first: nothing is rolled back while a thread still writes.
     with (
         reading(database) as session,
-        reading(database) as beside,
+        reading(database) as ahead,
         database.connect("billing") as connection,
-        ThreadPoolExecutor(1, "billing-read") as reader,
-        ThreadPoolExecutor(1, "billing-write") as writer,
+        beside(database, "billing-read") as reader,
+        beside(database, "billing-write") as writer,
     ):
-        yield _Run(database, connection, session, beside, reader, writer, calendar, outcome, clock, actor, begun)
+        yield _Run(database, connection, session, ahead, reader, writer, calendar, outcome, clock, actor, begun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ def _read(run: _Run, only: Sequence[str] | None) -> _Inputs:
     run.outcome.sealed = days.sealed(run.connection, run.day)
     billed = days.is_billed(run.connection, run.day)
     points = tuple(part_of_day.with_virtual_points(run.session, run.day, only)) if only and billed else None
-    reference = load_reference(run.session, run.day, run.beside, points)
+    reference = load_reference(run.session, run.day, run.ahead, points)
     services = with_parts(services_of_day(reference, run.day), reference, run.day)
     run.watch("reference")
     run.outcome.service_points = None if points is None else len(points)
@@ -232,11 +232,11 @@ def _compute(run: _Run, inputs: _Inputs, shards: int) -> _Computed:
         ranges = [KeySet(inputs.only)]
     results: list[DayCharges] = []
     hashed: list[Future[tuple[list[bytes], list[bytes]]]] = []
-    ahead = run.reader.submit(read_shard, run.beside, run.calendar, day, services, ranges[0])
+    ahead = run.reader.submit(read_shard, run.ahead, run.calendar, day, services, ranges[0])
     for following in [*ranges[1:], None]:
         read = ahead.result()
         if following is not None:
-            ahead = run.reader.submit(read_shard, run.beside, run.calendar, day, services, following)
+            ahead = run.reader.submit(read_shard, run.ahead, run.calendar, day, services, following)
         else:
             source = run.reader.submit(read_source_rows, run.database, run.calendar, day, inputs.compared)
         results.append(charges_of(read, run.calendar, day, inputs.reference.holidays))

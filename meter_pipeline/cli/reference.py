@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -103,12 +104,16 @@ def import_(
         emit({**empty, "faults": [str(f) for f in faults]}, json, lambda _: _show_faults(faults))
         raise typer.Exit(PROBLEM) from refused
     reached = {"days": made.days, "service_points": made.service_points, "issued_statements": made.issued}
-    emit({"imported": made.rows, "faults": [], "asked": reached}, json, _show_imported)
+    kept = sorted(made.rows.keys() - (whole.tables if whole is not None else set()))
+    emit({"imported": made.rows, "faults": [], "asked": reached}, json, lambda d: _show_imported(d, kept))
 
 
-def _show_imported(document: dict[str, Any]) -> None:
+def _show_imported(document: dict[str, Any], kept: Sequence[str] = ()) -> None:
+    """What an import did. ``kept``: tables of which rows that the folder lacks stay as they are."""
     rows = list(document["imported"].items())
     OUT.print(table("Imported", ["table", "rows"], rows, numbers=["rows"]))
+    if kept:
+        OUT.print(f"Rows that the folder lacks stay as they are; --snapshot TABLE... ends them ({', '.join(kept)}).")
     _show_asked(document["asked"])
 
 

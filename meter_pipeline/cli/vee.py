@@ -295,16 +295,23 @@ def _person(database: Database, by: str | None) -> str:
 
 @app.command()
 def rules(json: AsJson = False) -> None:
-    """The published list of rules: bit, severity, source.
+    """The published list of rules (bit, severity, source), and the thresholds that hold for some days alone.
 
     Example: meter-pipeline vee rules
     """
+    from meter_pipeline.deployment import prepare
+    from meter_pipeline.settings import load_settings
+    from meter_pipeline.vee.tables.thresholds import every_dated
     from meter_pipeline.vee.writing import published_rules
 
     found = [
         dict(zip(("scope", "bit", "code", "severity", "source", "about"), r, strict=True)) for r in published_rules()
     ]
     emit(found, json, lambda d: OUT.print(table("rules", list(d[0]), [tuple(r.values()) for r in d])))
+    if not json:
+        columns = ["threshold", "valid_from", "valid_to", "value"]
+        dated = [[row[c] or "" for c in columns] for row in every_dated(prepare(load_settings()))]
+        OUT.print(table("Thresholds with dates; on other days thresholds.toml holds", columns, dated))
 
 
 def picture(channel: dict[str, Any], title: str) -> bytes:

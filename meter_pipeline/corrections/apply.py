@@ -112,7 +112,7 @@ def _reach(connection: Connection, calendar: BillingCalendar, clock: Clock) -> A
     _, issued, _ = tables.statements(connection, pairs)
     instant = record_time(connection)
     evidence = hashlib.sha256(str(instant).encode()).digest()
-    days = ask(connection, pairs, evidence, calendar.day_of(clock.now()), clock.now())
+    days = ask(connection, pairs, changed, evidence, calendar.day_of(clock.now()), clock.now())
     return AppliedChanges({}, by_table, days, pairs["service_point_id"].n_unique(), issued)
 
 
@@ -201,7 +201,8 @@ def _make(
         body |= {"requested_by": asked_by, "approved_by": by}
     history.record(connection, body, source=found["source"], reason=why, by=by)
     corrected_on = date.fromisoformat(found["summary"].get("corrected_on", clock.now().date().isoformat()))
-    days = ask(connection, pairs, digest, corrected_on, clock.now()) if pairs.height else []
+    changed = history.changes(connection)
+    days = ask(connection, pairs, changed, digest, corrected_on, clock.now()) if pairs.height else []
     tables.applied(connection, digest, clock.now())
     rows = dict(Counter(str(change["table"]) for change in json.loads(found["changes"])))
     return AppliedChanges(rows, rows, days, len(points), int(found["summary"]["statements"]["issued"]))

@@ -4,6 +4,7 @@ rows.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -15,7 +16,7 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.corrections import tables
 from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.reference.history import Change
-from meter_pipeline.reference.reach import REACHES, Days, days_of
+from meter_pipeline.reference.reach import REACHES, VALIDATE, Days, days_of
 from meter_pipeline.schemas.reference import STRETCHES, TABLES
 from meter_pipeline.vee.tables import true_up
 
@@ -248,10 +249,40 @@ def _to_period_ends(connection: Connection, touched: pl.DataFrame) -> pl.DataFra
     return pl.concat([touched, whole])
 
 
-def ask(connection: Connection, pairs: pl.DataFrame, evidence: bytes, corrected_on: date, now: datetime) -> list[date]:
+def reaches_validation(changes: Iterable[Change]) -> bool:
+    """Whether validation reads anything that changed. Of tariffs it reads which are in force on a day: a version that
+    takes the place of another one on the same days, as a corrected document does, reaches billing alone."""
+    known = list(changes)
+    in_force: Counter[tuple[str, ...]] = Counter()
+    for change in known:
+        for row, sign in ((change.old, -1), (change.new, 1)):
+            if change.table == "tariffs" and row is not None:
+                in_force[tuple(str(row[c]) for c in ("tariff_id", "valid_from", "valid_to"))] += sign
+    left_out = set() if any(in_force.values()) else {"tariffs"}
+    return any(
+        VALIDATE in reach.stages and reach.days is not Days.NONE
+        for change in known
+        if change.table not in left_out
+        for column in change.columns
+        if (reach := REACHES[change.table].get(column)) is not None
+    )
+
+
+def ask(
+    connection: Connection,
+    pairs: pl.DataFrame,
+    changes: Iterable[Change],
+    evidence: bytes,
+    corrected_on: date,
+    now: datetime,
+) -> list[date]:
     """Ask for exactly the reached days, for the service points reached on each, and keep the correction's day with
-    them: bills that move are corrected under the back-billing rules of that day."""
+    them: bills that move are corrected under the back-billing rules of that day. Where ``changes`` reach billing alone,
+    the requests say so."""
+    validates = reaches_validation(changes)
     wanted = pairs.group_by("billing_day").agg(pl.col("service_point_id").sort()).sort("billing_day")
     tables.note_corrected(connection, wanted, evidence, corrected_on)
-    requests = [true_up.Request(day, day, evidence, len(points), tuple(points)) for day, points in wanted.iter_rows()]
+    requests = [
+        true_up.Request(day, day, evidence, len(points), tuple(points), validates) for day, points in wanted.iter_rows()
+    ]
     return true_up.ask(connection, requests, now)

@@ -134,7 +134,7 @@ def _impact(tried: OneTransaction, session: Any, calendar: BillingCalendar, mark
     judged = policies.of_points(session, points, first) if first else []
     known = {(day, evidence) for day, several in true_up.waiting(tried) for evidence in several}
     # Asked for as an import asks: no day's charges are then carried into one that is billed again anyhow.
-    ask(session, pairs, hashlib.sha256(mark.encode()).digest(), corrected_on, clock.now())
+    ask(session, pairs, changed, hashlib.sha256(mark.encode()).digest(), corrected_on, clock.now())
     again = days
     for _ in range(_MOST_ROUNDS):
         for day in again:

@@ -6,11 +6,11 @@ import atexit
 import contextlib
 import os
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Final, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import polars as pl
 
@@ -20,6 +20,7 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import AdbcConnection
 
 Item = TypeVar("Item")
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,24 @@ def reading(database: Database) -> Iterator[ReadSession]:
             connection.close()
         raise
     _SHELF.give(url, connection)
+
+
+def beside(database: Database, name: str) -> Executor:
+    """One thread that reads or writes beside its caller. Where every session is one transaction, each call is made at
+    once by the caller: they take turns anyhow, and a small day that was run again started five threads for it."""
+    return _AtOnce() if is_shared(database) else ThreadPoolExecutor(1, name)
+
+
+class _AtOnce(Executor):
+    """Makes each call when it is submitted."""
+
+    def submit(self, fn: Callable[P, Item], /, *args: P.args, **kwargs: P.kwargs) -> Future[Item]:
+        made: Future[Item] = Future()
+        try:
+            made.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            made.set_exception(error)
+        return made
 
 
 class _Shelf:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
@@ -23,7 +23,7 @@ from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.days_together import NotTogetherError
 from meter_pipeline.postgres.driver import Connection
-from meter_pipeline.postgres.reading import is_shared, is_undone, reading
+from meter_pipeline.postgres.reading import beside, is_shared, is_undone, reading
 from meter_pipeline.postgres.vectors import to_matrices
 from meter_pipeline.set_aside import without_faults
 from meter_pipeline.sharding import between
@@ -31,6 +31,7 @@ from meter_pipeline.vee import findings, output_frames
 from meter_pipeline.vee.dated_thresholds import thresholds_on
 from meter_pipeline.vee.estimation import history as past
 from meter_pipeline.vee.estimation import multi_day_registers, past_usage
+from meter_pipeline.vee.handed_on import hand_on
 from meter_pipeline.vee.loading import DayInputs, Shifts, Touched, find_shifts, shifted
 from meter_pipeline.vee.locked import keep_locked
 from meter_pipeline.vee.part_of_day import PartOfDay, WholeDayNeededError, refuse_others
@@ -77,6 +78,8 @@ def validate_billing_day(
     how = _How(clock, thresholds or thresholds_on(database, day), actor, shards, policies)
     if only is None:
         return _validated(database, calendar, day, how, None)
+    if not (only.service_points or only.meters):
+        return hand_on(database, calendar, day, how.thresholds, clock, only.billed)
     try:
         return _validated(database, calendar, day, how, only)
     except WholeDayNeededError as needed:
@@ -110,7 +113,8 @@ def _validated(database: Database, calendar: BillingCalendar, day: date, how: _H
         )
         if context.part is not None:
             touched = context.part.touched
-            mine = requests.pending(connection, day, touched.service_points)
+            billed = () if only is None else only.billed
+            mine = requests.pending(connection, day, touched.service_points, billed)
             asked = [request for request in asked if request in mine]
             noted = [touch for touch in noted if touch[1] in touched.meters]
         run = _Run(database, connection, context, clock, how.actor, watch)
@@ -120,7 +124,8 @@ def _validated(database: Database, calendar: BillingCalendar, day: date, how: _H
         # a request made while this ran is about reads this may not have seen: it waits for the next run
         requests.done(connection, day, asked, clock.now())
         part_of_day.forget(connection, [number for number, _ in noted])
-        part_of_day.note_validation(connection, day, intervals.writer.only)
+        of = intervals.writer.only
+        part_of_day.note_validation(connection, day, of if of is None or only is None else sorted({*of, *only.billed}))
     return outcome
 
 
@@ -323,7 +328,7 @@ def _stream(
             context.thresholds,
         )
 
-    with ThreadPoolExecutor(1, "vee-write") as pool:
+    with beside(context.session, "vee-write") as pool:
         streamed = stream(context, validate_matrix, hand_on, parts, shifts, find)
         while pending:
             pending.popleft().result()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final, TypeAlias
@@ -14,7 +14,7 @@ import polars as pl
 from meter_pipeline import quality
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.postgres.reading import reading
+from meter_pipeline.postgres.reading import beside, reading
 from meter_pipeline.postgres.vectors import RAW_INTERVAL_DAY, VectorTable, read_frame, read_matrices, to_matrices
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.set_aside import without_faults
@@ -47,10 +47,12 @@ _RAW: Final = VectorTable("raw.interval_day", extra=("unit",))
 @dataclass(frozen=True, slots=True)
 class Touched:
     """The part of a day that a run judges: service points, and the meters whose reads it looks at, those that stand at
-    the service points on the day among them. Both sorted."""
+    the service points on the day among them. ``billed``: service points whose usage stays as it is and that are handed
+    on to billing, because a change of reference data reaches billing alone. All sorted."""
 
     service_points: tuple[str, ...]
     meters: tuple[str, ...]
+    billed: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -105,7 +107,7 @@ def read_day(
     points, meters = (None, None) if touched is None else (touched.service_points, touched.meters)
     # all but the installations, half of all there is to read, comes over a second connection while those are read and
     # cut to the day
-    with ThreadPoolExecutor(1, "vee-read") as pool, reading(session) as own:
+    with beside(session, "vee-read") as pool, reading(session) as own:
         reference = pool.submit(day_inputs.read_reference, own, day, day - timedelta(days=t.like_days_back), points)
         registers = pool.submit(
             day_inputs.read_registers, own, day - timedelta(days=1), day + timedelta(days=1), meters

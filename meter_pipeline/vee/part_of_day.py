@@ -44,17 +44,22 @@ LARGEST_SHARE: Final = 20
 
 def touched_since(database: Database, day: date) -> Touched | None:
     """What of a validated day has to be judged again: meters whose reads came since, and the service points that
-    requests name. None where that is the whole day, or where nothing asks and a person runs it."""
+    requests name. None where that is the whole day, or where nothing asks and a person runs it. Requests of billing
+    alone name nothing to judge."""
     with database.connect("vee") as connection:
-        rows, meters, asked = store.wanted(connection, day)
-        named = [points for points in asked if points is not None]
-        if "" in meters or len(named) < len(asked) or not (meters or named):
+        found = store.wanted(connection, day)
+        named = [points for points in found.asked if points is not None]
+        if "" in found.meters or len(named) < len(found.asked) or not (found.meters or named or found.billed):
             return None
-        points = sorted({point for several in named for point in several} | set(store.set_aside(connection, day)))
-    return _worth(Touched(tuple(points), tuple(sorted(meters))), rows)
+        judged = {point for several in named for point in several}
+        if found.meters or judged:
+            judged |= set(store.set_aside(connection, day))
+    return _worth(Touched(tuple(sorted(judged)), tuple(sorted(found.meters)), tuple(found.billed)), found.rows)
 
 
 def _worth(touched: Touched, rows: int) -> Touched | None:
+    if rows and not (touched.service_points or touched.meters):
+        return touched
     small = rows < LEAST_ROWS or (len(touched.service_points) + len(touched.meters)) * LARGEST_SHARE > rows
     return None if small else touched
 

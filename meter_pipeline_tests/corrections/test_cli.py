@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,12 @@ def test_a_correction_at_the_command_line(database: Database, tmp_path: Path, mo
         "evidence": "shop",
     }
     call("reference", "import", str(city.folder_of({"meter_tests": [tested]})))
+    said = CliRunner().invoke(app, ["reference", "import", str(city.folder_of({"meter_tests": [tested]}))])
+    assert "Rows that the folder lacks stay as they are" in said.stdout
+    row = {"threshold": "high_low.sigmas", "valid_from": date(2030, 6, 1), "value": 5}
+    call("reference", "import", str(city.folder_of({"validation_thresholds": [row]})))
+    said = CliRunner().invoke(app, ["vee", "rules"])
+    assert all(word in said.stdout for word in ("high_low.sigmas", "2030-06-01", "SUM_CHECK"))
     test = call("reference", "meter-test", "ma", str(DAYS[2]))
     assert (test["wrong_from"], test["right_from"], test["days"], test["two_people"]) == (
         str(DAYS[1]),

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 
+from meter_pipeline.billing import bill_billing_days
 from meter_pipeline.corrections.apply import approve, import_folder, request
 from meter_pipeline.corrections.as_known import reference_rows
 from meter_pipeline.corrections.preview import preview_folder
 from meter_pipeline.corrections.reproduce import reproduce
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.reference import ReferenceRefused
+from meter_pipeline.vee import validate_billing_days
+from meter_pipeline.vee.tables.true_up import waiting
 from meter_pipeline_tests.billing.test_cut_bills import energy, flat
 from meter_pipeline_tests.billing.test_shared_riders import FUEL, SHARED
 from meter_pipeline_tests.corrections.test_apply import employ
@@ -56,7 +59,14 @@ def test_a_wrong_price_is_corrected_for_all_of_its_days(database: Database, tmp_
         import_folder(database, city.calendar, corrected, clock=city.clock)
     asked = request(database, seen.digest, by="ana", reason="the council's sheet says 0.12", clock=city.clock)
     assert approve(database, asked.request_id, by="ben", reason="sheet seen", clock=city.clock).days == DAYS
-    city.settle()
+    # Validation reads no price: the days are billed again and not judged again.
+    validated = dict(validate_billing_days(database, city.calendar, DAYS, clock=city.clock))
+    assert [(v.service_points, v.ledger_entry, v.balanced) for v in validated.values()] == [(0, None, True)] * 6
+    assert all(check.passed for check in validated[FIRST].report().checks)
+    assert waiting(database) == []
+    billed = dict(bill_billing_days(database, city.calendar, DAYS, clock=city.clock))
+    assert {day: o.service_points for day, o in billed.items()} == dict.fromkeys(DAYS, 3)
+    assert city.settle() == []
     for _, adjustment in city.waiting_adjustments():
         city.decide(adjustment, approve=True)
     city.issue("C1", PERIODS[1][1])

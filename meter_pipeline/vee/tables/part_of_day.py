@@ -155,19 +155,32 @@ def note_validation(connection: Connection, day: date, points: Sequence[str] | N
     )
 
 
-def wanted(connection: Connection, day: date) -> tuple[int, list[str], list[list[str] | None]]:
-    """Of a day: how many rows of usage it has, the meters noted since its last validation ('' for everyone), and the
-    service points of each request that waits (null for everyone's)."""
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What asks to have a day again. ``rows``: how many rows of usage it has; ``meters``: those noted since its last
+    validation ('' for everyone); ``asked``: the service points of each request that waits (None for everyone's);
+    ``billed``: those of requests of billing alone."""
+
+    rows: int
+    meters: list[str]
+    asked: list[list[str] | None]
+    billed: list[str]
+
+
+def wanted(connection: Connection, day: date) -> Wanted:
+    """What asks to have a day again."""
     row = connection.execute(
         "SELECT coalesce((SELECT cardinality(quantity_micro) FROM vee.usage_block WHERE billing_day = %(d)s), 0), "
         "coalesce((SELECT array_agg(DISTINCT meter_id) FROM raw.touched_meter WHERE billing_day = %(d)s), '{}')",
         {"d": day},
     ).fetchone()
     asked = connection.execute(
-        "SELECT service_points FROM vee.true_up WHERE billing_day = %s AND done_at IS NULL", (day,)
+        "SELECT service_points, validates OR service_points IS NULL FROM vee.true_up WHERE billing_day = %s AND done_at IS NULL",
+        (day,),
     ).fetchall()
     assert row is not None  # noqa: S101 - a query without a table
-    return int(row[0]), list(row[1]), [points for (points,) in asked]
+    billed = {point for points, validates in asked if not validates for point in points}
+    return Wanted(int(row[0]), list(row[1]), [points for points, validates in asked if validates], sorted(billed))
 
 
 def set_aside(connection: Connection, day: date) -> list[str]:

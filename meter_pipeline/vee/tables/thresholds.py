@@ -19,6 +19,13 @@ def dated(database: Database, day: date) -> tuple[tuple[str, str], ...]:
     return tuple((str(name), str(value)) for name, value in found.iter_rows())
 
 
+def every_dated(database: Database) -> list[dict[str, Any]]:
+    """Every dated value, as text: threshold, valid_from, valid_to (None: open), value; by name and day."""
+    return database.rows(
+        "SELECT threshold, valid_from::text, valid_to::text, value::text FROM ref.validation_thresholds ORDER BY threshold, valid_from"
+    )
+
+
 def dated_of(connection: psycopg.Connection[Any], day: date) -> tuple[tuple[str, str], ...]:
     """The same, as a connection sees it."""
     return tuple(

@@ -18,22 +18,27 @@ Connection = psycopg.Connection[Any]
 @dataclass(frozen=True, slots=True)
 class Request:
     """One day to validate again, and the SHA-256 of what says so. ``service_points``: those whose usage will change;
-    their bills wait for it, and everyone's where it is None."""
+    their bills wait for it, and everyone's where it is None; ``validates``: False where validation reads nothing of
+    what changed, and billing does."""
 
     billing_day: date
     read_day: date
     evidence: bytes
     registers: int
     service_points: tuple[str, ...] | None = None
+    validates: bool = True
 
 
-def pending(connection: Connection, day: date, service_points: Sequence[str] | None = None) -> list[tuple[date, bytes]]:
+def pending(
+    connection: Connection, day: date, service_points: Sequence[str] | None = None, billed: Sequence[str] = ()
+) -> list[tuple[date, bytes]]:
     """Requests that wait for a day: (read_day, evidence); those that name no other than some service points, where they
-    are given."""
+    are given, or that are of billing alone and name no other than those and ``billed``."""
+    points = None if service_points is None else list(service_points)
     return connection.execute(
         "SELECT read_day, evidence FROM vee.true_up WHERE billing_day = %(d)s AND done_at IS NULL "
-        "AND (%(p)s::text[] IS NULL OR service_points <@ %(p)s::text[])",
-        {"d": day, "p": None if service_points is None else list(service_points)},
+        "AND (%(p)s::text[] IS NULL OR service_points <@ %(p)s::text[] OR NOT validates AND service_points <@ %(b)s::text[])",
+        {"d": day, "p": points, "b": sorted({*(points or ()), *billed})},
     ).fetchall()
 
 
@@ -63,9 +68,9 @@ def ask(connection: Connection, requests: Sequence[Request], now: datetime) -> l
     asked = []
     for r in requests:
         row = connection.execute(
-            "INSERT INTO vee.true_up (billing_day, read_day, evidence, registers, requested_at, service_points) VALUES (%s, %s, %s, %s, %s, %s) "
-            "ON CONFLICT DO NOTHING RETURNING billing_day",
-            (r.billing_day, r.read_day, r.evidence, r.registers, now, _listed(r.service_points)),
+            "INSERT INTO vee.true_up (billing_day, read_day, evidence, registers, requested_at, service_points, validates) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING billing_day",
+            (r.billing_day, r.read_day, r.evidence, r.registers, now, _listed(r.service_points), r.validates),
         ).fetchone()
         if row is not None:
             asked.append(row[0])

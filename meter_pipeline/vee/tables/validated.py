@@ -429,14 +429,16 @@ def first_rows(
 
 def write_rules(connection: psycopg.Connection[Any], rules: Sequence[tuple[str, int, str, str, str, str]]) -> None:
     """Publish the list of rules: scope, bit, code, severity, source, about. Unchanged rows are not rewritten."""
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO vee.rule (scope, bit, code, severity, source, about) VALUES (%s, %s, %s, %s, %s, %s) "
-            "ON CONFLICT (scope, bit) DO UPDATE SET code = excluded.code, severity = excluded.severity, source = excluded.source, "
-            "about = excluded.about WHERE (vee.rule.code, vee.rule.severity, vee.rule.source, vee.rule.about) IS DISTINCT FROM "
-            "(excluded.code, excluded.severity, excluded.source, excluded.about)",
-            rules,
-        )
+    columns = ([rule[k] for rule in rules] for k in range(6))
+    names = ("scope", "bit", "code", "severity", "source", "about")
+    connection.execute(
+        "INSERT INTO vee.rule (scope, bit, code, severity, source, about) SELECT * FROM unnest(%(scope)s::text[], %(bit)s::smallint[], "
+        "%(code)s::text[], %(severity)s::text[], %(source)s::text[], %(about)s::text[]) AS n (scope, bit, code, severity, source, about) "
+        "WHERE NOT EXISTS (SELECT FROM vee.rule AS r WHERE (r.scope, r.bit, r.code, r.severity, r.source, r.about) = "
+        "(n.scope, n.bit, n.code, n.severity, n.source, n.about)) "
+        "ON CONFLICT (scope, bit) DO UPDATE SET code = excluded.code, severity = excluded.severity, source = excluded.source, about = excluded.about",
+        dict(zip(names, columns, strict=True)),
+    )
 
 
 def read_version_history(database: Database, day: date, meter_id: str) -> pl.DataFrame:

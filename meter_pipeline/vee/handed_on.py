@@ -1,0 +1,32 @@
+"""A validated day that is billed again and not judged again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.clock import Clock
+from meter_pipeline.control.pause_check import before_writing
+from meter_pipeline.postgres.database import Database
+from meter_pipeline.vee.rules.thresholds import Thresholds
+from meter_pipeline.vee.summary import VeeOutcome
+from meter_pipeline.vee.tables import checks, part_of_day, true_up, validated
+
+
+def hand_on(
+    database: Database, calendar: BillingCalendar, day: date, t: Thresholds, clock: Clock, points: Sequence[str]
+) -> VeeOutcome:
+    """Hand service points of a validated day on to billing: what changed moves their charges and not their usage, so
+    that nothing is judged and no row is written."""
+    outcome = VeeOutcome(day, t.version, t.digest, service_points=0)
+    before_writing(database, clock=clock)
+    with database.connect("vee") as connection:
+        validated.lock_day(connection, day)
+        asked = true_up.pending(connection, day, (), points)
+        bounds = calendar.bounds(day)
+        stored = checks.stored_rows(connection, day, bounds, (), ())
+        outcome.stored = checks.stored_day(connection, day, bounds, stored, t.register_tolerance, ())
+        true_up.done(connection, day, asked, clock.now())
+        part_of_day.note_validation(connection, day, points)
+    return outcome
