@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks import flags_stage
 from benchmarks.labelled_city import FOUND_BY, REPORTED, CommodityDays, LabelledCity, labelled_city
 from benchmarks.support import document, peak_rss_mib
-from meter_pipeline.anomalies.cases import Case, CaseFlag, fold
+from meter_pipeline.anomalies.cases import Case, CaseFlag, merge_into_cases
 from meter_pipeline.anomalies.detect import detect, detect_in_parts
 from meter_pipeline.anomalies.kinds import case_kinds
 from meter_pipeline.anomalies.window import CLASSES, WINDOW_DAYS, Window
@@ -84,7 +84,7 @@ def run_city(city: LabelledCity) -> tuple[list[Case], float, int]:
                     subject = group if group is not None else f"{part.commodity}-{row}"
                     todays.append(CaseFlag(subject, kind, severity, confidence, spec.day(d)))
         mine = [cases[c] for s in {f.subject for f in todays} for c in by_subject.get(s, [])]
-        made, changed = fold(todays, mine)
+        made, changed = merge_into_cases(todays, mine)
         for case in made:
             by_subject.setdefault(case.subject, []).append(case.case_id)
         for case in made + changed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from importlib import import_module
 
 from meter_pipeline_tests.support import ROOT
 
@@ -102,6 +103,14 @@ def test_the_map_names_every_room_and_every_module_at_the_top_and_no_other() -> 
         for word in re.findall(r"[a-z_]+\.py", line)
     }
     assert named == tops
+
+
+def test_every_name_that_a_room_gives_can_be_imported() -> None:
+    """Rooms import their names on first use (lazy.py), so that a wrong one is not seen when the room is loaded."""
+    for path in sorted((ROOT / "meter_pipeline").glob("*/__init__.py")):
+        room = import_module(f"meter_pipeline.{path.parent.name}")
+        missing = [name for name in getattr(room, "__all__", ()) if not hasattr(room, name)]
+        assert not missing, room.__name__
 
 
 def _functions() -> Iterator[tuple[str, int]]:

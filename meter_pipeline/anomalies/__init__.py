@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from meter_pipeline.lazy import attach
 
 if TYPE_CHECKING:
-    from meter_pipeline.anomalies.cases import Case, CaseFlag, expired, fold, tolerance
+    from meter_pipeline.anomalies.cases import Case, CaseFlag, expired, merge_into_cases, tolerance
     from meter_pipeline.anomalies.day import AnomalyOutcome, detect_billing_day
     from meter_pipeline.anomalies.kinds import KINDS
     from meter_pipeline.anomalies.plots import case_png, plot_case
@@ -35,9 +35,9 @@ __all__ = [
     "decide",
     "detect_billing_day",
     "expired",
-    "fold",
     "list_cases",
     "load_weather",
+    "merge_into_cases",
     "plot_case",
     "refit_baselines",
     "show_case",
@@ -53,7 +53,7 @@ __getattr__ = attach(
             "Case",
             "CaseFlag",
             "expired",
-            "fold",
+            "merge_into_cases",
             "tolerance",
         ),
         "day": (

@@ -46,7 +46,7 @@ class CaseFlag:
     day: date
 
 
-def fold(flags: list[CaseFlag], cases: list[Case]) -> tuple[list[Case], list[Case]]:
+def merge_into_cases(flags: list[CaseFlag], cases: list[Case]) -> tuple[list[Case], list[Case]]:
     """Put a day's flags into the cases of their subjects: (new cases, changed cases).
 
     ``cases`` are all cases of the flags' subjects. A flag joins the case of its family whose days lie within FOLD_DAYS

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.anomalies import daily_features as packing
-from meter_pipeline.anomalies.cases import Case, CaseFlag, expired, fold
+from meter_pipeline.anomalies.cases import Case, CaseFlag, expired, merge_into_cases
 from meter_pipeline.anomalies.commodity_points import CommodityPoints, read_surroundings
 from meter_pipeline.anomalies.hourly_dials import Floats, hourly_flows
 from meter_pipeline.anomalies.kinds import KINDS
@@ -285,7 +285,7 @@ def _write(
             if subjects
             else {}
         )
-        made, changed = fold(told, [_case(row) for row in stored.values()])
+        made, changed = merge_into_cases(told, [_case(row) for row in stored.values()])
         placed = _place(
             flags,
             [*(_case(r) for r in stored.values() if r["case_id"] not in {c.case_id for c in changed}), *changed, *made],

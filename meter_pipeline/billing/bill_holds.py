@@ -194,17 +194,17 @@ def _earlier(database: Database, reference: Reference, period: Period) -> pl.Dat
         return pl.DataFrame(schema=HOLD_SCHEMA)
     prior_day = pl.col("stretch_start").dt.offset_by("-1d")
     before = (
-        period.runs.select("account_id", "service_point_id", prior_day.alias("eve"))
+        period.runs.select("account_id", "service_point_id", prior_day.alias("prior_day"))
         .join(
             reference.agreements.select("account_id", "service_point_id", "cycle_id", "valid_from", "valid_to"),
             on=["account_id", "service_point_id"],
         )
         .filter(
-            (pl.col("valid_from") <= pl.col("eve"))
-            & (pl.col("valid_to").is_null() | (pl.col("valid_to") > pl.col("eve")))
+            (pl.col("valid_from") <= pl.col("prior_day"))
+            & (pl.col("valid_to").is_null() | (pl.col("valid_to") > pl.col("prior_day")))
         )
         .join(reference.billing_cycles, on="cycle_id")
-        .filter((pl.col("period_start") <= pl.col("eve")) & (pl.col("period_end") > pl.col("eve")))
+        .filter((pl.col("period_start") <= pl.col("prior_day")) & (pl.col("period_end") > pl.col("prior_day")))
         .filter(pl.col("period_start") >= opened)
         .filter((pl.col("cycle_id") != period.cycle_id) | (pl.col("period_start") != period.start))
         .select("account_id", "cycle_id", "period_start")

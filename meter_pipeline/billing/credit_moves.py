@@ -60,13 +60,15 @@ def final_bills(reference: Reference, accounts: Sequence[str]) -> list[FinalBill
         here = pl.col("service_point_id") == row["service_point_id"]
         mine = held.filter((pl.col("account_id") == row["account_id"]) & here)
         last = mine.filter(pl.col("valid_to") == row["ends"]).row(0, named=True)
-        eve = _before(row["ends"])
-        tariff = reference.in_force(last["tariff_id"], eve)
-        period = _period(reference, last["cycle_id"], eve)
+        prior_day = _before(row["ends"])
+        tariff = reference.in_force(last["tariff_id"], prior_day)
+        period = _period(reference, last["cycle_id"], prior_day)
         if tariff is None or period is None or not keeps_moving(tariff):
             continue
         others = served.filter((pl.col("account_id") == row["account_id"]) & ~here)
-        points = _named(reference, row["service_point_id"], eve, _targets(reference, held, others, row, tariff, period))
+        points = _named(
+            reference, row["service_point_id"], prior_day, _targets(reference, held, others, row, tariff, period)
+        )
         start = (str(last["cycle_id"]), period[0])
         found.append(FinalBill(row["account_id"], row["service_point_id"], row["ends"], start, tariff, points))
     return found
@@ -101,12 +103,12 @@ def _same_credit(one: Tariff, other: Tariff) -> bool:
     return one.carries_units and other.carries_units and one.unit == other.unit
 
 
-def _named(reference: Reference, point: str, eve: date, points: list[str]) -> list[str]:
+def _named(reference: Reference, point: str, prior_day: date, points: list[str]) -> list[str]:
     """The service points that may take the credit, or the one of them that an attribute of the old one names."""
     held = reference.service_attributes.filter(
         (pl.col("service_point_id") == point) & (pl.col("attribute") == CREDITS_TO)
     )
-    values = [value.strip().upper() for value in in_force(held, eve)["value"].to_list()]
+    values = [value.strip().upper() for value in in_force(held, prior_day)["value"].to_list()]
     if not values:
         return points
     if values[0] == NOWHERE.upper() or values[0] in points:

@@ -17,6 +17,7 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.corrections import tables
 from meter_pipeline.corrections.preview import Preview, preview
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.reference import Fault, ReferenceRefused
 from meter_pipeline.reference.importing import write_rows
 from meter_pipeline.schemas.reference import TABLES
@@ -56,7 +57,7 @@ def preview_meter_test(
     rows = {"channel_values": [tuple(row[c] for c in columns) for row in proposed.rows]}
     source = f"meter test {meter_id} {tested_on}: {known.percent.normalize():f} %, {proposed.why}"
 
-    def write(connection: Any) -> object:
+    def write(connection: Connection) -> object:
         return write_rows(connection, rows, {}, source)
 
     return proposed, preview(database, calendar, write, source, clock=clock)

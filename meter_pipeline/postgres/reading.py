@@ -30,8 +30,8 @@ class ReadSession(Database):
     Each read is its own transaction, so it sees what was committed before it and holds no lock after it.
     """
 
-    #: ADBC's; psycopg's in the session of one_transaction.py.
-    connection: Any = None
+    #: A psycopg connection in one_transaction.py.
+    connection: AdbcConnection = None
 
     @property
     def shared(self) -> bool:
@@ -125,7 +125,7 @@ class _Shelf:
 
     def __init__(self) -> None:
         self._lock, self._url, self._process = Lock(), "", 0
-        self._kept: list[Any] = []
+        self._kept: list[AdbcConnection] = []
         atexit.register(self.clear)
 
     def take(self, url: str) -> AdbcConnection:

@@ -44,7 +44,7 @@ __getattr__ = attach(
         "dated_thresholds": ("register_tolerance_on",),
         "explain": ("explain_day",),
         "part_of_day": ("touched_since",),
-        "reporting": ("usage_report",),
+        "report": ("usage_report",),
         "rules.policy": ("PolicyError",),
         "rules.thresholds": (
             "ThresholdError",

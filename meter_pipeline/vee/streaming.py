@@ -92,11 +92,11 @@ def read_day_context(
     touched = None if part is None else part.touched
     read = read_day(session, calendar, day, t, now, one_shard if part is None else 1 << 62, touched)
     watch("read")
-    earliest, eve = day - timedelta(days=t.like_days_back), day - timedelta(days=1)
+    earliest, prior_day = day - timedelta(days=t.like_days_back), day - timedelta(days=1)
     history = (
-        usage_history.read_usage_history(session, earliest, eve)
+        usage_history.read_usage_history(session, earliest, prior_day)
         if touched is None
-        else usage_history.read_usage_of(session, earliest, eve, touched.service_points)
+        else usage_history.read_usage_of(session, earliest, prior_day, touched.service_points)
     )
     days = [day - timedelta(days=k) for k in range(t.high_low_days, 0, -1)]
     points = None if touched is None else touched.service_points

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter_pipeline.anomalies import KINDS, Case, CaseFlag, expired, fold, tolerance
+from meter_pipeline.anomalies import KINDS, Case, CaseFlag, expired, merge_into_cases, tolerance
 from meter_pipeline.anomalies.cases import FOLD_DAYS, QUIET_DAYS
 
 START = date(2026, 1, 1)
@@ -21,7 +21,7 @@ def flag(kind: str, day: int, subject: str = "SP-1") -> CaseFlag:
 def run(flags: list[CaseFlag], cases: list[Case] | None = None) -> list[Case]:
     known = {c.case_id: c for c in cases or []}
     for day in sorted({f.day for f in flags}):
-        made, changed = fold([f for f in flags if f.day == day], list(known.values()))
+        made, changed = merge_into_cases([f for f in flags if f.day == day], list(known.values()))
         known |= {c.case_id: c for c in made + changed}
     return sorted(known.values(), key=lambda c: c.case_id)
 
@@ -92,7 +92,7 @@ def test_telling_a_day_twice_changes_nothing_and_each_flag_has_one_case(told: li
     flags = [flag(kind, day, subject) for kind, day, subject in sorted(set(told), key=lambda t: t[1])]
     once = run(flags)
     for day in sorted({f.day for f in flags}):
-        made, changed = fold([f for f in flags if f.day == day], once)
+        made, changed = merge_into_cases([f for f in flags if f.day == day], once)
         assert not made
         for case in changed:
             before = next(c for c in once if c.case_id == case.case_id)

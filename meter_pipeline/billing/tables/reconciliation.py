@@ -71,7 +71,7 @@ def stored_charges(
 
 
 def positions_before(connection: Connection, day: date, alone: pl.DataFrame) -> pl.DataFrame:
-    """The last position before the eve of a day of services that have none on the eve: as
+    """The last position before the day before of services that have none on that day: as
     stored_charges(before=True).
     """
     prior_day = day - timedelta(days=1)
@@ -82,15 +82,17 @@ def positions_before(connection: Connection, day: date, alone: pl.DataFrame) -> 
         "sent": pl.Int64,
     }
     first = alone["stretch_start"].min() if alone.height else None
-    billed = "SELECT EXISTS (SELECT FROM billing.charge_day WHERE billing_day >= %(first)s AND billing_day < %(eve)s)"
-    if first is None or not scalar(connection, billed, {"first": first, "eve": prior_day}):
+    billed = (
+        "SELECT EXISTS (SELECT FROM billing.charge_day WHERE billing_day >= %(first)s AND billing_day < %(prior_day)s)"
+    )
+    if first is None or not scalar(connection, billed, {"first": first, "prior_day": prior_day}):
         return pl.DataFrame(schema=schema)
     rows = connection.execute(
         "SELECT DISTINCT ON (service_point_id, account_id, tariff_id, stretch_start) service_point_id, account_id, tariff_id, stretch_start, "
         f"{_summed('energy_to_date')} AS reached, {_summed('export_to_date')} AS sent FROM billing.charge_day "
-        "WHERE billing_day >= %(first)s AND billing_day < %(eve)s AND billing_day >= stretch_start AND service_point_id = ANY(%(points)s) "
+        "WHERE billing_day >= %(first)s AND billing_day < %(prior_day)s AND billing_day >= stretch_start AND service_point_id = ANY(%(points)s) "
         "ORDER BY service_point_id, account_id, tariff_id, stretch_start, billing_day DESC".encode(),
-        {"first": first, "eve": prior_day, "points": alone["service_point_id"].to_list()},
+        {"first": first, "prior_day": prior_day, "points": alone["service_point_id"].to_list()},
     ).fetchall()
     return pl.DataFrame(rows, schema=schema, orient="row")
 

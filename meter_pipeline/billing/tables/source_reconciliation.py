@@ -100,11 +100,11 @@ def registers(
                 AND (w.valid_to IS NULL OR w.valid_to > %(day)s)
             LEFT JOIN raw.register_read AS e ON e.billing_day = %(day)s AND e.meter_id = c.meter_id AND e.channel = c.channel AND e.read_at = %(past)s
             LEFT JOIN raw.register_read AS s
-                ON s.billing_day = %(eve)s AND s.meter_id = c.meter_id AND s.channel = c.channel AND s.read_at = %(start)s
+                ON s.billing_day = %(prior_day)s AND s.meter_id = c.meter_id AND s.channel = c.channel AND s.read_at = %(start)s
             WHERE nullif(coalesce(w.sums_to, c.sums_to), '-') IS NOT NULL
                 {_some(points, "AND c.meter_id = ANY(ARRAY(SELECT meter_id FROM vee.interval_day WHERE billing_day = %(day)s AND service_point_id = ANY(%(points)s)))")}
                 AND NOT EXISTS (SELECT FROM vee.register_edit AS x WHERE x.meter_id = c.meter_id
-                AND x.channel = c.channel AND x.billing_day IN (%(day)s, %(eve)s) AND x.withdrawn_at IS NULL AND (NOT x.proposed OR x.approved_at IS NOT NULL))
+                AND x.channel = c.channel AND x.billing_day IN (%(day)s, %(prior_day)s) AND x.withdrawn_at IS NULL AND (NOT x.proposed OR x.approved_at IS NOT NULL))
             GROUP BY 1, 2
         )
         SELECT {_subject("service_point_id", "source")} AS subject, unit, cause, sum(expected)::bigint, sum(actual)::bigint, count(*),
@@ -203,5 +203,10 @@ def _named(meter: str) -> str:
 
 def _rows(connection: Connection, query: str, day: date, **more: Any) -> list[Row]:
     points = more.pop("points", None)
-    values = {"day": day, "eve": day - timedelta(days=1), "points": None if points is None else list(points), **more}
+    values = {
+        "day": day,
+        "prior_day": day - timedelta(days=1),
+        "points": None if points is None else list(points),
+        **more,
+    }
     return connection.execute(query.encode(), values).fetchall()
