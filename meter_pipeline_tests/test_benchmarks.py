@@ -27,6 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "ledger": {"meters": 200, "rounds": 1, "day_rounds": 1},
     "load": {"meters": 100, "sample": 960, "rounds": 1},
     "migration": {"accounts": 20, "rounds": 1},
+    "month": {"accounts": 100},
     "probe": {"meters": 100, "idle_s": 0.2, "days": 1, "rounds": 1, "most_added_ms": 1},
     "rate_study": {"accounts": 10, "periods": 2},
     "scale": {"sizes": "20"},
@@ -44,6 +45,10 @@ def test_a_benchmark_runs_and_prints_its_document(
     assert set(document) == {"bench", "config", "figures", "ratios", "machine"}
     assert (document["bench"], bool(document["figures"]), document["machine"]["cores"] > 0) == (name, True, True)
     json.dumps(document, allow_nan=False)
+    if name == "month":  # each part beside its own answer by hand
+        parts = [part for part in document["figures"].values() if isinstance(part, dict)]
+        assert [part.get("off", part.get("cents_off")) for part in parts] == [0] * 7, parts
+        assert all(part["answers"] for part in parts), parts
     if name in ("day", "scale"):  # the floor of the same work stands beside it
         figures = document["figures"] if name == "day" else document["figures"]["runs"][0]
         ours = sum(figures["stage_s"].values())

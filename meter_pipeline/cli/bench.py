@@ -20,7 +20,7 @@ def bench(
         str,
         typer.Argument(
             help="day, late, floor, load, probe, cli, estimation, vee, baselines, anomalies, billing, ledger, scale, feeds, desk, "
-            "backfill, backlog, migration, correction."
+            "backfill, backlog, migration, correction, rate_study, month."
         ),
     ],
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,

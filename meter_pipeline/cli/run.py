@@ -107,7 +107,14 @@ def run_days(first: date, last: date, *, land: bool, one_run: bool, opening: dat
 
 
 #: What finance and engineering ask of a month
-MONTH_ASSETS = ("unbilled_revenue", "supply_balance", "winter_averages")
+MONTH_ASSETS = (
+    "unbilled_revenue",
+    "supply_balance",
+    "winter_averages",
+    "leak_adjustments",
+    "estimated_bills",
+    "unit_charges",
+)
 
 
 def run_months(first: date, last: date) -> list[dict[str, Any]]:

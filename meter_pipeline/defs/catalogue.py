@@ -24,6 +24,7 @@ from meter_pipeline.defs.lib.executors import executor
 from meter_pipeline.defs.migration import assets as migration
 from meter_pipeline.defs.migration import jobs as migration_jobs
 from meter_pipeline.defs.month import assets as month
+from meter_pipeline.defs.month import rate_study
 from meter_pipeline.defs.pause import jobs as pause_jobs
 from meter_pipeline.defs.pause import sensors as pause_sensors
 from meter_pipeline.defs.reference import assets as reference
@@ -65,6 +66,10 @@ def definitions(resources: Mapping[str, Any], engine: str | None = None) -> dg.D
         month.unbilled_revenue(),
         month.supply_balance(),
         month.winter_averages(),
+        month.leak_adjustments(),
+        month.estimated_bills(),
+        month.unit_charges(),
+        rate_study.rate_study,
         billing.month_end_close,
         audit.ledger_checkpoint(),
         audit.close_report(),

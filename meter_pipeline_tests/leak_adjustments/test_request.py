@@ -24,6 +24,7 @@ from meter_pipeline.ledger.outcome import VerifyOutcome
 from meter_pipeline.ledger.sources import ADJUSTMENTS
 from meter_pipeline.postgres import privileges
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.reporting.month_assets import leak_adjustments
 from meter_pipeline.revenue_assurance.law import law_of_days
 from meter_pipeline_tests.billing.support import (
     CHICAGO,
@@ -157,6 +158,21 @@ def test_a_leak_by_hand(city: Database) -> None:
         f"leak {LEAK}, 2026-07-07 to 2026-07-11, confirmed by ana: toilet valve; used 18 kgal, normal 4.5, forgiven 6.75, sewer 13.5; "
         "rule of class * from 2020-01-01; shown: plumber's receipt 4711"
     )
+
+
+def test_the_months_asset_compares_each_with_its_lines_and_its_case(city: Database) -> None:
+    _, (made,) = apply(city, CHICAGO, LEAK, shown="receipt", requested_by="ana", clock=CLOCK)
+    month = city.rows("SELECT posting_month FROM billing.adjustment WHERE adjustment_id = $1", [made])[0][
+        "posting_month"
+    ]
+    found = leak_adjustments(city, month)
+    assert [(c.name, c.passed) for c in found.checks] == [("leaks_are_their_lines", True)]
+    assert (found.rows, list(found.plots)) == (1, ["Forgiven for leaks"])
+    with city.connect() as connection:
+        connection.execute("UPDATE anomaly.exception_case SET state = 'dismissed'")
+    (check,) = leak_adjustments(city, month).checks
+    assert (check.passed, check.description.split(": ")[0]) == (False, made)
+    assert check.description.endswith("its case dismissed")
 
 
 def test_two_people_above_the_threshold_then_law_and_corrections_stand(city: Database) -> None:

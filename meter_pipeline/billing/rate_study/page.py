@@ -49,9 +49,9 @@ def page(document: Mapping[str, Any], utility: str) -> str:
         f"<ul>{left}{again}</ul>"
         f"<p>Billed {_cell(document['actual'])} {document['currency']}; proposed {_cell(document['proposed_revenue'])} "
         f"({document['difference_percent']} %).</p>{assumed}"
-        f"{_figure(_revenue_picture(document), 'Revenue by month, billed and proposed')}"
+        f"{_figure(revenue_picture(document), 'Revenue by month, billed and proposed')}"
         f"{_table('By class', document['by_class'])}"
-        f"{_figure(_change_picture(document), 'Change of bills by percentile of accounts')}"
+        f"{_figure(change_picture(document), 'Change of bills by percentile of accounts')}"
         f"{_table('Change of an account’s bills, by percentile of accounts', document['percentiles'])}"
         f"{_table('Accounts whose bills rise or fall by more than', document['shares'])}"
         f"{_table('Revenue by class, component and month', document['revenue'])}"
@@ -88,7 +88,8 @@ def _figure(png: bytes, title: str) -> str:
     return f'<figure><img alt="{escape(title)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"><figcaption>{escape(title)}</figcaption></figure>'
 
 
-def _revenue_picture(document: Mapping[str, Any]) -> bytes:
+def revenue_picture(document: Mapping[str, Any]) -> bytes:
+    """Revenue by month, billed and proposed, as PNG."""
     from matplotlib.figure import Figure
 
     months = sorted({row["month"] for row in document["revenue"]})
@@ -105,7 +106,8 @@ def _revenue_picture(document: Mapping[str, Any]) -> bytes:
     return small_png(figure)
 
 
-def _change_picture(document: Mapping[str, Any]) -> bytes:
+def change_picture(document: Mapping[str, Any]) -> bytes:
+    """The change of accounts' bills by percentile, a line for each class, as PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3), layout="constrained")

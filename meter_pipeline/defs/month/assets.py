@@ -1,4 +1,5 @@
-"""A month's questions: unbilled revenue, supply balance by zone, winter averages."""
+"""A month's questions: unbilled revenue, supply balance by zone, winter averages, leak adjustments, estimated bills and
+charges by the unit."""
 
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
@@ -27,9 +28,10 @@ def month_asset(
     deps: list[str],
     tables: tuple[str, ...],
     checks: dict[str, str],
+    own: str | None = None,
 ) -> dg.AssetsDefinition:
-    """An asset of a month: what it writes first of ``tables`` is its own; each of them is checked against its
-    contract.
+    """An asset of a month: the first of ``tables`` is its own, or ``own``, which another asset checks; each of
+    ``tables`` is checked against its contract.
     """
     contracts = {f"schema_of_{table.replace('.', '_')}": table for table in tables}
     specs = checks | {check: f"{table} keeps its contract." for check, table in contracts.items()}
@@ -42,7 +44,7 @@ def month_asset(
         partitions_def=billing_months(),
         check_specs=[dg.AssetCheckSpec(check, asset=name, description=about) for check, about in specs.items()],
         pool=policy.POOL,
-        metadata=table_metadata(tables[0]) | code_of(run_month),
+        metadata=table_metadata(own or tables[0]) | code_of(run_month),
     )
     def month(context: dg.AssetExecutionContext, municipality: Municipality) -> Iterator[dg.MaterializeResult[Any]]:
         key = date.fromisoformat(context.partition_key)
@@ -69,6 +71,8 @@ def _rows_of(table: str, month: date) -> tuple[date, date, str]:
     columns, past = CONTRACTS[table].columns, date(month.year + month.month // 12, month.month % 12 + 1, 1)
     if "effective" in columns:
         return past, past + timedelta(days=1), "effective"
+    if "period_end" in columns:  # bills of the periods that end in the month
+        return month + timedelta(days=1), past + timedelta(days=1), "period_end"
     return month, past, "month" if "month" in columns else "billing_day"
 
 
@@ -149,4 +153,73 @@ def winter_averages() -> dg.AssetsDefinition:
         checks={
             "every_service_has_an_average": "Each service with a bill for water has an average, computed or by default."
         },
+    )
+
+
+def _leaks(municipality: Municipality, month: date) -> StageReport:
+    from meter_pipeline.reporting import month_assets
+
+    return month_assets.leak_adjustments(municipality.database(), month)
+
+
+def leak_adjustments() -> dg.AssetsDefinition:
+    """What was forgiven for leaks."""
+    return month_asset(
+        "leak_adjustments",
+        _leaks,
+        description=(
+            "Adjustments for confirmed leaks that are posted in the month or wait for a second person: normal use, what is forgiven, by which rule, on what "
+            "evidence. They are made at the desk or by billing adjust-leak; this asset checks and shows them."
+        ),
+        deps=["statements"],
+        tables=("billing.leak_adjustment",),
+        checks={
+            "leaks_are_their_lines": "Each adjustment is the sum of its lines, no charge, and stands on a confirmed leak."
+        },
+    )
+
+
+def _estimates(municipality: Municipality, month: date) -> StageReport:
+    from meter_pipeline.reporting import month_assets
+
+    return month_assets.estimated_bills(municipality.database(), month)
+
+
+def estimated_bills() -> dg.AssetsDefinition:
+    """Bills without a read, and what the limits did."""
+    return month_asset(
+        "estimated_bills",
+        _estimates,
+        description=(
+            "Bills without a read of the periods that end in the month: how many follow each other, why, and whether the limit holds the bill or asks for a "
+            "read. The statements step counts them before it issues a period; this asset checks and shows them."
+        ),
+        deps=["statements"],
+        tables=("billing.estimated_bill",),
+        checks={
+            "estimates_are_counted": "Each count is one more than that of the bill before.",
+            "limits_are_kept": "No bill beyond its limit is out that a person did not decide.",
+        },
+    )
+
+
+def _units(municipality: Municipality, month: date) -> StageReport:
+    from meter_pipeline.reporting import month_assets
+
+    return month_assets.unit_charges(municipality.database(), month)
+
+
+def unit_charges() -> dg.AssetsDefinition:
+    """What is charged by units that no meter counts."""
+    return month_asset(
+        "unit_charges",
+        _units,
+        description=(
+            "Charges of the month by units that no meter counts (stormwater, carts, street lights), with services and units. They are lines of the days' "
+            "charges, priced with everything else; this asset compares them with the counts in force."
+        ),
+        deps=["reconciled_billing"],
+        tables=(),
+        own="billing.charge_day",
+        checks={"counts_are_charged": "Each count in force on the month's last billed day is charged, and no other."},
     )
