@@ -49,7 +49,7 @@ test-all: install
 
 # The tests that start no server: pure functions, formats, rates.
 test-fast: install
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not server"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not server" $(ARGS)
 
 check lint: install
 	@$(BIN)/ruff format --check -q .
