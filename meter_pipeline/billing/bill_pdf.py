@@ -38,10 +38,10 @@ def write_pdf(
             story.append(PageBreak())
         marks.append(_Mark(bill["statement_id"]))
         story += [_flowable(marks[-1]), *_story(bill_text(bill, shown), size[0] - 108)]
-    document = SimpleDocTemplate(
-        str(path), pagesize=size, leftMargin=54, rightMargin=54, topMargin=54, bottomMargin=54, invariant=1,
-        title=f"{bills[0]['utility']}: {len(bills)} bills" if bills else "no bills", author=bills[0]["utility"] if bills else "",
-    )  # fmt: skip
+    margins = dict.fromkeys(("leftMargin", "rightMargin", "topMargin", "bottomMargin"), 54)
+    author = bills[0]["utility"] if bills else ""
+    title = f"{author}: {len(bills)} bills" if bills else "no bills"
+    document = SimpleDocTemplate(str(path), pagesize=size, invariant=1, title=title, author=author, **margins)
     document.build(story, canvasmaker=_numbered(marks))
     starts = [mark.page for mark in marks] + [document.page + 1]
     return [(mark.name, mark.page, after - mark.page) for mark, after in zip(marks, starts[1:], strict=True)]

@@ -141,8 +141,10 @@ def _show_preview(document: dict[str, Any]) -> None:
     OUT.print(table(f"{len(document['changes'])} changes", columns, rows))
     bills = document["statements"]
     sealed = ", ".join(bills["sealed_months"]) or "none"
-    OUT.print(f"{document['days']} billing days of {document['service_points']} service points; statements: {bills['issued']} "
-              f"issued, {bills['open']} still to be issued; sealed months: {sealed}")  # fmt: skip
+    OUT.print(
+        f"{document['days']} billing days of {document['service_points']} service points; statements: {bills['issued']} "
+        f"issued, {bills['open']} still to be issued; sealed months: {sealed}"
+    )
     money = document["money"]
     names = ["account_id", "old", "new", "difference"]
     shown = [[each[n] for n in names] for each in money["accounts"][:SHOWN_LINES]]

@@ -15,25 +15,14 @@ from typing import Final
 
 import polars as pl
 
+from meter_pipeline.schemas.tables.migration import DIFFERENCES
+
 LEVELS: Final = ("read", "usage", "determinant", "line", "total")
 MONEY_LEVELS: Final = ("line", "total")
 
 MATCH: Final = "match"
 #: Every class a pair of figures can fall in.
-CLASSES: Final = (
-    MATCH,
-    "within_tolerance",
-    "rounding",
-    "timing",
-    "missing_new",
-    "missing_legacy",
-    "duplicate_legacy",
-    "estimate_vs_actual",
-    "tariff_version",
-    "known_legacy_defect",
-    "key_mismatch",
-    "unexplained",
-)
+CLASSES: Final = (MATCH, *DIFFERENCES)
 #: Classes that set the gate's clock back to zero. missing_legacy does not: the new side billed what legacy lost, and
 # it is listed for people.
 BLOCKING: Final = ("unexplained", "missing_new", "key_mismatch")

@@ -8,6 +8,21 @@ from typing import Final
 
 from meter_pipeline.schemas.tables.shape import Column, Contract
 
+#: Classes of a difference between the legacy batch and the pipeline
+DIFFERENCES: Final = (
+    "within_tolerance",
+    "rounding",
+    "timing",
+    "missing_new",
+    "missing_legacy",
+    "duplicate_legacy",
+    "estimate_vs_actual",
+    "tariff_version",
+    "known_legacy_defect",
+    "key_mismatch",
+    "unexplained",
+)
+
 CONTRACTS: Final[tuple[Contract, ...]] = (
     Contract(
         "migration.legacy_run",
@@ -125,19 +140,7 @@ CONTRACTS: Final[tuple[Contract, ...]] = (
             "class": Column(
                 "text",
                 "why they differ",
-                one_of=(
-                    "within_tolerance",
-                    "rounding",
-                    "timing",
-                    "missing_new",
-                    "missing_legacy",
-                    "duplicate_legacy",
-                    "estimate_vs_actual",
-                    "tariff_version",
-                    "known_legacy_defect",
-                    "key_mismatch",
-                    "unexplained",
-                ),
+                one_of=DIFFERENCES,
             ),
             "cause": Column("text", "the defect, or that a total follows its lines", nullable=True),
             "run_id": Column("bigint", "comparison that found it"),
