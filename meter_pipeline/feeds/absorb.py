@@ -176,9 +176,9 @@ def coded(scanned: Scanned, reader: RowReader, name: str, parts: tuple[Part, ...
         texts = scanned.texts[sources[0]]
         if len(parts) > 1:
             texts = [_put_together(parts, {sources[0]: text}) for text in texts]
-        absent = local < 0
-        if not absent.any():
-            return vocabulary.codes(texts)[local]
+        if not size or local.min() >= 0:
+            numbers = vocabulary.codes(texts)
+            return np.full(size, numbers[0]) if len(texts) == 1 else numbers.take(local)
         empty = _put_together(parts, {sources[0]: b""}) if len(parts) > 1 else b""
         return vocabulary.codes([*texts, empty])[local]  # an absent field (-1) reads as the empty text at the end
     return _combined(scanned, vocabulary.codes, parts, sources)

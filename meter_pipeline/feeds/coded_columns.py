@@ -292,15 +292,23 @@ class Units(Vocabulary):
         """Micro base units, where they are exact (or rounded as declared) and in range, and what rounding did,
         if any.
         """
-        multiply = np.array(self._multiply, np.int64)
-        divide = np.array(self._divide, np.int64)
-        limit = np.array(self._limit, np.int64)
-        places = np.maximum(decimals, 0)
-        where: Any = (unit, places)
-        good = (decimals >= 0) & (np.abs(mantissa) <= limit[where])
-        safe = np.where(good, mantissa, 0)
-        value = safe * multiply[where]
-        below = divide[where]
+        # numpy's take costs a fifth of an index by two arrays: 0.4 s of a day of 10 million reads.
+        places = np.maximum(decimals, 0).astype(np.intp)
+        tables = [np.array(table, np.int64) for table in (self._multiply, self._divide, self._limit)]
+        if isinstance(unit, int):
+            multiply, divide, limit = (table[unit] for table in tables)
+            where = places
+        else:
+            multiply, divide, limit = (table.ravel() for table in tables)
+            where = unit * np.intp(self.PLACES) + places
+        good = decimals >= 0
+        least = int(limit.min())
+        in_range = mantissa.size and -least <= int(mantissa.min()) and int(mantissa.max()) <= least
+        if not in_range:
+            good &= np.abs(mantissa) <= limit.take(where)
+        safe = mantissa if good.all() else np.where(good, mantissa, 0)
+        value = safe * multiply.take(where)
+        below = divide.take(where)
         if (below == 1).all():
             return value, good, None
         quotient = value // below

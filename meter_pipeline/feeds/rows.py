@@ -341,27 +341,27 @@ class RowReader:
         return meter * len(self.channels.texts) + rows.codes["channel"]
 
     def _file_units(self, rows: Rows) -> dict[tuple[str, str], str]:
-        key = self._key(rows)
-        if not key.size:
+        """By meter and channel, the first unit that the file gives it, in the file's spelling."""
+        if not rows.value.size:
             return {}
-        seen = np.zeros(int(key.max()) + 1, np.bool_)
-        seen[key] = True
-        present = np.flatnonzero(seen)
-        if "unit" in rows.codes:
-            unit_of = np.zeros(seen.size, np.int32)
-            unit_of[key[::-1]] = rows.codes["unit"][::-1]  # the first unit a channel was given
-            spellings = [self.units.spelling[code] for code in unit_of[present]]
-        else:
-            spellings = [self.units.spelling[self.constants["unit"]]] * present.size
-        width = len(self.channels.texts) if "channel" in rows.codes else 1
-        meters, channels = self.meters.values, self.channels.values
-        constant_meter = self.constants.get("meter_id", 0)
-        constant_channel = self.constants.get("channel", 0)
+        # Most files are sorted by meter: the rows at which the meter or the channel changes are one in a hundred.
+        changes = np.zeros(rows.value.size, np.bool_)
+        changes[0] = True
+        for name in ("meter_id", "channel"):
+            if name in rows.codes:
+                changes[1:] |= rows.codes[name][1:] != rows.codes[name][:-1]
+        head = np.flatnonzero(changes)
+        key = self._key(Rows({name: codes[head] for name, codes in rows.codes.items()}, rows.value[head], head))
+        first = np.full(int(key.max()) + 1, -1, np.int64)
+        first[key[::-1]] = head[::-1]
+        at = first[first >= 0]
+        named = [
+            rows.codes[name][at].tolist() if name in rows.codes else [self.constants.get(name, 0)] * at.size
+            for name in ("meter_id", "channel", "unit")
+        ]
         found: dict[tuple[str, str], str] = {}
-        for number, spelling in zip(present.tolist(), spellings, strict=True):
-            meter = meters[number // width if "meter_id" in rows.codes else constant_meter]
-            channel = channels[number % width if "channel" in rows.codes else constant_channel]
-            found.setdefault((meter, channel), spelling)
+        for meter, channel, unit in zip(*named, strict=True):
+            found.setdefault((self.meters.values[meter], self.channels.values[channel]), self.units.spelling[unit])
         return found
 
     def _roundings(self, rows: Rows) -> dict[tuple[str, str], Fraction]:

@@ -38,29 +38,34 @@ def files(connection: Connection, day: date) -> list[Row]:
 
 
 def channel_days(connection: Connection, day: date, points: Sequence[str] | None = None) -> list[Row]:
-    """Channel-days by whether raw and validated hold them, and why a raw one was not validated."""
+    """Channel-days by whether raw and validated hold them, and why a raw one was not validated. Those that both hold,
+    nearly all, are only counted: to look up what each of them could lack took 0.4 s of 100,000 meters."""
     return _rows(
         connection,
         f"""
-        SELECT {_subject("coalesce(service_point_id, raw_meter)")} AS subject, 'channel-days', cause, count(*) FILTER (WHERE raw_meter IS NOT NULL),
-            count(*) FILTER (WHERE valid_meter IS NOT NULL), count(*), {_named("raw_meter")}
-        FROM (SELECT r.meter_id AS raw_meter, v.meter_id AS valid_meter, stood.service_point_id, CASE
-            WHEN v.meter_id IS NOT NULL AND r.meter_id IS NOT NULL THEN 'none'
-            WHEN v.meter_id IS NOT NULL THEN 'wholly_estimated'
-            WHEN c.meter_id IS NULL THEN 'unknown_channel'
-            WHEN NOT EXISTS (SELECT FROM ref.installations AS i WHERE i.meter_id = r.meter_id) THEN 'not_installed'
-            WHEN EXISTS (SELECT FROM vee.exception AS e WHERE e.billing_day = %(day)s AND e.meter_id = r.meter_id) THEN 'validation_exception'
-            WHEN stood.service_point_id IS NULL THEN 'not_installed'
-            ELSE 'open' END AS cause
-        FROM (SELECT meter_id, channel, starts_at, slots, interval_minutes FROM raw.interval_day WHERE billing_day = %(day)s
-            {_some(points, "AND meter_id IN (SELECT meter_id FROM ref.installations WHERE service_point_id = ANY(%(points)s))")}) AS r
-        FULL JOIN (SELECT DISTINCT meter_id, channel FROM vee.interval_day WHERE billing_day = %(day)s
-            {_some(points, "AND service_point_id = ANY(%(points)s)")}) AS v USING (meter_id, channel)
-        LEFT JOIN ref.channels AS c USING (meter_id, channel)
-        LEFT JOIN LATERAL (SELECT max(i.service_point_id) AS service_point_id FROM ref.installations AS i WHERE v.meter_id IS NULL
-            AND i.meter_id = r.meter_id AND i.installed_at < r.starts_at + r.slots * r.interval_minutes * interval '1 minute'
-            AND (i.removed_at IS NULL OR i.removed_at > r.starts_at)) AS stood ON true) AS found
-        GROUP BY 1, 3 ORDER BY 3, 1
+        WITH sides AS MATERIALIZED (SELECT r.meter_id AS raw_meter, v.meter_id AS valid_meter, channel, starts_at, slots, interval_minutes
+            FROM (SELECT meter_id, channel, starts_at, slots, interval_minutes FROM raw.interval_day WHERE billing_day = %(day)s
+                {_some(points, "AND meter_id IN (SELECT meter_id FROM ref.installations WHERE service_point_id = ANY(%(points)s))")}) AS r
+            FULL JOIN (SELECT DISTINCT meter_id, channel FROM vee.interval_day WHERE billing_day = %(day)s
+                {_some(points, "AND service_point_id = ANY(%(points)s)")}) AS v USING (meter_id, channel)),
+        found AS MATERIALIZED (SELECT raw_meter, valid_meter, stood.service_point_id, CASE
+                WHEN valid_meter IS NOT NULL THEN 'wholly_estimated'
+                WHEN NOT EXISTS (SELECT FROM ref.channels AS c WHERE c.meter_id = raw_meter AND c.channel = sides.channel) THEN 'unknown_channel'
+                WHEN NOT EXISTS (SELECT FROM ref.installations AS i WHERE i.meter_id = raw_meter) THEN 'not_installed'
+                WHEN EXISTS (SELECT FROM vee.exception AS e WHERE e.billing_day = %(day)s AND e.meter_id = raw_meter) THEN 'validation_exception'
+                WHEN stood.service_point_id IS NULL THEN 'not_installed'
+                ELSE 'open' END AS cause
+            FROM sides LEFT JOIN LATERAL (SELECT max(i.service_point_id) AS service_point_id FROM ref.installations AS i WHERE valid_meter IS NULL
+                AND i.meter_id = raw_meter AND i.installed_at < starts_at + slots * interval_minutes * interval '1 minute'
+                AND (i.removed_at IS NULL OR i.removed_at > starts_at)) AS stood ON true
+            WHERE raw_meter IS NULL OR valid_meter IS NULL)
+        SELECT * FROM (
+            SELECT 'all' AS subject, 'channel-days', 'none' AS cause, count(*), count(*), count(*), ''
+            FROM sides WHERE raw_meter IS NOT NULL AND valid_meter IS NOT NULL HAVING count(*) > 0
+            UNION ALL
+            SELECT {_subject("coalesce(service_point_id, raw_meter)")}, 'channel-days', cause, count(raw_meter), count(valid_meter), count(*), {_named("raw_meter")}
+            FROM found GROUP BY 1, 3
+        ) AS counted ORDER BY cause, subject
         """,
         day,
         points=points,

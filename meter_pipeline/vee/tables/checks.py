@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from operator import itemgetter
 from typing import Any, Final
 
 import psycopg
@@ -43,21 +44,23 @@ class StoredDay(StoredRows):
 
 _VALUES = """
 SELECT count(*), coalesce(sum(held), 0)::bigint,
-    coalesce(array_agg(ARRAY[service_point_id, meter_id || ' ' || channel] ORDER BY meter_id, channel)
+    coalesce(array_agg(ARRAY[service_point_id, meter_id || ' ' || channel])
         FILTER (WHERE held <> actual + estimated OR expected <> actual + estimated + missing), '{}')
 FROM (SELECT service_point_id, meter_id, channel, actual, estimated, missing, expected,
     coalesce(cardinality(values) - cardinality(array_positions(values, -2147483648)),
         cardinality(wide_values) - cardinality(array_positions(wide_values, -9223372036854775808))) AS held
-    FROM vee.interval_day WHERE billing_day = %(day)s AND {among}) AS v
+    FROM vee.interval_day WHERE billing_day = %(day)s AND {among} OFFSET 0) AS v
 """
 _ABSENT = """
-SELECT DISTINCT i.meter_id || ' ' || c.channel, i.service_point_id
-FROM ref.installations AS i JOIN ref.channels AS c USING (meter_id)
-WHERE {among} AND c.kind = 'interval' AND c.interval_minutes IS NOT NULL AND i.installed_at < %(past)s AND (i.removed_at IS NULL OR i.removed_at > %(start)s)
-    AND EXISTS (SELECT FROM ref.service_points AS p WHERE p.service_point_id = i.service_point_id AND p.valid_from <= %(day)s
+WITH lacking AS MATERIALIZED (SELECT i.service_point_id, i.meter_id, c.channel
+    FROM ref.installations AS i JOIN ref.channels AS c USING (meter_id)
+    WHERE {among} AND c.kind = 'interval' AND c.interval_minutes IS NOT NULL
+        AND i.installed_at < %(past)s AND (i.removed_at IS NULL OR i.removed_at > %(start)s)
+        AND NOT EXISTS (SELECT FROM vee.interval_day AS v WHERE v.billing_day = %(day)s AND v.meter_id = i.meter_id AND v.channel = c.channel))
+SELECT DISTINCT meter_id || ' ' || channel, service_point_id FROM lacking AS l
+WHERE service_point_id <> ALL(%(aside)s)
+    AND EXISTS (SELECT FROM ref.service_points AS p WHERE p.service_point_id = l.service_point_id AND p.valid_from <= %(day)s
         AND (p.valid_to IS NULL OR p.valid_to > %(day)s))
-    AND i.service_point_id <> ALL(%(aside)s)
-    AND NOT EXISTS (SELECT FROM vee.interval_day AS v WHERE v.billing_day = %(day)s AND v.meter_id = i.meter_id AND v.channel = c.channel)
 """
 
 
@@ -81,7 +84,9 @@ def stored_rows(
     }
     values = _VALUES.replace("{among}", _among(points, "service_point_id"))
     lacking = _ABSENT.replace("{among}", _among(points, "i.service_point_id"))
-    rows, slots, wrong = connection.execute(values.encode(), at).fetchone() or (0, 0, [])
+    # Sorted here: sorting in the server's aggregate sorts every row of the day, 0.2 s of 100,000, for the few it keeps.
+    rows, slots, found = connection.execute(values.encode(), at).fetchone() or (0, 0, [])
+    wrong = sorted(found, key=itemgetter(1))
     absent = sorted(connection.execute(lacking.encode(), at).fetchall())
     services = {point: f"the stored values of {channel} are not as many as the row counts" for point, channel in wrong}
     services |= {point: f"{channel} has no validated day" for channel, point in absent}
