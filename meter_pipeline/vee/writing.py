@@ -212,7 +212,9 @@ class Writer:
         if self.first:
             # What was just copied is at hand: reading it back takes twice the time.
             return [
-                content_of(table, frame.select(columns) if frame.height else pl.DataFrame(schema=list(columns)), key, of)
+                content_of(
+                    table, frame.select(columns) if frame.height else pl.DataFrame(schema=list(columns)), key, of
+                )
                 for (table, columns, key), frame in zip(_OF_THE_DAY, self._of_first, strict=True)
             ]
         return [stored_content(self.connection, table, columns, key, of) for table, columns, key in _OF_THE_DAY]

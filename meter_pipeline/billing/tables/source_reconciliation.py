@@ -88,6 +88,8 @@ def registers(
     Estimates explain a sum above the register, up to what they add. Anything else that is off is explained as far as a
     finding of validation (vee.exception) states it, and by name: null intervals a sum below the register, a failed
     sum check either. A difference of another size is open. ``bounds``: the day's instants.
+
+    OFFSET 0 keeps what a row's cause is from being worked out again wherever it is named.
     """
     if points is not None and not _beside_register(connection, day, points):
         return []
@@ -142,7 +144,8 @@ def registers(
                 FROM vee.interval_day AS v LEFT JOIN dials AS d USING (meter_id, channel)
                 WHERE v.billing_day = %(day)s AND v.billed AND v.register_difference_micro IS NOT NULL
                     {_some(points, "AND v.service_point_id = ANY(%(points)s)")}
-            ) AS sides
+                OFFSET 0
+            ) AS sides OFFSET 0
         ) AS compared GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
         """,
         day,
