@@ -23,19 +23,30 @@ def same(some: Hashes, others: Hashes) -> bool:
     )
 
 
+class Index:
+    """Hashes in the order of their first eight bytes, sorted once, to ask for many times."""
+
+    def __init__(self, hashes: Hashes) -> None:
+        first = _words(hashes)
+        order = np.argsort(first)
+        self._hashes, self._sorted, self._first = hashes, hashes[order], first[order]
+
+    def absent(self, wanted: Hashes) -> list[int]:
+        """Rows of ``wanted``, by number, that are not here."""
+        if not len(self._hashes):
+            return list(range(len(wanted)))
+        at = np.minimum(np.searchsorted(self._first, _words(wanted)), len(self._sorted) - 1)
+        # Hashes that differ beyond their first eight bytes meet in the second look.
+        unsure = np.flatnonzero((self._sorted[at] != wanted).any(axis=1))
+        if not len(unsure):
+            return []
+        every = {row.tobytes() for row in self._hashes}
+        return [int(row) for row in unsure if wanted[row].tobytes() not in every]
+
+
 def absent(wanted: Hashes, among: Hashes) -> list[int]:
     """Rows of ``wanted``, by number, that are no row of ``among``."""
-    if not len(among):
-        return list(range(len(wanted)))
-    # Sorted by their first eight bytes; hashes that differ beyond those meet in the second look.
-    first = _words(among)
-    order = np.argsort(first)
-    at = np.minimum(np.searchsorted(first[order], _words(wanted)), len(among) - 1)
-    unsure = np.flatnonzero((among[order[at]] != wanted).any(axis=1))
-    if not len(unsure):
-        return []
-    every = {row.tobytes() for row in among}
-    return [int(row) for row in unsure if wanted[row].tobytes() not in every]
+    return Index(among).absent(wanted)
 
 
 def _words(hashes: Hashes) -> npt.NDArray[np.uint64]:

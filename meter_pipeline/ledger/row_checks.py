@@ -245,6 +245,13 @@ class _Rows:
     outcome: VerifyOutcome
     kept: dict[str, list[pl.DataFrame]] = field(default_factory=dict)
     of_the_day: dict[str, set[Any]] = field(default_factory=dict)
+    _allowed: hashsets.Index | None = None
+
+    def _unknown(self, made: Sequence[bytes]) -> list[int]:
+        """Leaves, by number, that no row may have."""
+        if self._allowed is None:
+            self._allowed = hashsets.Index(self.allowed)
+        return self._allowed.absent(hashsets.of(b"".join(made)))
 
     def part(self, table: RowTable, part: pl.DataFrame) -> bytes:
         """Check a part of a table's rows; returns the leaf of each of them."""
@@ -286,15 +293,15 @@ class _Rows:
         self.outcome.checked[f"content of {table.name}"] += part.height
         if not made:
             return b""
-        unknown = hashsets.absent(hashsets.of(b"".join(made)), self.allowed)
+        unknown = self._unknown(made)
         if unknown and table.older is not None and table.older in self.rules:
             older = self.rules[table.older](part[unknown]).to_list()
             # Only a row that the ledger has in the older encoding is taken so: it covers less.
-            strange = set(hashsets.absent(hashsets.of(b"".join(older)), self.allowed))
+            strange = set(self._unknown(older))
             for place, row in enumerate(unknown):
                 if place not in strange:
                     made[row] = older[place]
-            unknown = hashsets.absent(hashsets.of(b"".join(made)), self.allowed)
+            unknown = self._unknown(made)
         known = part.with_row_index("n").filter(~pl.col("n").is_in(unknown)) if unknown else part
         self._derived(table, known)
         return b"".join(made)

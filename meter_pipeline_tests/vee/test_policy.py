@@ -56,7 +56,7 @@ def test_a_utilitys_entry_stands_before_the_shipped_one_on_its_days(tmp_path: Pa
     ("text", "said"),
     [
         ('rule = "SUMCHECK"\naction = "hold"\nwhy = "x"', "no such rule"),
-        ('rule = "SUM_CHECK"\naction = "wait"\nwhy = "x"', "none of hold, estimate, bill"),
+        ('rule = "SUM_CHECK"\naction = "wait"\nwhy = "x"', "not one of hold, estimate, bill"),
         ('rule = "RANGE"\naction = "bill"\nwhy = "x"', "say estimate or hold"),
         ('rule = "MULTIPLIER"\naction = "estimate"\nwhy = "x"', "say hold or bill"),
         ('rule = "SUM_CHECK"\naction = "hold"', "why is missing"),
