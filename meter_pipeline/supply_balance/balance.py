@@ -4,6 +4,7 @@ name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -67,13 +68,18 @@ def balance_days(database: Database, calendar: BillingCalendar, first: date, pas
     while day < past:
         used = tables.usage(database, day)
         if used.height:
-            rows += _day(reference, day, used, tables.served(database, *calendar.bounds(day)))
+            served = tables.served(database, *calendar.bounds(day))
+            rows += _day(reference, day, used, served, tables.backwards(database, day))
         day += timedelta(days=1)
     return pl.DataFrame(rows, schema=_COLUMNS, orient="row")
 
 
 def _day(
-    reference: dict[str, list[dict[str, Any]]], day: date, used: pl.DataFrame, served: set[str]
+    reference: dict[str, list[dict[str, Any]]],
+    day: date,
+    used: pl.DataFrame,
+    served: set[str],
+    backwards: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     zones = in_force(reference["zones"], day)
     tree = below(zones)
@@ -97,7 +103,7 @@ def _day(
             [u["unit"] for p in [*points, *(s["service_point_id"] for s in mine)] for u in usage.get(p, [])],
         )
         sides = {
-            way: _supplied([s["service_point_id"] for s in mine if s["direction"] == way], usage, unit)
+            way: _supplied([s["service_point_id"] for s in mine if s["direction"] == way], usage, unit, backwards)
             for way in ("in", "out")
         }
         if not any(s["direction"] == "in" for s in mine):
@@ -158,20 +164,29 @@ def _converted(micro: int, unit: str, to: str) -> Decimal:
     return Decimal(micro) * _M3[unit] / _M3[to]
 
 
-def _supplied(points: list[str], usage: dict[str, list[dict[str, Any]]], unit: str) -> _Side:
+def _supplied(
+    points: list[str], usage: dict[str, list[dict[str, Any]]], unit: str, backwards: Mapping[str, str]
+) -> _Side:
+    """What supply meters counted. ``backwards``: those whose reads validation refused, with what it said: their usage
+    is an estimate, and losses that stand on it would be none."""
     side = _Side()
     for point in points:
         rows = usage.get(point, [])
+        if point in backwards:
+            side.missing.append(
+                f"supply meter {point} reads backwards ({backwards[point]}): correct the read or the meter"
+            )
+            continue
         if not rows or any(r["unknown"] for r in rows):
             side.missing.append(f"supply meter {point} has no usage")
             continue
-        backwards = [
+        negative = [
             r
             for r in rows
             if (r["flow"] == "import" and r["quantity"] < 0) or (r["flow"] == "export" and r["quantity"] > 0)
         ]
-        if backwards:
-            row = backwards[0]
+        if negative:
+            row = negative[0]
             amount = format(abs(Decimal(row["quantity"]).scaleb(-6)).normalize(), "f")
             side.missing.append(
                 f"supply meter {point} reads backwards by {amount} {row['unit']}: declare the direction, or correct the meter"

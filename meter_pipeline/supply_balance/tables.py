@@ -47,6 +47,18 @@ def usage(database: Database, day: date) -> pl.DataFrame:
     )
 
 
+def backwards(database: Database, day: date) -> dict[str, str]:
+    """Supply meters of which validation found on a day that they went back, and no person released it: what it said by
+    service point. Their usage is an estimate."""
+    found = database.rows(
+        "SELECT e.service_point_id, min(e.detail) AS detail FROM vee.exception AS e WHERE e.billing_day = $1 AND e.kind IN ('DECREASE', 'NEGATIVE') "
+        "AND e.service_point_id IN (SELECT service_point_id FROM ref.zone_supplies) AND NOT EXISTS (SELECT FROM anomaly.validation_finding AS f "
+        "WHERE f.billing_day = e.billing_day AND f.kind = e.kind AND f.service_point_id = e.service_point_id AND f.released_at IS NOT NULL) GROUP BY 1",
+        [day],
+    )
+    return {row["service_point_id"]: row["detail"] for row in found}
+
+
 def served(database: Database, begins: datetime, ends: datetime) -> set[str]:
     """Members of zones where a meter stands at some time between two instants: they should have usage."""
     found = database.read(

@@ -121,6 +121,21 @@ def test_a_supply_meter_that_reads_backwards_is_named(network: Database) -> None
     assert rows["DMA-1"]["difference"] is not None, "one meter stops one zone"
 
 
+def test_a_supply_meter_whose_dial_went_back_is_named_though_its_day_is_estimated(network: Database) -> None:
+    """Validation refuses the read and puts an estimate there: the zone is not balanced on it."""
+    use(network, JULY)
+    with network.connect() as connection:
+        connection.execute(
+            "INSERT INTO vee.exception (billing_day, kind, service_point_id, meter_id, channel, severity, detail, first_seen) "
+            "VALUES (%s, 'DECREASE', 'SP-902', 'M-902', 'R1', 'fail', 'The register went back: 5 after 9', now())",
+            (JULY,),
+        )
+    rows = {row["zone_id"]: row for row in month(network).days.to_dicts()}
+    said = "supply meter SP-902 reads backwards (The register went back: 5 after 9): correct the read or the meter"
+    assert (rows["PZ-1"]["missing"], rows["PZ-1"]["delivered_in"], rows["PZ-1"]["difference"]) == (said, None, None)
+    assert rows["DMA-1"]["difference"] is not None
+
+
 def test_estimates_are_the_uncertainty(network: Database) -> None:
     use(network, JULY)
     with network.connect() as connection:
