@@ -9,6 +9,7 @@ import polars as pl
 from meter_pipeline.billing import plots
 from meter_pipeline.billing.reconcile import CAUSES, micro
 from meter_pipeline.billing.service_agreements import EXCEPTIONS
+from meter_pipeline.page_formats import deployments_formats
 from meter_pipeline.schemas.report import Check, StageReport
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def _joint_check(outcome: BillingOutcome, name: str, checks: tuple[str, ...] | N
 
 def stage_report(outcome: BillingOutcome) -> StageReport:
     """Figures, the reconciliation checks, exceptions and plots of a billed day."""
-    day = outcome.billing_day.isoformat()
+    day = deployments_formats().day(outcome.billing_day)
     unbilled = outcome.exception_rows.with_columns(
         pl.col("reason").replace_strict(EXCEPTIONS, default="").alias("meaning")
     )

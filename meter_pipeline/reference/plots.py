@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, timedelta
 
+from meter_pipeline.page_formats import deployments_formats
 from meter_pipeline.plotting import small_png
 
 
@@ -16,12 +17,13 @@ def changes(table: str, days: Sequence[tuple[date, int]], last: date, most: int 
         return b""
     from matplotlib.figure import Figure
 
+    shown_as = deployments_formats()
     figure = Figure(figsize=(7, 2.2), layout="constrained")
     axes = figure.add_subplot()
     every = [first + timedelta(days=k) for k in range(most)]
     axes.bar(range(most), [shown.get(day, 0) for day in every], color="#2d6cb5")
     ticks = range(0, most, 10)
-    axes.set_xticks(list(ticks), [f"{every[k]:%d %b}" for k in ticks])
+    axes.set_xticks(list(ticks), [shown_as.short_day(every[k]) for k in ticks])
     axes.set_ylabel("rows changed")
-    axes.set_title(f"{table}: rows changed a day, to {last}", fontsize=9)
+    axes.set_title(f"{table}: rows changed a day, to {shown_as.day(last)}", fontsize=9)
     return small_png(figure)

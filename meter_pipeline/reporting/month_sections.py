@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any, Final
 
+from meter_pipeline.page_formats import deployments_formats
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reporting import tables
 from meter_pipeline.reporting.drawing import columns_svg
@@ -46,12 +47,16 @@ def moves_shown(document: Mapping[str, Any]) -> list[str]:
 
 def pictures(database: Database, document: Mapping[str, Any], currency: str) -> Pictures:
     """Pictures of each section that has something to show."""
+    label = deployments_formats().short_day
     return {
         "unbilled": [("How it moved", columns_svg(steps(document["unbilled"]), currency))]
         if document["unbilled"].roll.height
         else [],
         "balance": [
-            (f"Losses of zone {zone} by billing day, {unit}", columns_svg(values, unit))
+            (
+                f"Losses of zone {zone} by billing day, {unit}",
+                columns_svg([(label(day), loss) for day, loss in values], unit),
+            )
             for zone, unit, values in daily_losses(document["balance"])
         ],
         "winter": _winter(database, document["winter"]["effective"]),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import polars as pl
 
+from meter_pipeline.page_formats import deployments_formats
 from meter_pipeline.plotting import small_png
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.supply_balance.balance import Balance
@@ -33,12 +36,12 @@ def report(found: Balance) -> StageReport:
     return StageReport(found.days.height, {"zones": len(found.months)}, tables, plots, checks)
 
 
-def daily_losses(found: Balance) -> list[tuple[str, str, list[tuple[str, float | None]]]]:
+def daily_losses(found: Balance) -> list[tuple[str, str, list[tuple[date, float | None]]]]:
     """Each zone with its unit and its losses by day, None where they are not known."""
     series = []
     for (zone,), part in sorted(found.days.group_by(["zone_id"]), key=lambda item: str(item[0])):
         values = [
-            (str(day), None if loss is None else loss / 1e6)
+            (day, None if loss is None else loss / 1e6)
             for day, loss in part.sort("billing_day").select("billing_day", "difference").iter_rows()
         ]
         series.append((str(zone), str(part["unit"][0]), values))
@@ -53,10 +56,10 @@ def picture(found: Balance) -> bytes:
     axes = figure.subplots()
     for zone, unit, values in daily_losses(found)[:8]:
         axes.plot(
-            [day[-2:] for day, _ in values],
+            [day.day for day, _ in values],
             [float("nan") if v is None else v for _, v in values],
             label=f"{zone}, {unit}",
         )
-    axes.set_title(f"Losses by zone, {found.month:%Y-%m}", loc="left")
+    axes.set_title(f"Losses by zone, {deployments_formats().month(found.month)}", loc="left")
     axes.legend(frameon=False, fontsize=8)
     return small_png(figure)

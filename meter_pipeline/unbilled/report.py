@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from meter_pipeline.page_formats import deployments_formats
 from meter_pipeline.plotting import small_png
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.unbilled.month import MOVES, Unbilled
@@ -66,7 +67,7 @@ def picture(found: Unbilled) -> bytes:
         axes.annotate(f"{amount:,.2f}", (at, max(base, base + amount)), ha="center", va="bottom", fontsize=8)
         level = amount if whole else level + amount
     axes.set_xticks(range(len(moves)), [label for label, _ in moves])
-    axes.set_title(f"Unbilled revenue, {found.month:%Y-%m}", loc="left")
+    axes.set_title(f"Unbilled revenue, {deployments_formats().month(found.month)}", loc="left")
     axes.margins(y=0.15)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

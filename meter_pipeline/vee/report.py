@@ -9,6 +9,7 @@ import polars as pl
 
 from meter_pipeline import quality
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.page_formats import deployments_formats
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.units import from_micro
@@ -87,7 +88,8 @@ def stage_report(outcome: VeeOutcome) -> StageReport:
     pictures = {}
     if outcome.shape.height:
         pictures["load shape"] = plots.load_shape(
-            outcome.shape, f"Billing day {outcome.billing_day}: validated, estimated, rejected"
+            outcome.shape,
+            f"Billing day {deployments_formats().day(outcome.billing_day)}: validated, estimated, rejected",
         )
     if outcome.methods:
         pictures["estimates by method"] = plots.estimates_by_method(
@@ -187,7 +189,7 @@ def usage_report(database: Database, calendar: BillingCalendar, day: date) -> St
     pictures = (
         {
             "usage by quality": plots.usage_by_quality(
-                _points_by_quality(usage), f"Service points on {day} by worst quality"
+                _points_by_quality(usage), f"Service points on {deployments_formats().day(day)} by worst quality"
             )
         }
         if usage.height

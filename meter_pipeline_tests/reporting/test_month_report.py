@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from datetime import date
 from pathlib import Path
@@ -71,6 +72,9 @@ def test_the_months_report_holds_unbilled_revenue_and_the_supply_balance(
     # Columns of the movement that are zero throughout are left out.
     assert "corrected</th>" not in text
     assert "Losses of zone F-1 by billing day, kWh" in text
+    written = re.sub(r"<(code|pre)>.*?</\1>", "", text, flags=re.DOTALL)  # a command to type, the signed note
+    assert not re.findall(r".{20}(?<![\w./-])\d{4}-\d{2}-\d{2}.{20}", written), "a date in ISO 8601 is left"
+    assert ">7/1<" in written
     spoken = plain({name: document[name].document() for name in ("law", "unbilled", "balance")})
     assert spoken["unbilled"]["totals"]["closing"] == spoken["unbilled"]["totals"]["charged"]
     assert json.dumps(spoken)
