@@ -244,10 +244,21 @@ def _show_case(case: dict[str, Any]) -> None:
             number(f["expected"]),
             number(f["observed"]),
             f["unit"],
-            ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in f["evidence"].items()),
+            _told(f["evidence"]),
         )
         for f in case["flags"]
     ]
     OUT.print(
         table(None, ("day", "kind", "expected", "observed", "unit", "evidence"), rows, numbers=("expected", "observed"))
     )
+
+
+def _told(evidence: Any) -> str:
+    """Evidence in words: names and values; of a list of services, each with what is said of it."""
+    if isinstance(evidence, dict):
+        return ", ".join(f"{name} {_told(value)}" for name, value in evidence.items())
+    if isinstance(evidence, list) and all(isinstance(row, dict) and "service_point_id" in row for row in evidence):
+        others = [{k: v for k, v in row.items() if k != "service_point_id"} for row in evidence]
+        named = zip(evidence, others, strict=True)
+        return "; ".join(f"{row['service_point_id']} ({_told(said)})" for row, said in named)
+    return f"{evidence:g}" if isinstance(evidence, float) else str(evidence)
