@@ -244,7 +244,7 @@ def _show_case(case: dict[str, Any]) -> None:
             number(f["expected"]),
             number(f["observed"]),
             f["unit"],
-            _told(f["evidence"]),
+            in_words(f["evidence"]),
         )
         for f in case["flags"]
     ]
@@ -253,12 +253,12 @@ def _show_case(case: dict[str, Any]) -> None:
     )
 
 
-def _told(evidence: Any) -> str:
+def in_words(evidence: Any) -> str:
     """Evidence in words: names and values; of a list of services, each with what is said of it."""
     if isinstance(evidence, dict):
-        return ", ".join(f"{name} {_told(value)}" for name, value in evidence.items())
+        return ", ".join(f"{name} {in_words(value)}" for name, value in evidence.items())
     if isinstance(evidence, list) and all(isinstance(row, dict) and "service_point_id" in row for row in evidence):
         others = [{k: v for k, v in row.items() if k != "service_point_id"} for row in evidence]
         named = zip(evidence, others, strict=True)
-        return "; ".join(f"{row['service_point_id']} ({_told(said)})" for row, said in named)
+        return "; ".join(f"{row['service_point_id']} ({in_words(said)})" for row, said in named)
     return f"{evidence:g}" if isinstance(evidence, float) else str(evidence)

@@ -398,7 +398,7 @@ def _show_faults(faults: list[Fault]) -> None:
     for fault in faults[:40]:
         ERR.print(str(fault), highlight=False)
     ERR.print(
-        f"[bold red]Refused:[/] {len(faults)} faults; nothing was imported. Mend the lines above and import again."
+        f"[bold red]Refused:[/] {len(faults)} fault{'s' * (len(faults) != 1)}; nothing was imported. Mend the lines above and import again."
     )
 
 

@@ -14,6 +14,7 @@ import click
 import typer
 
 from meter_pipeline.cli import main
+from meter_pipeline.cli.exceptions import in_words
 from meter_pipeline.cli.output import progress, table
 
 
@@ -100,3 +101,12 @@ def test_a_table_fits_a_narrow_terminal_without_breaking_its_numbers(capsys: Any
 def test_progress_tells_how_fast_and_how_long_still() -> None:
     columns = [type(column).__name__ for column in progress().columns]
     assert {"Rate", "MofNCompleteColumn", "TimeRemainingColumn"} <= set(columns)
+
+
+def test_evidence_of_several_services_is_told_in_words() -> None:
+    candidates = [
+        {"kind": "over", "service_point_id": "SP-1", "leaves": "0.5"},
+        {"service_point_id": "SP-2", "kind": "stopped"},
+    ]
+    said = in_words({"candidates": candidates, "room_percent": 1.0})
+    assert said == "candidates SP-1 (kind over, leaves 0.5); SP-2 (kind stopped), room_percent 1"
