@@ -18,7 +18,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "baselines": {"meters": 64, "repeats": 1, "peer_meters": 1},
     "billing": {"accounts": 20, "rounds": 1, "pysam_rounds": 1, "days": 3, "timed": 1},
     "cli": {"rounds": 1},
-    "correction": {"meters": 12, "days": 3},
+    "correction": {"meters": 12, "days": 3, "accounts": 4, "document_days": 2},
     "day": {"meters": 30, "warm": False},
     "day of registers": {"meters": 30, "interval": 1440, "warm": False},
     "desk": {"accounts": 40, "days": 2, "rounds": 1},
