@@ -209,8 +209,8 @@ def _read(run: _Run, only: Sequence[str] | None) -> _Inputs:
 
 @dataclass(frozen=True, slots=True)
 class _Computed:
-    """The day's charges, the ledger leaves of all charges and of all determinants in their order, and what the checks
-    compare them with."""
+    """The day's charges, the ledger leaves of all charges and of all determinants in their order (none of a run that is
+    undone), and what the checks compare them with."""
 
     charges: DayCharges
     leaves: list[bytes]
@@ -240,7 +240,8 @@ def _compute(run: _Run, inputs: _Inputs, shards: int) -> _Computed:
         else:
             source = run.reader.submit(read_source_rows, run.database, run.calendar, day, inputs.compared)
         results.append(charges_of(read, run.calendar, day, inputs.reference.holidays))
-        hashed.append(run.writer.submit(_load_and_hash if inputs.first_load else _hash, run, results[-1]))
+        if inputs.first_load or not run.undone:
+            hashed.append(run.writer.submit(_load_and_hash if inputs.first_load else _hash, run, results[-1]))
     result = joined(results)
     known = with_missing_usage(run.session, run.calendar, day, services, result.exceptions)
     run.watch("charges")
@@ -272,7 +273,7 @@ def _before(run: _Run, inputs: _Inputs) -> Before:
     read at once: where several days share a transaction, nothing can be read later as it was."""
     if inputs.only is None:
         return Before.committed(run.session, run.day)
-    return Before.held(run.session, run.connection, run.day, inputs.only)
+    return Before.held(run.session, run.connection, run.day, inputs.only, rows=not run.undone)
 
 
 def _keep_revisions(run: _Run, inputs: _Inputs, computed: _Computed, before: Before) -> _Persisted:
@@ -294,13 +295,7 @@ def _write_day(run: _Run, inputs: _Inputs, computed: _Computed, before: Before) 
     run.outcome.changed = len(changed)
     if not changed:
         return _Persisted(result, BilledRows.read(connection, day, inputs.compared))
-    # Its leaves are folded while the server reads back what it holds.
-    stood = None if inputs.first_load else before.rows
-    hashes = (computed.leaves, computed.determined)
-    written = Written(day, changed, {} if stood is None else days.replaced(connection, day))
-    entry = run.writer.submit(billed_entry, stood, result, written, run.clock.now(), run.actor, hashes)
-    stored = BilledRows.read(connection, day, inputs.compared)
-    run.outcome.ledger_entry = ledger.insert(connection, entry.result())
+    stored = _stored_and_recorded(run, inputs, computed, before, changed)
     run.outcome.carried = carry_forward(
         connection,
         run.session,
@@ -316,8 +311,27 @@ def _write_day(run: _Run, inputs: _Inputs, computed: _Computed, before: Before) 
     return _Persisted(result, stored)
 
 
+def _stored_and_recorded(
+    run: _Run, inputs: _Inputs, computed: _Computed, before: Before, changed: Sequence[str]
+) -> BilledRows:
+    """The rows of the day as they are stored, and the ledger's entry for them: its leaves are folded while the server
+    reads the rows back. A run that is undone makes no entry."""
+    connection, day = run.connection, run.day
+    if run.undone:
+        return BilledRows.read(connection, day, inputs.compared)
+    stood = None if inputs.first_load else before.rows
+    hashes = (computed.leaves, computed.determined)
+    written = Written(day, changed, {} if stood is None else days.replaced(connection, day))
+    entry = run.writer.submit(billed_entry, stood, computed.charges, written, run.clock.now(), run.actor, hashes)
+    stored = BilledRows.read(connection, day, inputs.compared)
+    run.outcome.ledger_entry = ledger.insert(connection, entry.result())
+    return stored
+
+
 def _record_carried(run: _Run, again: DayCharges, points: Sequence[str], later: date, stood: pl.DataFrame) -> None:
     """The ledger's entry for a later day's charges. ``stood``: those that they take the place of."""
+    if run.undone:
+        return
     written = Written(later, points, days.replaced(run.connection, later))
     entry = billed_entry(lambda _: (stood, None), again, written, run.clock.now(), run.actor)
     ledger.insert(run.connection, entry)

@@ -39,12 +39,16 @@ class Before:
         return cls(lambda points: _rows(session, day, points), amounts)
 
     @classmethod
-    def held(cls, session: Database, connection: Connection, day: date, points: Sequence[str]) -> Before:
-        """Read now, of some service points."""
-        charges, determinants = _rows(session, day, points)
+    def held(
+        cls, session: Database, connection: Connection, day: date, points: Sequence[str], *, rows: bool = True
+    ) -> Before:
+        """Read now, of some service points; without the rows where no entry is made of them."""
+        charges, determinants = (
+            _rows(session, day, points) if rows else (CHARGE_SCHEMA.to_frame(), DETERMINANT_SCHEMA.to_frame())
+        )
         usage, charged = adjustments.amounts(connection, day, points)
 
-        def rows(some: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+        def stood(some: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
             mine = pl.col("service_point_id").is_in(list(some))
             return charges.filter(mine), determinants.filter(mine)
 
@@ -55,7 +59,7 @@ class Before:
                 {key: value for key, value in charged.items() if key[1] in mine},
             )
 
-        return cls(rows, amounts)
+        return cls(stood, amounts)
 
 
 def _rows(session: Database, day: date, points: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -72,7 +72,7 @@ def reproduce(database: Database, calendar: BillingCalendar, statement_id: str) 
     if moment is None:
         raise ReproduceError(f"no statement {statement_id}")
     with reading(database) as session:
-        known = AsKnown(session.url, session.role, session.connection, moment)
+        known = AsKnown(session.url, session.role, session.connection, moment=moment)
         lines = _lines(known, calendar, moment)
         issued = tables.issued_lines(session, statement_id)
     if not lines.height and issued.height:

@@ -94,7 +94,7 @@ def undone(database: Database, application_name: str) -> Iterator[OneTransaction
     with database.connect(application_name) as connection:
         connection.prepare_threshold = None
         try:
-            yield OneTransaction(database.url, database.role, connection, RLock())
+            yield OneTransaction(database.url, database.role, connection, {}, RLock())
         finally:
             connection.rollback()
 
@@ -105,7 +105,7 @@ def together(database: Database, application_name: str) -> Iterator[OneTransacti
     leaves nothing of it."""
     with database.connect(application_name) as connection:
         connection.prepare_threshold = None
-        yield OneTransaction(database.url, database.role, connection, RLock(), kept=True)
+        yield OneTransaction(database.url, database.role, connection, None, RLock(), kept=True)
 
 
 def _frame(cursor: Any) -> pl.DataFrame:

@@ -32,6 +32,8 @@ class ReadSession(Database):
 
     #: A psycopg connection in one_transaction.py.
     connection: AdbcConnection = None
+    #: Frames that were read already, by query and parameters, where the session keeps them.
+    memory: dict[Any, pl.DataFrame] | None = None
 
     @property
     def shared(self) -> bool:
@@ -59,6 +61,22 @@ def is_shared(database: Database) -> bool:
 def is_undone(database: Database) -> bool:
     """Whether what is written is undone at the end (one_transaction.py)."""
     return isinstance(database, ReadSession) and database.undone
+
+
+def remembered(database: Database, query: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
+    """As ``read``, of tables that no stage writes. A transaction that is undone reads the same rows one time: what
+    somebody else writes meanwhile has its preview refused when it is made."""
+    if not isinstance(database, ReadSession) or database.memory is None:
+        return database.read(query, parameters)
+    key = (query, *parameters)
+    if key not in database.memory:
+        database.memory[key] = database.read(query, parameters)
+    return database.memory[key]
+
+
+def remembers(database: Database) -> bool:
+    """Whether ``remembered`` reads the same rows one time."""
+    return isinstance(database, ReadSession) and database.memory is not None
 
 
 @contextlib.contextmanager

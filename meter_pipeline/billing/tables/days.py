@@ -15,6 +15,7 @@ from meter_pipeline.postgres import few_rows
 from meter_pipeline.postgres.array_bytes import listed, lists
 from meter_pipeline.postgres.copy_binary import copy_frame
 from meter_pipeline.postgres.database import Database, scalar
+from meter_pipeline.postgres.reading import remembered, remembers
 from meter_pipeline.sharding import EVERYTHING, KeyRange, KeySet
 
 Connection = psycopg.Connection[Any]
@@ -76,9 +77,9 @@ _REFERENCE_OF: Final[dict[str, str]] = _REFERENCE | {
 
 
 def read_reference_of(database: Database, day: date, points: Sequence[str]) -> dict[str, pl.DataFrame]:
-    """As read_reference, of some service points."""
-    named = ",".join(points)
-    return {name: database.read(query, [day, named] if "$2" in query else ()) for name, query in _REFERENCE_OF.items()}
+    """As read_reference, of some service points. A transaction that is undone reads the rows of every day at once."""
+    of = (date.max if remembers(database) else day, ",".join(points))
+    return {name: remembered(database, query, of if "$2" in query else ()) for name, query in _REFERENCE_OF.items()}
 
 
 def read_reference(database: Database, day: date, beside: Database | None = None) -> dict[str, pl.DataFrame]:
@@ -101,8 +102,9 @@ def read_reference(database: Database, day: date, beside: Database | None = None
 
 def read_documents(database: Database) -> tuple[dict[tuple[str, int], bytes], dict[tuple[str, int], bytes]]:
     """Tariff documents and their SHA-256 by (tariff_id, version)."""
-    frame = database.read(
-        "SELECT tariff_id, version, body::text AS body, sha256 FROM ref.tariff_document ORDER BY 1, 2"
+    frame = remembered(
+        database,
+        "SELECT tariff_id, version, body::text AS body, sha256 FROM ref.tariff_document ORDER BY 1, 2",
     )
     keys = list(zip(frame["tariff_id"].to_list(), frame["version"].to_list(), strict=True))
     bodies = dict(zip(keys, (str(b).encode() for b in frame["body"].to_list()), strict=True))
@@ -111,13 +113,13 @@ def read_documents(database: Database) -> tuple[dict[tuple[str, int], bytes], di
 
 def read_opening(database: Database) -> date | None:
     """The first day that is billed here; None where every day is."""
-    found = database.read("SELECT first_billing_day FROM billing.going_live")["first_billing_day"].to_list()
+    found = remembered(database, "SELECT first_billing_day FROM billing.going_live")["first_billing_day"].to_list()
     return found[0] if found else None
 
 
 def read_holidays(database: Database) -> frozenset[date]:
     """The utility's holidays."""
-    return frozenset(database.read("SELECT holiday FROM ref.holidays")["holiday"].to_list())
+    return frozenset(remembered(database, "SELECT holiday FROM ref.holidays")["holiday"].to_list())
 
 
 def read_frozen(database: Database) -> dict[tuple[str, int], bytes]:

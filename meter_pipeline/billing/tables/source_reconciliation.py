@@ -91,7 +91,7 @@ def registers(
 
     OFFSET 0 keeps what a row's cause is from being worked out again wherever it is named.
     """
-    if points is not None and not _beside_register(connection, day, points):
+    if not _beside_register(connection, day, points):
         return []
     allowed = tolerance.sql("multiplier", "decimals", "slots")
     return _rows(
@@ -155,12 +155,13 @@ def registers(
     )
 
 
-def _beside_register(connection: Connection, day: date, points: Sequence[str]) -> bool:
-    """Whether any validated row of some service points on a day stands beside a register: the comparison looks through
-    the reads of months, which takes 40 ms to plan among 400 days of partitions."""
+def _beside_register(connection: Connection, day: date, points: Sequence[str] | None) -> bool:
+    """Whether any validated row of a day (of some service points, where they are given) stands beside a register: the
+    comparison looks through the reads of months, which takes 20 ms to plan among 60 days of partitions."""
+    among = _some(points, " AND service_point_id = ANY(%(points)s)")
     found = connection.execute(
-        "SELECT FROM vee.interval_day WHERE billing_day = %s AND service_point_id = ANY(%s) AND billed AND register_difference_micro IS NOT NULL LIMIT 1",
-        (day, list(points)),
+        f"SELECT FROM vee.interval_day WHERE billing_day = %(day)s{among} AND billed AND register_difference_micro IS NOT NULL LIMIT 1".encode(),
+        {"day": day, "points": None if points is None else list(points)},
     )
     return found.rowcount > 0
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import remembered, remembers
 from meter_pipeline.vee.tables.edits import STANDS
 from meter_pipeline.vee.tables.validated import _NO_READ
 
@@ -84,28 +85,29 @@ def read_reference(database: Database, day: date, weather_from: date, points: Se
 
     ``temperatures``: mean over the utility's stations by day, from ``weather_from`` to the day.
     """
-    narrowed = "" if points is None else " AND service_point_id = ANY(string_to_array($2, ','))"
-    named = () if points is None else (",".join(points),)
-    service_points = database.read(
-        "SELECT service_point_id, commodity, customer_class, status, valid_from AS status_since FROM ref.service_points "
-        f"WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1){narrowed}",
-        (day, *named),
-    )
-    agreements = database.read(
+    service_points = _holding(
+        database,
+        "SELECT service_point_id, commodity, customer_class, status, valid_from, valid_to FROM ref.service_points",
+        day,
+        points,
+    ).select("service_point_id", "commodity", "customer_class", "status", status_since="valid_from")
+    agreements = _holding(
+        database,
         "SELECT g.service_point_id, account_id, g.tariff_id, g.cycle_id, g.valid_from, g.valid_to, a.opened, a.closed "
-        "FROM ref.agreements AS g JOIN ref.accounts AS a USING (account_id) "
-        f"WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1){narrowed}",
-        (day, *named),
+        "FROM ref.agreements AS g JOIN ref.accounts AS a USING (account_id)",
+        day,
+        points,
     )
     accounts = agreements.select("account_id", "opened", "closed").unique("account_id")
-    tariffs = database.read(
-        "SELECT tariff_id, version, valid_from, valid_to FROM ref.tariffs ORDER BY tariff_id, version"
+    tariffs = remembered(
+        database,
+        "SELECT tariff_id, version, valid_from, valid_to FROM ref.tariffs ORDER BY tariff_id, version",
     )
     cycles = database.read(
         "SELECT cycle_id, period_start, period_end FROM ref.billing_cycles WHERE period_start <= $1 AND period_end > $1",
         (day,),
     )
-    holidays = database.read("SELECT holiday FROM ref.holidays")
+    holidays = remembered(database, "SELECT holiday FROM ref.holidays")
     supplies = database.read(
         "SELECT service_point_id FROM ref.zone_supplies WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
         (day,),
@@ -123,9 +125,22 @@ def read_reference(database: Database, day: date, weather_from: date, points: Se
         cycles,
         frozenset(holidays["holiday"].to_list()),
         dict(zip(weather["weather_day"].to_list(), weather["mean_c"].to_list(), strict=True)),
-        database.read("SELECT head_end, channel, days, from_minute, to_minute FROM ref.register_hours"),
+        remembered(database, "SELECT head_end, channel, days, from_minute, to_minute FROM ref.register_hours"),
         frozenset(supplies["service_point_id"].to_list()),
     )
+
+
+def _holding(database: Database, rows: str, day: date, points: Sequence[str] | None) -> pl.DataFrame:
+    """Those of some dated rows that hold on a day, of some service points where they are given. A transaction that is
+    undone reads those of every day at once."""
+    named = () if points is None else (",".join(points),)
+    of = "service_point_id = ANY(string_to_array($%d, ','))"
+    if remembers(database):
+        every = remembered(database, rows if points is None else f"{rows} WHERE {of % 1}", named)
+        return every.filter((pl.col("valid_from") <= day) & (pl.col("valid_to").is_null() | (pl.col("valid_to") > day)))
+    narrowed = "" if points is None else f" AND {of % 2}"
+    held = "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)"
+    return database.read(f"{rows} {held}{narrowed}", (day, *named))
 
 
 def _seconds(column: str) -> pl.Expr:
@@ -141,15 +156,7 @@ def read_registers(database: Database, first: date, last: date, meters: Sequence
     ``meters`` narrows to some. Null quality flags (AEMO N) are left out: they are no reads. Where a person's edit
     stands for an instant, it takes the place of the read.
     """
-    query = (
-        "SELECT meter_id, channel, read_at AS at, value FROM raw.register_read "
-        f"WHERE billing_day BETWEEN $1 AND $2 AND (quality::integer & 65535) >> 13 NOT IN ({_NO_READ})"
-    )
-    parameters: list[Any] = [first, last]
-    if meters is not None:
-        query += " AND meter_id = ANY(string_to_array($3, ','))"
-        parameters.append(",".join(meters))
-    reads = database.read(query, parameters).with_columns(_seconds("at"))
+    reads = _register_reads(database, first, last, meters)
     edited = database.read(
         "SELECT meter_id, channel, read_at AS at, value FROM vee.register_edit "
         f"WHERE billing_day BETWEEN $1 AND $2 AND {STANDS} ORDER BY edit_id",
@@ -165,9 +172,51 @@ def read_registers(database: Database, first: date, last: date, meters: Sequence
     return pl.concat([kept, newest.filter(pl.col("value").is_not_null()).select(kept.columns)], how="vertical_relaxed")
 
 
+#: Meters of which a transaction that is undone reads every register read at once: a correction's days each look at 200
+#: days of reads around them, which is planned among as many partitions each time.
+_FEW_METERS: Final = 200
+#: Days of which it asks at once whether any register was read
+_BLOCK_DAYS: Final = 512
+
+
+def _register_reads(database: Database, first: date, last: date, meters: Sequence[str] | None) -> pl.DataFrame:
+    """Stored register reads with a billing day in [first, last], of some meters where they are given."""
+    sound = f"(quality::integer & 65535) >> 13 NOT IN ({_NO_READ})"
+    columns = "meter_id, channel, read_at AS at, value"
+    if meters is not None and len(meters) <= _FEW_METERS and remembers(database):
+        every = remembered(
+            database,
+            f"SELECT {columns}, billing_day FROM raw.register_read WHERE {sound} AND meter_id = ANY(string_to_array($1, ','))",
+            (",".join(meters),),
+        )
+        reads = every.filter(pl.col("billing_day").is_between(first, last)).drop("billing_day")
+        return reads.with_columns(_seconds("at"))
+    query = f"SELECT {columns} FROM raw.register_read WHERE billing_day BETWEEN $1 AND $2 AND {sound}"
+    parameters: list[Any] = [first, last]
+    if meters is not None:
+        query += " AND meter_id = ANY(string_to_array($3, ','))"
+        parameters.append(",".join(meters))
+    return database.read(query, parameters).with_columns(_seconds("at"))
+
+
 def registers_read(database: Database, first: date, last: date) -> bool:
     """Whether any register was read on a billing day in [first, last]."""
+    if remembers(database):
+        blocks = range(first.toordinal() // _BLOCK_DAYS, last.toordinal() // _BLOCK_DAYS + 1)
+        return any(_days_read(database, block).is_between(first, last).any() for block in blocks)
     found = database.read(
         "SELECT EXISTS (SELECT FROM raw.register_read WHERE billing_day BETWEEN $1 AND $2) AS found", (first, last)
     )
     return bool(found["found"][0])
+
+
+def _days_read(database: Database, block: int) -> pl.Series:
+    """Billing days of a block of days on which any register was read: a look at the key for each."""
+    first = date.fromordinal(max(block * _BLOCK_DAYS, 1))
+    found = remembered(
+        database,
+        "SELECT d::date AS day FROM generate_series($1::date, $2::date, interval '1 day') AS d "
+        "WHERE EXISTS (SELECT FROM raw.register_read AS r WHERE r.billing_day = d::date)",
+        (first, date.fromordinal((block + 1) * _BLOCK_DAYS - 1)),
+    )
+    return found["day"]

@@ -8,15 +8,20 @@ from typing import Any
 import psycopg
 
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import remembered
 
 
 def dated(database: Database, day: date) -> tuple[tuple[str, str], ...]:
     """Names and values in force on a day, by name."""
-    found = database.read(
-        "SELECT threshold, value::text AS value FROM ref.validation_thresholds WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1) ORDER BY 1",
-        (day,),
+    found = remembered(
+        database,
+        "SELECT threshold, value::text AS value, valid_from, valid_to FROM ref.validation_thresholds ORDER BY 1",
     )
-    return tuple((str(name), str(value)) for name, value in found.iter_rows())
+    return tuple(
+        (str(name), str(value))
+        for name, value, first, past in found.iter_rows()
+        if first <= day and (past is None or past > day)
+    )
 
 
 def every_dated(database: Database) -> list[dict[str, Any]]:
