@@ -15,7 +15,7 @@ from meter_pipeline.billing.back_billing import apply as back_billing
 from meter_pipeline.billing.back_billing import tables as policies
 from meter_pipeline.billing.proposals import AdjustmentError, Proposal, proposals, propose
 from meter_pipeline.billing.reconcile import DAY_CHECKS
-from meter_pipeline.billing.tables import adjustments, days
+from meter_pipeline.billing.tables import adjustments, days, late_changes
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import decisions
@@ -102,7 +102,7 @@ def propose_late_changes(
     Each is asked for by ``actor``, so that any person may decide it where it is above the threshold. A statement is
     struck off the list in the transaction that writes its adjustment, also where it turns out that nothing changed: a
     run killed in between leaves it there for the next. One whose days are still asked for again, whose days do not
-    reconcile or that cannot be priced stays on the list with the reason (tables.adjustments.late_changes). What a
+    reconcile or that cannot be priced stays on the list with the reason (tables.late_changes). What a
     person refused is not asked for again unless something else is known since.
     """
     made: list[str] = []
@@ -117,7 +117,7 @@ def propose_late_changes(
 
 def _propose_noted(database: Database, calendar: BillingCalendar, clock: Clock, actor: str) -> list[str]:
     """Adjustments of the statements that are on the list now."""
-    noted = adjustments.late_changes(database, DAY_CHECKS)
+    noted = late_changes.late_changes(database, DAY_CHECKS)
     if not noted.height:
         return []
     ready = noted.filter(pl.col("waits_for").is_null())
@@ -127,15 +127,16 @@ def _propose_noted(database: Database, calendar: BillingCalendar, clock: Clock, 
     made = []
     # One session: a city's correction is hundreds of statements, and a new session reads the catalogue again for each.
     with database.connect("billing adjustment") as connection:
-        adjustments.note_waits(connection, waits)
+        late_changes.note_waits(connection, waits)
         connection.commit()
-        columns = ("statement_id", "evidence", "noticed_at", "corrected_on")
-        for statement_id, evidence, noticed_at, on in ready.select(columns).iter_rows():
+        columns = ("statement_id", "evidence", "noticed_at", "corrected_on", "unusual")
+        for statement_id, evidence, noticed_at, on, unusual in ready.select(columns).iter_rows():
             if found[statement_id].blocked:
                 continue
-            said = f"days that changed after it was issued: {evidence}"[:2000]
-            if adjustments.take_late_change(connection, statement_id, noticed_at):
-                asked = _Asked("late_actual", said, actor, again=False, corrected_on=on)
+            looked_at = f"validation found {unusual}; " if unusual else ""
+            said = f"{looked_at}days that changed after it was issued: {evidence}"[:2000]
+            if late_changes.take_late_change(connection, statement_id, noticed_at):
+                asked = _Asked("late_actual", said, actor, again=False, corrected_on=on, unusual=bool(unusual))
                 name = _ask(connection, calendar, found[statement_id], asked, clock)
                 made += [name] if name is not None else []
             connection.commit()
@@ -146,7 +147,8 @@ def _propose_noted(database: Database, calendar: BillingCalendar, clock: Clock, 
 class _Asked:
     """Why a correction is asked for, and by whom. ``again``: also where the same was refused before. ``corrected_on``:
     the day of the correction of reference data that moved the bill. ``kept_for``: what of the threshold the policy
-    adjustment that goes with it needs; ``with_another``: it waits as the one does that it goes with."""
+    adjustment that goes with it needs; ``with_another``: it waits as the one does that it goes with; ``unusual``: it
+    stands on reads that validation finds unusual, and waits for a second person whatever its size."""
 
     reason: str
     evidence: str
@@ -155,6 +157,7 @@ class _Asked:
     corrected_on: date | None = None
     kept_for: Decimal = Decimal(0)
     with_another: bool = False
+    unusual: bool = False
 
 
 def _ask(
@@ -240,7 +243,7 @@ def _write(
     month = days.open_month(connection, calendar.day_of(now))
     net, gross = adjustments.amount(proposal.net), adjustments.amount(proposal.gross)
     left = max(adjustments.left_without_approval(connection, statement_id) - asked.kept_for, Decimal(0))
-    left = Decimal(0) if asked.with_another else left
+    left = Decimal(0) if asked.with_another or asked.unusual else left
     row: dict[str, Any] = {
         "statement_id": statement_id,
         "account_id": statement_id.rsplit(".", 3)[0],

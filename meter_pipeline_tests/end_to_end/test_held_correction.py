@@ -57,3 +57,27 @@ def test_once_released_it_is_adjusted(town: Town) -> None:
     town.run(DAYS[2])
     [(status, net)] = town.rows("SELECT status, net FROM billing.adjustment")
     assert (status, net) == ("posted", Decimal("10.56"))
+
+
+def test_an_unusual_read_proposes_one_correction_that_a_second_person_decides(database: Database) -> None:
+    """Eight days of water billed at the usual 1 m3 a day; the next dial says ten. It may be true: nothing is posted
+    before a person has decided, however small it is."""
+    town, first = Town(database), date(2026, 9, 1)
+    days = [first + timedelta(days=k) for k in range(8)]
+    town.tariff(flat("W", "water", "m3", "0.20"))
+    town.cycle(first, first + timedelta(days=8))
+    town.service("1", "W", "water")
+    town.meter("M", "1", dial("m3"), commodity="water")
+    for k in range(-40, 1, 8):
+        town.read("M", local(first + timedelta(days=k)), str(108 + k), unit="m3")
+    town.run(*days, issue=True)
+    assert town.billed("1") == 8
+    town.read("M", local(first + timedelta(days=8)), "188.000", unit="m3")
+    town.run(days[-1])
+    assert town.exceptions("1").keys() == {"READ_HIGH"}
+    rows = town.rows("SELECT status, net, approval_required, evidence FROM billing.adjustment")
+    [(status, net, needs, evidence)] = rows
+    assert (status, net, needs) == ("requested", Decimal("14.40"), True)  # 8 days x 9 m3 x 0.20
+    assert evidence.startswith("validation found READ_HIGH; days that changed after it was issued: ")
+    town.run(days[-1])
+    assert town.rows("SELECT status, net, approval_required, evidence FROM billing.adjustment") == rows

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import date
 
+from meter_pipeline.billing.tables.late_changes import UNUSUAL
 from meter_pipeline.postgres.database import Database, scalar
 
-_RELEASED = """
+_RELEASED = f"""
 WITH bill AS (
     SELECT p.period_end - 1 AS day, concat_ws(' ', 'bill', e.account_id, e.cycle_id, e.period_start) AS what
     FROM billing.statement_exception AS e JOIN ref.billing_cycles AS p USING (cycle_id, period_start)
@@ -20,7 +21,7 @@ correction AS (
     FROM billing.late_change AS c WHERE c.waits_for LIKE 'validation of %' AND NOT EXISTS (
         SELECT FROM anomaly.validation_finding AS f JOIN billing.statement_segment AS g ON g.statement_id = c.statement_id
             AND f.service_point_id = g.service_point_id AND f.billing_day >= g.segment_start AND f.billing_day < g.segment_end
-        WHERE f.action = 'hold' AND f.released_at IS NULL)
+        WHERE f.action = 'hold' AND f.released_at IS NULL AND f.kind NOT IN ({", ".join(f"'{kind}'" for kind in UNUSUAL)}))
 )
 SELECT day, array_agg(what ORDER BY what) FROM (SELECT * FROM bill UNION SELECT * FROM correction) AS found GROUP BY 1 ORDER BY 1
 """
