@@ -29,14 +29,18 @@ settings.register_profile(
 settings.load_profile("default")
 
 
-#: Rooms and files whose tests start servers or processes of their own.
-_OWN_SERVERS = (
+#: Rooms and files all of whose tests need a server, or start processes of their own.
+_NEED_SERVERS = (
     "defs",
     "docs",
     "end_to_end",
     "faults",
     "fuzz",
     "simulation",
+    "billing/test_every_check_fails",
+    "corrections/test_late_agreements",
+    "ingest/test_dead_letters_work",
+    "ingest/test_pull_whole",
     "postgres/test_backup",
     "postgres/test_embedded",
     "postgres/test_own_server",
@@ -45,21 +49,21 @@ _OWN_SERVERS = (
 )
 
 
-def _own_server(path: Path) -> bool:
+def _needs_server(path: Path) -> bool:
     place = path.relative_to(Path(__file__).parent).with_suffix("")
-    return place.parts[0] in _OWN_SERVERS or place.as_posix() in _OWN_SERVERS
+    return place.parts[0] in _NEED_SERVERS or place.as_posix() in _NEED_SERVERS
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """`make test-fast` does not import what it leaves out: Dagster and the cities of whole days take 6 s a worker."""
-    skipped = "not server" in config.getoption("markexpr") and _own_server(collection_path)
+    skipped = "not server" in config.getoption("markexpr") and _needs_server(collection_path)
     return True if skipped and collection_path.stem.startswith("test_") else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests that need a server, so that `make test-fast` leaves them out."""
     for item in items:
-        if "server" in getattr(item, "fixturenames", ()) or _own_server(item.path):
+        if "server" in getattr(item, "fixturenames", ()) or _needs_server(item.path):
             item.add_marker(pytest.mark.server)
 
 

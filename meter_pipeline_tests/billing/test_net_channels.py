@@ -11,7 +11,6 @@ import polars as pl
 
 from meter_pipeline.billing.reconcile import usage_rows
 from meter_pipeline.billing.tables.usage import split_net
-from meter_pipeline.defs.lib.contract_check import evaluate
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.contracts import CONTRACTS
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
@@ -73,6 +72,8 @@ def test_net_usage_reconciles_with_an_import_and_an_export() -> None:
 def test_a_day_of_estimates_below_zero_keeps_every_contract(database: Database, tmp_path: Path) -> None:
     """A net meter that gave 24 kWh on one day and sends nothing on the next: the estimates are below zero too. The
     contract of vee.interval_day refused their sum, and its check stopped the whole city."""
+    from meter_pipeline.defs.lib.contract_check import evaluate
+
     city = town(database, tmp_path / "town")
     city.refer({"channels": [channel("A", flow="net")]})
     start, _ = city.calendar.bounds(FIRST)
