@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meter_pipeline.billing.back_billing.tables import of_adjustments
-from meter_pipeline.billing.tables.explain import explain_line
+from meter_pipeline.billing.tables.explain import explain_line, winter_average
 from meter_pipeline.money import money_text
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
@@ -36,6 +36,7 @@ def explain(database: Database, line_id: str) -> dict[str, Any] | None:
         "ledger": by.get("ledger", []),
         "adjustments": by.get("adjustment", []),
         "policy": _policy(database, by.get("adjustment", [])),
+        "winter_average": winter_average(database, line_id),
     }
 
 

@@ -46,6 +46,8 @@ def _render(document: Any) -> None:
             [(p["day"], p["subject"], p["payload_sha256"]) for p in document["payloads"]],
         )
     )
+    if document["winter_average"] is not None:
+        _render_winter(document["winter_average"])
     for entry in document["ledger"]:
         OUT.print(
             f"ledger {entry['subject']} ({entry['kind']}), leaf {entry['leaf']}, {entry['leaf_hash']}", highlight=False
@@ -63,6 +65,13 @@ def _render(document: Any) -> None:
             f"waived {each['waived']}, interest {each['interest']}: {each['why']}",
             highlight=False,
         )
+
+
+def _render_winter(found: dict[str, Any]) -> None:
+    OUT.print(f"winter average {found['value']} a day from {found['valid_from']} ({found['source']})", highlight=False)
+    rows = [(p["from"], p["to"], p["days"], p["quantity"], p["left_out"] or "counts") for p in found["periods"]]
+    if rows:
+        OUT.print(table(None, ["from", "to", "days", found["unit"], "in the average"], rows, numbers=["days"]))
 
 
 def _render_reference(found: dict[str, Any]) -> None:

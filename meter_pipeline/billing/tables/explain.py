@@ -25,6 +25,32 @@ def explain_line(database: Database, line_id: str) -> list[dict[str, Any]]:
     return [row | {"detail": json.loads(row["detail"])} for row in rows]
 
 
+#: Of a line that counts a winter average: the value in force on its last day, and where it was worked out, what it
+#: stands on
+_WINTER: Final = """
+SELECT DISTINCT a.value, a.valid_from, w.source, w.unit, w.periods::text AS periods FROM billing.statement_line AS l
+JOIN ref.tariff_document AS d ON d.tariff_id = l.tariff_id AND d.version = l.tariff_version
+CROSS JOIN LATERAL jsonb_array_elements(d.body -> 'charges') AS c (charge)
+JOIN ref.service_attributes AS a ON a.service_point_id = l.service_point_id AND a.attribute = 'winter_average_per_day'
+    AND a.valid_from < l.segment_end AND (a.valid_to IS NULL OR a.valid_to >= l.segment_end)
+LEFT JOIN billing.winter_average AS w ON w.service_point_id = a.service_point_id AND w.effective = a.valid_from
+    AND w.per_day = (a.value::numeric * 1000000)::bigint
+WHERE l.statement_id = regexp_replace($1, '\\.[0-9]+$', '') AND l.line_no = substring($1 FROM '\\.([0-9]{1,9})$')::integer
+    AND c.charge ->> 'code' = split_part(l.line_key, '/', 1) AND c.charge ->> 'basis' LIKE 'winter_average%'
+"""
+
+
+def winter_average(database: Database, line_id: str) -> dict[str, Any] | None:
+    """The winter average that a line counts, a day in its unit: value, its first day, source (computed, default, or
+    imported where it was not worked out here) and the bills that it stands on. None where the line counts none."""
+    found = database.rows(_WINTER, [line_id])
+    if not found:
+        return None
+    row = found[0]
+    periods = json.loads(row["periods"]) if row["periods"] else []
+    return row | {"source": row["source"] or "imported", "periods": periods}
+
+
 def _days_behind(database: Database, line_id: str) -> tuple[list[tuple[date, str]], list[str]]:
     """Archived days and tables behind a line, and its service point."""
     with database.connect("explain") as connection:
