@@ -74,6 +74,7 @@ def signal_all(cluster: embedded.Cluster, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
+@pytest.mark.server
 def test_a_frozen_server_is_cut_at_the_socket_and_the_day_is_finished_when_it_wakes(
     own_server: tuple[embedded.Cluster, Database], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

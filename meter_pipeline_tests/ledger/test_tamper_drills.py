@@ -391,6 +391,7 @@ def test_the_auditors_program_shares_no_code() -> None:
     assert "meter_pipeline" not in text.replace("shares no code with meter_pipeline", "")
 
 
+@pytest.mark.server
 def test_a_heap_file_edited_with_the_server_down(tmp_path: Path) -> None:
     """Data checksums catch it first; read past them, the body no longer has its leaf."""
     # Not below pytest's own folder: another run of pytest closes that to the server's user again.
