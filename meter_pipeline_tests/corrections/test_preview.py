@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -58,8 +59,13 @@ def test_a_ratio_is_previewed_to_the_cent_and_comes_out_so(
     assert found["statements"] == {"open": 1, "issued": 1, "sealed_months": []}
     assert found["money"]["accounts"] == [{"account_id": "AC-R", "old": "4.00", "new": "80.00", "difference": "76.00"}]
     assert made.issued
-    again = preview_folder(database, city.calendar, folder, clock=city.clock)
+    other = city.folder_of({"channels": [channel("R", 5)]})
+    with ThreadPoolExecutor(2) as people:  # two previews at once: each as if it were alone
+        both = people.map(lambda f: preview_folder(database, city.calendar, f, clock=city.clock), [folder, other])
+        again, beside = both
     assert again.digest == made.digest
+    assert beside.document["money"]["difference"] == "16.00"
+    assert everything(database) == before
     done = import_folder(database, city.calendar, folder, clock=city.clock)
     assert done.days == DAYS[:4]
     city.settle()
