@@ -24,7 +24,9 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger import entries
+from meter_pipeline.postgres import day_lock
 from meter_pipeline.postgres.database import Database, Read
+from meter_pipeline.postgres.day_lock import DayLock
 from meter_pipeline.postgres.reading import reading
 from meter_pipeline.schemas.report import Check, StageReport
 
@@ -195,7 +197,7 @@ def ensure_facts(database: Database, calendar: BillingCalendar, days: Sequence[d
             made = _read_facts(read, calendar, day)
             before_writing(database)
             with database.connect("meter-pipeline anomalies") as connection:
-                detection.lock_day(connection, day)
+                day_lock.hold(connection, DayLock.DETECT, day)
                 detection.write_facts(connection, day, [packing.pack(f) for f in made])
     return days[-1] in validated
 
@@ -269,7 +271,7 @@ def _write(
     now = clock.now()
     before_writing(database, clock=clock)
     with database.connect("meter-pipeline anomalies") as connection:
-        detection.lock_day(connection, day)
+        day_lock.hold(connection, DayLock.DETECT, day)
         exception_cases.lock_flag_cases(connection)
         before = exception_cases.day_cases(connection, day)
         told = [

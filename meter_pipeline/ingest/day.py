@@ -29,11 +29,11 @@ from meter_pipeline.ingest.landing import FileFolders, Parse
 from meter_pipeline.ingest.staging import StagedDay
 from meter_pipeline.ingest.tables import load, raw
 from meter_pipeline.ingest.tables.load import INTERVAL, Kind
-from meter_pipeline.ingest.tables.restage import LOCK_CLASS
 from meter_pipeline.ingest.writer import BREAKER, PauseProbe, WriterCounts, Writers
 from meter_pipeline.ledger import entries
-from meter_pipeline.postgres import driver
+from meter_pipeline.postgres import day_lock, driver
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.day_lock import DayLock
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline.settings import Settings
 
@@ -137,7 +137,7 @@ def ingest_billing_day(
         pause = own_probe = Probe(database, application_name="ingest-pause", clock=clock)
     try:
         with database.connect("ingest-day", autocommit=True) as lock:
-            lock.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, day.toordinal()))
+            day_lock.take(lock, DayLock.LOAD, day)
             loader = _Day(database, calendar, day, places, settings, head_ends, parse, clock, run_id, pause, lock)
             loader.controller, loader.breaker = controller or Controller(), breaker or Breaker()
             loader.rng = random.Random(seed)  # noqa: S311 - jitter of retries

@@ -23,7 +23,9 @@ from meter_pipeline.ingest.staging import StagedDay
 from meter_pipeline.ingest.tables import dead_letters, raw
 from meter_pipeline.ingest.tables import restage as tables
 from meter_pipeline.ledger import entries
+from meter_pipeline.postgres import day_lock
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.day_lock import DayLock
 from meter_pipeline.postgres.driver import Connection
 
 
@@ -65,7 +67,7 @@ def apply(
         touched = [only] if only is not None else sorted({*known, *found.staged})
         if only is None:
             for day in touched:
-                if not tables.try_lock_day(connection, day):
+                if not day_lock.try_take(connection, DayLock.LOAD, day):
                     raise DayIsBeingWritten(f"{found.file.file_name}: {day} is being written")
         tables.lock_file(connection, found.file.sha256)
         known = tables.days(connection, found.file.sha256)

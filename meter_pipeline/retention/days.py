@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
-from meter_pipeline.control.tables import runs
 from meter_pipeline.ledger import entries
 from meter_pipeline.ledger.outcome import VerifyOutcome
 from meter_pipeline.ledger.row_checks import tables_of, verify_rows
 from meter_pipeline.ledger.row_rules import RowRules
 from meter_pipeline.ledger.sources import SOURCES
-from meter_pipeline.postgres import partitions
+from meter_pipeline.postgres import day_lock, partitions
 from meter_pipeline.postgres.database import Database, scalar
+from meter_pipeline.postgres.day_lock import DayLock
 from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.postgres.partitions import DayTable
 from meter_pipeline.vee.registers.read_window import FAR_DAYS, NEAR_DAYS
@@ -88,7 +88,7 @@ def archive_days(
         found = partitions.attached(connection, before)
     for day, tables in found.items():
         with database.connect("retention") as connection:
-            if not runs.try_lock_day(connection, day):
+            if not day_lock.try_take(connection, DayLock.RUN, day):
                 done.kept[day] = "a run has it"
                 continue
             why = _why_not(connection, verifier or database, day)
@@ -185,9 +185,7 @@ def restore_days(database: Database, days: Sequence[date], *, clock: Clock = SYS
     done = []
     for day in days:
         with database.connect("retention") as connection:
-            connection.execute(
-                "SELECT pg_advisory_xact_lock(hashtextextended('archive.' || %s, 0))", (day.isoformat(),)
-            )
+            day_lock.hold(connection, DayLock.ARCHIVE, day)
             for row in partitions.catalogue(connection, [day], "archived"):
                 partitions.restore(connection, row, clock.now())
                 done.append(row)

@@ -20,7 +20,9 @@ from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger import entries as ledger
+from meter_pipeline.postgres import day_lock
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.day_lock import DayLock
 from meter_pipeline.postgres.days_together import NotTogetherError
 from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.postgres.reading import beside, is_shared, is_undone, reading
@@ -105,7 +107,7 @@ def _validated(database: Database, calendar: BillingCalendar, day: date, how: _H
     """Validate a day, or a part of it, in one transaction."""
     watch, clock = _Watch({}), how.clock
     with reading(database) as session, reading(database) as ahead, database.connect("vee") as connection:
-        validated.lock_day(connection, day)
+        day_lock.hold(connection, DayLock.VALIDATE, day)
         asked, noted = requests.pending(connection, day), part_of_day.touches(connection, day)
         one_shard = ROWS if how.shards <= 1 else 0
         context = read_day_context(

@@ -8,10 +8,12 @@ from datetime import date
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import Clock
 from meter_pipeline.control.pause_check import before_writing
+from meter_pipeline.postgres import day_lock
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.day_lock import DayLock
 from meter_pipeline.vee.rules.thresholds import Thresholds
 from meter_pipeline.vee.summary import VeeOutcome
-from meter_pipeline.vee.tables import checks, part_of_day, true_up, validated
+from meter_pipeline.vee.tables import checks, part_of_day, true_up
 
 
 def hand_on(
@@ -22,7 +24,7 @@ def hand_on(
     outcome = VeeOutcome(day, t.version, t.digest, service_points=0)
     before_writing(database, clock=clock)
     with database.connect("vee") as connection:
-        validated.lock_day(connection, day)
+        day_lock.hold(connection, DayLock.VALIDATE, day)
         asked = true_up.pending(connection, day, (), points)
         bounds = calendar.bounds(day)
         stored = checks.stored_rows(connection, day, bounds, (), ())

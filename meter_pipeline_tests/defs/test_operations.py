@@ -26,8 +26,10 @@ from meter_pipeline.defs.migration import jobs as migration
 from meter_pipeline.defs.pause import sensors as pause_sensors
 from meter_pipeline.defs.pause.jobs import JOBS as OPERATIONS
 from meter_pipeline.deployment import dagster_url
+from meter_pipeline.postgres import day_lock
 from meter_pipeline.postgres.dagster_storage import prune
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.day_lock import DayLock
 from meter_pipeline.schemas.report import Check, StageReport
 from meter_pipeline_tests.control.test_pause import ask
 
@@ -233,8 +235,6 @@ def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance,
     import threading
     import time
 
-    from meter_pipeline.control.tables import runs
-
     municipality = Municipality(database_url=database.url)
     days = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-02-01")
     ran = threading.Event()
@@ -252,7 +252,7 @@ def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance,
         )
 
     other = database.connect(autocommit=True)
-    assert runs.try_lock_day(other, date(2026, 1, 5))
+    assert day_lock.try_take(other, DayLock.RUN, date(2026, 1, 5))
     thread = threading.Thread(target=materialise)
     thread.start()
     assert not ran.wait(2)
@@ -264,7 +264,7 @@ def test_a_second_run_of_a_day_waits_for_the_first(instance: dg.DagsterInstance,
     assert not thread.is_alive()
     last = time.monotonic() + 30
     with database.connect(autocommit=True) as connection:
-        while not (free := runs.try_lock_day(connection, date(2026, 1, 5))) and time.monotonic() < last:
+        while not (free := day_lock.try_take(connection, DayLock.RUN, date(2026, 1, 5))) and time.monotonic() < last:
             time.sleep(0.05)
         assert free
 

@@ -125,7 +125,7 @@ MUTATIONS: Final = (
         "advisory lock on the day",
         day,
         "ingest_billing_day",
-        'lock.execute("SELECT pg_advisory_lock(%s, %s)", (LOCK_CLASS, day.toordinal()))',
+        "day_lock.take(lock, DayLock.LOAD, day)",
         "pass",
         _QUIET,
     ),

@@ -368,11 +368,6 @@ def read_baselines(
 # --- flags and cases ------------------------------------------------------------------------------
 
 
-def lock_day(connection: psycopg.Connection[Any], day: date) -> None:
-    """One judge at a time for a day."""
-    connection.execute("SELECT pg_advisory_xact_lock(hashtext('anomaly.flag'), %s)", ((day - date(2000, 1, 1)).days,))
-
-
 def run_hash(connection: psycopg.Connection[Any], day: date) -> bytes | None:
     """Content hash of the day's present flags, None where it was never judged."""
     row = connection.execute("SELECT content_hash FROM anomaly.flag_run WHERE billing_day = %s", (day,)).fetchone()

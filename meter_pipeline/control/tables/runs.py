@@ -1,25 +1,13 @@
-"""The lock of a billing day, and the heartbeats of runs."""
+"""The heartbeats of runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import psycopg
 
 Connection: TypeAlias = psycopg.Connection[Any]
-
-
-#: First key of pg_advisory_lock for a billing day; the second is the day's ordinal.
-BILLING_DAY_LOCK: Final = 0x6D705F64  # "mp_d"
-
-
-def try_lock_day(connection: Connection, day: date) -> bool:
-    """Take the session's lock on a billing day if it is free. It goes with the connection, so a killed run leaves none
-    behind."""
-    row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (BILLING_DAY_LOCK, day.toordinal())).fetchone()
-    return bool(row and row[0])
 
 
 def beat(connection: Connection, run_id: str, host: str, process_id: int, waiting: bool) -> None:

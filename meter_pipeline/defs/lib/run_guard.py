@@ -21,8 +21,9 @@ from meter_pipeline.control.pause import PauseState
 from meter_pipeline.control.probe import PauseProbe
 from meter_pipeline.control.tables import pauses, runs
 from meter_pipeline.defs.lib.resources import Municipality
-from meter_pipeline.postgres import driver
+from meter_pipeline.postgres import day_lock, driver
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.day_lock import DayLock
 
 #: Heartbeats. A run silent for LOST_AFTER_S has lost its worker (sensors_lost_runs); six beats may be missed, as in a
 # restart of the database.
@@ -187,7 +188,7 @@ class _Worker:
         self.locks = self.database.connect(f"days {self.run_id[:8]}", autocommit=True)
         announced = False
         for day in self.days:  # oldest first in every run, so that two ranges cannot wait for each other
-            while not runs.try_lock_day(self.locks, day):
+            while not day_lock.try_take(self.locks, DayLock.RUN, day):
                 if not announced:
                     announced = True
                     self.say(f"waiting: another run has billing day {day}")

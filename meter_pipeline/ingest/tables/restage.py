@@ -15,7 +15,6 @@ from meter_pipeline.ingest.tables.raw import FeedFile, FileDay
 Connection = psycopg.Connection[Any]
 
 #: Class of the advisory lock that a day's run holds; the second key is the day's ordinal.
-LOCK_CLASS = 0x6D70_6461  # "mpda"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +53,6 @@ class KnownLetter:
     def payload(self) -> dict[str, Any]:
         """A canonical letter's payload; empty for others and for one that was erased."""
         return dict(json.loads(self.raw)) if self.raw_format == "canonical" and self.raw else {}
-
-
-def try_lock_day(connection: Connection, day: date) -> bool:
-    """Take a day as its run does, until the connection closes; False where a run holds it."""
-    row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (LOCK_CLASS, day.toordinal())).fetchone()
-    return bool(row and row[0])
 
 
 def lock_file(connection: Connection, sha256: bytes) -> None:

@@ -269,11 +269,6 @@ def meter_usage(database: Database, day: date, meter_id: str) -> pl.DataFrame:
     )
 
 
-def lock_day(connection: psycopg.Connection[Any], day: date) -> None:
-    """Hold the day: one validation of a billing day at a time, released with the transaction."""
-    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('vee.' || %s, 0))", (day.isoformat(),))
-
-
 def open_day(connection: psycopg.Connection[Any], day: date) -> bool:
     """Make the day's partitions; True where this is the day's first load (they are attached by ``attach_day``)."""
     states = [scalar(connection, f"SELECT raw.open_partition('{name}', %s)", (day,)) for name in _PARTITIONED]

@@ -1,0 +1,39 @@
+"""The lock of a billing day: one run, load, validation, detection or archiving of a day at a time.
+
+Advisory locks of PostgreSQL with two keys: which lock, and the day. They are not one lock, since a run holds
+the day while its stages hold theirs.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from enum import IntEnum
+from typing import Any
+
+import psycopg
+
+
+class DayLock(IntEnum):
+    """What is done with a day one at a time: the first key of its lock."""
+
+    RUN = 0x6D705F64
+    LOAD = 0x6D706461
+    VALIDATE = 0x6D705F76
+    DETECT = 0x6D705F66
+    ARCHIVE = 0x6D705F61
+
+
+def hold(connection: psycopg.Connection[Any], lock: DayLock, day: date) -> None:
+    """Wait for a day's lock and hold it until the transaction ends."""
+    connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (int(lock), day.toordinal()))
+
+
+def take(connection: psycopg.Connection[Any], lock: DayLock, day: date) -> None:
+    """Wait for a day's lock and hold it as long as the connection lives: a killed process leaves none behind."""
+    connection.execute("SELECT pg_advisory_lock(%s, %s)", (int(lock), day.toordinal()))
+
+
+def try_take(connection: psycopg.Connection[Any], lock: DayLock, day: date) -> bool:
+    """As ``take`` where the lock is free; False, and nothing held, where it is not."""
+    row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (int(lock), day.toordinal())).fetchone()
+    return bool(row and row[0])
