@@ -34,12 +34,20 @@ def pending(
 ) -> list[tuple[date, bytes]]:
     """Requests that wait for a day: (read_day, evidence); those that name no other than some service points, where they
     are given, or that are of billing alone and name no other than those and ``billed``."""
-    points = None if service_points is None else list(service_points)
-    return connection.execute(
-        "SELECT read_day, evidence FROM vee.true_up WHERE billing_day = %(d)s AND done_at IS NULL "
-        "AND (%(p)s::text[] IS NULL OR service_points <@ %(p)s::text[] OR NOT validates AND service_points <@ %(b)s::text[])",
-        {"d": day, "p": points, "b": sorted({*(points or ()), *billed})},
+    rows = connection.execute(
+        "SELECT read_day, evidence, service_points, validates FROM vee.true_up WHERE billing_day = %s AND done_at IS NULL",
+        (day,),
     ).fetchall()
+    if service_points is None:
+        return [(read_day, evidence) for read_day, evidence, _, _ in rows]
+    # Sets, because the server compares each element of one array with each of the other.
+    judged = set(service_points)
+    either = judged.union(billed)
+    return [
+        (read_day, evidence)
+        for read_day, evidence, named, validates in rows
+        if named is not None and (judged if validates else either).issuperset(named)
+    ]
 
 
 def done(connection: Connection, day: date, requests: Sequence[tuple[date, bytes]], now: datetime) -> None:
