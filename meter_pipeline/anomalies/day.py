@@ -134,7 +134,7 @@ def detect_billing_day(
     clock: Clock = SYSTEM_CLOCK,
     limits: Thresholds = DEFAULT,
 ) -> AnomalyOutcome:
-    """Judge a validated billing day: write its flags (anomaly.flag), fold them into cases, expire untouched cases,
+    """Judge a validated billing day: write its flags (anomaly.flag), add them to cases, expire untouched cases,
     enter the ledger.
 
     Judging a day again gives the same flags, byte for byte, unless the day, its weather, the baselines or people's

@@ -166,22 +166,22 @@ def _with_rounding(rows: Rows, rounded: Rounded | None) -> Rows:
 
 def coded(scanned: Scanned, reader: RowReader, name: str, parts: tuple[Part, ...]) -> I32:
     """The codes of a field in a block: of one column, of several put together, or of fixed text."""
-    vocabulary = reader.vocabularies[name]
+    coded_column = reader.coded_columns[name]
     sources = [part for part in parts if isinstance(part, int)]
     size = scanned.rows
     if not sources:
-        return np.full(size, vocabulary.code(b"".join(part for part in parts if isinstance(part, bytes))), np.int32)
+        return np.full(size, coded_column.code(b"".join(part for part in parts if isinstance(part, bytes))), np.int32)
     if len(sources) == 1:
         local = scanned.codes[sources[0], :size]
         texts = scanned.texts[sources[0]]
         if len(parts) > 1:
             texts = [_put_together(parts, {sources[0]: text}) for text in texts]
         if not size or local.min() >= 0:
-            numbers = vocabulary.codes(texts)
+            numbers = coded_column.codes(texts)
             return np.full(size, numbers[0]) if len(texts) == 1 else numbers.take(local)
         empty = _put_together(parts, {sources[0]: b""}) if len(parts) > 1 else b""
-        return vocabulary.codes([*texts, empty])[local]  # an absent field (-1) reads as the empty text at the end
-    return _combined(scanned, vocabulary.codes, parts, sources)
+        return coded_column.codes([*texts, empty])[local]  # an absent field (-1) reads as the empty text at the end
+    return _combined(scanned, coded_column.codes, parts, sources)
 
 
 def _put_together(parts: tuple[Part, ...], texts: dict[int, bytes]) -> bytes:

@@ -178,7 +178,7 @@ class CmepReader:
             version = int(reader.read_times.first[codes["read_time"]]) // 1_000_000
             codes["source_version"] = reader.versions.code(b"%d" % max(version, 0))
         for name, code in codes.items():
-            reason = reader.vocabularies[name].reason(code)
+            reason = reader.coded_columns[name].reason(code)
             if reason is not None:
                 reasons.append(reason)
         record = _Record(reader, codes, times, body[1::3], body[2::3], b",".join(body), constant, line, offset, raw)
@@ -249,8 +249,8 @@ class CmepReader:
         found: list[Reason] = []
         reader = record.reader
         for at, (time, flag, value) in enumerate(zip(record.times, record.flags, record.values, strict=True), 1):
-            for vocabulary, text in ((reader.stamps, time), (reader.qualities, self._word(flag))):
-                reason = vocabulary.reason(vocabulary.code(text))
+            for coded_column, text in ((reader.stamps, time), (reader.qualities, self._word(flag))):
+                reason = coded_column.reason(coded_column.code(text))
                 if reason is not None:
                     found.append(Reason(reason.code, f"triplet {at}: {reason.detail}"))
             number = self._exact(record, value, self._word(flag))

@@ -45,7 +45,7 @@ class GrowingArray(Generic[Meaning]):
         return self._store[: self._size]
 
 
-class Vocabulary:
+class CodedColumn:
     """Texts numbered in the order they were met. A subclass judges new texts; ``bad`` is True where a text means
     nothing."""
 
@@ -82,18 +82,18 @@ class Vocabulary:
 
     def judge(self, fresh: list[bytes]) -> npt.NDArray[np.bool_]:
         """Store what new texts mean; True for those that mean nothing."""
-        raise AttributeError("a vocabulary of no kind")
+        raise AttributeError("a coded column of no kind")
 
     def reason(self, code: int) -> Reason | None:
         """Why a text is bad, or None."""
-        raise AttributeError("a vocabulary of no kind")
+        raise AttributeError("a coded column of no kind")
 
 
 #: Identifiers that are spelt as they are stored, one a line: nothing is left to judge. Of 36 letters it may be a UUID.
 _CANONICAL: Final = re.compile(rb"[A-Z0-9-]{1,35}(?:\n[A-Z0-9-]{1,35})*")
 
 
-class Ids(Vocabulary):
+class Ids(CodedColumn):
     """Identifiers in their canonical spelling, cleaned as the head-end declares. ``words`` turns the head-end's names
     into ours; where there are any, a name that is not among them means nothing. Parts of an identifier that stands in
     several columns are put together with dashes."""
@@ -135,7 +135,7 @@ def cleaned_id(text: str, rules: IdRules) -> str:
     return text.lstrip("0") or text[:1] if rules.strip_zeros else text
 
 
-class Stamps(Vocabulary):
+class Stamps(CodedColumn):
     """Instants. An ambiguous local time is not bad here: the order of the file may settle it."""
 
     _CODES: Final = {
@@ -240,7 +240,7 @@ def _limit(ratio: Fraction, most: int) -> int:
     return min(most * ratio.denominator // ratio.numerator, 10**18, _INT64 // ratio.numerator)
 
 
-class Units(Vocabulary):
+class Units(CodedColumn):
     """Units, with the exact way from (mantissa, decimals) to micro base units for each. ``rounding`` is what a head-end
     declares for digits beyond a millionth (None: they are refused); ``words`` turns its units into ours; ``most`` is
     the largest value held, in micro base units."""
@@ -346,7 +346,7 @@ class Units(Vocabulary):
         return Reason("bad_unit", shown(self.texts[code].replace(b"\x1f", b" "))) if self.bad[code] else None
 
 
-class Qualities(Vocabulary):
+class Qualities(CodedColumn):
     """Quality words to packed codes. ``mapping`` turns the head-end's words into ours (``*``: every other word);
     without one, AEMO flags and methods are taken as such.
 
@@ -393,7 +393,7 @@ def quality_code(word: str) -> int | None:
         return None
 
 
-class Integers(Vocabulary):
+class Integers(CodedColumn):
     """Whole numbers within bounds; an empty text is ``empty``."""
 
     def __init__(self, field: str, low: int, high: int, code: str = "bad_integer", empty: int | None = 0) -> None:

@@ -268,8 +268,8 @@ class NemReader:
             self.rejects.add(line, offset, raw, reasons, reads=0)
         else:
             meter, channel, unit = (
-                vocabulary.code(fields[at].encode("utf-8"))
-                for vocabulary, at in ((self.meters, 1), (self.channels, 4), (self.units, 7))
+                coded_column.code(fields[at].encode("utf-8"))
+                for coded_column, at in ((self.meters, 1), (self.channels, 4), (self.units, 7))
             )
             found = (self.meters.reason(meter), self.channels.reason(channel), self.units.reason(unit))
             reasons.extend(reason for reason in found if reason is not None)

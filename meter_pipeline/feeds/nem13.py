@@ -41,9 +41,9 @@ class Accumulations:
             return [Reason("truncated_row", f"{len(fields)} fields of {_FIELDS}")]
         reasons: list[Reason] = []
         codes = []
-        for vocabulary, at in ((self._meters, 1), (self._channels, 4), (self._units, 19)):
-            codes.append(vocabulary.code(fields[at].encode("utf-8")))
-            reason = vocabulary.reason(codes[-1])
+        for coded_column, at in ((self._meters, 1), (self._channels, 4), (self._units, 19)):
+            codes.append(coded_column.code(fields[at].encode("utf-8")))
+            reason = coded_column.reason(codes[-1])
             if reason is not None:
                 reasons.append(reason)
         dials: list[tuple[int, int, int]] = []

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from meter_pipeline.feeds.coded_columns import Ids, Integers, Qualities, Stamps, Units, Vocabulary
+from meter_pipeline.feeds.coded_columns import CodedColumn, Ids, Integers, Qualities, Stamps, Units
 from meter_pipeline.feeds.head_ends import HeadEnd, HeadEndError
 from meter_pipeline.feeds.interval_lengths import Lengths, lengths_of
 from meter_pipeline.feeds.kernels import read_number
@@ -95,7 +95,7 @@ class RowReader:
         self.sequences = Integers("sequence", 0, 2**31 - 1)
         self.versions = Integers("source_version", -(2**62), 2**62)
         self.minutes = Integers("interval_minutes", 1, 1440, "bad_interval", None)
-        self.vocabularies: dict[str, Vocabulary] = {
+        self.coded_columns: dict[str, CodedColumn] = {
             "meter_id": self.meters,
             "channel": self.channels,
             "time": self.stamps,
@@ -135,8 +135,8 @@ class RowReader:
                 continue
             if text is None:
                 raise HeadEndError(f"{head_end.name}: {name}: declare it, or map a column to it")
-            code = self.vocabularies[name].code(text.encode("utf-8"))
-            reason = self.vocabularies[name].reason(code)
+            code = self.coded_columns[name].code(text.encode("utf-8"))
+            reason = self.coded_columns[name].reason(code)
             if reason is not None:
                 raise HeadEndError(f"{head_end.name}: constants: {name}: {reason.code} {reason.detail}")
             codes[name] = code
@@ -161,7 +161,7 @@ class RowReader:
         """Which rows have a text that means nothing."""
         bad: npt.NDArray[np.bool_] | None = None
         for name, column in codes.items():
-            wrong = self.vocabularies[name].bad
+            wrong = self.coded_columns[name].bad
             if wrong.any():
                 here = wrong[column]
                 bad = here if bad is None else bad | here
@@ -178,8 +178,8 @@ class RowReader:
         reasons: list[Reason] = []
         codes = dict(self.constants)
         for name in self.varying:
-            code = self.vocabularies[name].code(fields[name].encode("utf-8", "replace"))
-            reason = self.vocabularies[name].reason(code)
+            code = self.coded_columns[name].code(fields[name].encode("utf-8", "replace"))
+            reason = self.coded_columns[name].reason(code)
             if reason is not None:
                 reasons.append(reason)
             codes[name] = code

@@ -76,8 +76,8 @@ def field_reasons(reader: RowReader, fields: dict[str, str]) -> list[Reason]:
     """Why the fields of a row that is refused already would be refused too."""
     found: list[Reason] = []
     for name in reader.varying:
-        vocabulary = reader.vocabularies[name]
-        reason = vocabulary.reason(vocabulary.code(fields[name].encode("utf-8", "replace")))
+        coded_column = reader.coded_columns[name]
+        reason = coded_column.reason(coded_column.code(fields[name].encode("utf-8", "replace")))
         if reason is not None:
             found.append(reason)
     value = reader.units.exact(0, reader.plain(fields["value"]))

@@ -335,7 +335,7 @@ def control_totals(connection: Connection) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-#: Tables of payloads, and which of their rows are a payload rather than a fold of several.
+#: Tables of payloads, and which of their rows are a payload rather than several merged.
 _PAYLOADS: Final = (
     ("raw.interval_day", " AND payloads = 1"),
     ("raw.interval_payload", ""),

@@ -141,7 +141,7 @@ def read_reused_sequences(database: Database, day: date) -> pl.DataFrame:
     used twice in, null where one file held both and only the channel is known.
 
     Payloads that fill different slots of the day are no repetition, nor are two that say the same. To find the few that
-    contradict each other, values are counted first: as many as the fold of all payloads holds means that no slot came
+    contradict each other, values are counted first: as many as all payloads merged hold means that no slot came
     twice.
     """
     found = database.read(
