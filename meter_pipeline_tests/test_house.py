@@ -15,7 +15,6 @@ MOST_LINES = 500
 LONG = {
     "feeds/kernels.py": "compiled loops that call one another: numba compiles them together",
     "feeds/kernels_json.py": "compiled loops that call one another: numba compiles them together",
-    "ingest/landing.py": "to be split",
 }
 COMMAND = "a command's options are its parameters"
 STAGE = (

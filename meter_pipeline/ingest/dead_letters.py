@@ -27,7 +27,8 @@ from meter_pipeline.feeds.one_line import line_declaration, lines_above
 from meter_pipeline.feeds.rejects import FeedRefused
 from meter_pipeline.ingest import archive
 from meter_pipeline.ingest.known_channels import Declared
-from meter_pipeline.ingest.landing import FileFolders, Parse, land, prepare
+from meter_pipeline.ingest.landing import FileFolders, Parse, land
+from meter_pipeline.ingest.staged_days import staged_days
 from meter_pipeline.ingest.tables import dead_letters, load, raw
 from meter_pipeline.ingest.tables.dead_letters import DeadLetter
 from meter_pipeline.ledger import entries, erasure
@@ -249,7 +250,7 @@ def _faults(
 ) -> list[tuple[str, str]]:
     """Every reason for which the content would be rejected again."""
     listed = parsed.rejects["reasons"].to_list() if parsed.rejects.height else []
-    _, bad = prepare(parsed, calendar, head_end.name, channels, clock.now())
+    _, bad = staged_days(parsed, calendar, head_end.name, channels, clock.now())
     listed += [json.loads(reasons) for reasons in bad["reasons"].to_list()]
     found = [(reason["code"], reason["detail"]) for reasons in listed for reason in reasons]
     return found or ([] if parsed.received else [("no_reads", "the content holds no read")])

@@ -18,6 +18,7 @@ from meter_pipeline.ingest.dead_letters import parse_canonical
 from meter_pipeline.ingest.known_channels import Declared
 from meter_pipeline.ingest.landing import FileFolders, Parse
 from meter_pipeline.ingest.restage import Reading, Restaged
+from meter_pipeline.ingest.staged_days import staged_days
 from meter_pipeline.ingest.tables import dead_letters, raw
 from meter_pipeline.ingest.tables import restage as tables
 from meter_pipeline.postgres.database import Database
@@ -53,7 +54,7 @@ def reading(
             parsed, refused, letters, _ = landing.read(source, file.content_sha256, head_end, calendar, places, parse)
     file_checks.set_arrival(parsed, head_end, file.landed_at)
     channels = Declared.of(raw.channels(database), raw.dated_channels(database))
-    staged, rejected = landing.prepare(parsed, calendar, head_end.name, channels, clock.now())
+    staged, rejected = staged_days(parsed, calendar, head_end.name, channels, clock.now())
     letters += [line_letters(parsed.rejects), rejected]
     found = finish_letters(
         letters, file.sha256, file.file_name, head_end.name, parsed.file_format, file.run_id, clock.now()

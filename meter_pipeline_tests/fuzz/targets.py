@@ -41,8 +41,8 @@ from meter_pipeline.feeds.json_records import Wanted
 from meter_pipeline.feeds.json_scan import Loops, records_by
 from meter_pipeline.feeds.rejects import MAX_RAW_BYTES, REASONS, FeedRefused
 from meter_pipeline.ids import canonical_id
-from meter_pipeline.ingest import landing
 from meter_pipeline.ingest.known_channels import Declared
+from meter_pipeline.ingest.staged_days import staged_days
 from meter_pipeline.ledger.notes import NoteError, parse_checkpoint, parse_note, parse_vkey
 from meter_pipeline.migration.legacy_import import LegacyRefused, read_csv
 from meter_pipeline.reference.faults import ReferenceRefused
@@ -252,7 +252,7 @@ def check_feed(feed: ParsedFeed) -> None:
 
 def check_landing(feed: ParsedFeed) -> None:
     """Landing's own sorting keeps every read: staged, or rejected with a reason."""
-    staged, rejected = landing.prepare(feed, CALENDAR, "fuzz", Declared.of(CHANNELS), NOW)
+    staged, rejected = staged_days(feed, CALENDAR, "fuzz", Declared.of(CHANNELS), NOW)
     kept = sum(
         int(frame["received"].sum() or 0)
         for day in staged.values()

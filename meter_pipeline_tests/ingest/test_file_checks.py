@@ -15,7 +15,7 @@ from meter_pipeline.feeds.head_ends import HeadEnd, Version
 from meter_pipeline.ingest import land
 from meter_pipeline.ingest.file_checks import FileRefused, set_arrival, superseded_share
 from meter_pipeline.ingest.known_channels import Declared
-from meter_pipeline.ingest.landing import prepare
+from meter_pipeline.ingest.staged_days import staged_days
 from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.ingest.support import CALENDAR, CLOCK, places
 
@@ -48,7 +48,7 @@ def refused(tmp_path: Path, lines: list[str], **given: Any) -> tuple[str, str] |
     declared = head_end(**given)
     parsed = feeds.parse(written(tmp_path, lines), declared, CALENDAR)
     try:
-        prepare(parsed, CALENDAR, "NORTH", Declared.of(CHANNELS), CLOCK.now(), superseded_share(declared))
+        staged_days(parsed, CALENDAR, "NORTH", Declared.of(CHANNELS), CLOCK.now(), superseded_share(declared))
     except FileRefused as error:
         return error.code, error.detail
     return None
@@ -86,7 +86,7 @@ def test_a_file_refused_for_it_loads_nothing_and_rounding_is_on_record(database:
 @pytest.mark.parametrize(("day", "kept"), [("2003-12-04", True), ("2000-01-01", False), ("1970-01-02", False)])
 def test_reads_from_before_2001_are_of_a_reset_clock(tmp_path: Path, day: str, kept: bool) -> None:
     parsed = feeds.parse(written(tmp_path, [f"M1,{day} 00:00,1"]), head_end(), CALENDAR)
-    staged, letters = prepare(parsed, CALENDAR, "NORTH", Declared.of(CHANNELS), CLOCK.now())
+    staged, letters = staged_days(parsed, CALENDAR, "NORTH", Declared.of(CHANNELS), CLOCK.now())
     assert bool(staged) == kept
     assert letters.height == (not kept)
 

@@ -13,8 +13,9 @@ import polars as pl
 from meter_pipeline import quality
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.ingest import landing, staging
+from meter_pipeline.ingest import staging
 from meter_pipeline.ingest.known_channels import Declared
+from meter_pipeline.ingest.staged_days import staged_days
 from meter_pipeline.postgres import vectors
 from meter_pipeline.schemas.reads import INTERVAL_READS, NO_VALUE, REGISTER_READS, REJECTS, ParsedFeed
 from meter_pipeline.units import MAX_DIAL_MICRO
@@ -122,7 +123,7 @@ def _value(meter: str, slot: int, common: dict[str, Any]) -> int:
     return random.Random(repr(said)).randint(0, 3)
 
 
-_prepare: Final = landing.prepare
+_prepare: Final = staged_days
 
 
 @lru_cache(maxsize=CONTENTS)

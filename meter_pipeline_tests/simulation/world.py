@@ -171,7 +171,7 @@ def installed() -> Iterator[None]:
         (archive, "hash_file", lambda path: hashlib.sha256(path.data).digest()),
         (archive, "store", _archived),
         (landing, "ThreadPoolExecutor", _Inline),
-        (landing, "prepare", lambda parsed, *_: _memo(parsed)),
+        (landing, "staged_days", lambda parsed, *_: _memo(parsed)),
         (plain_files, "opened", _opened),
         (dead_letter_rows, "new_salt", lambda key: hashlib.sha256(b"salt" + key).digest()),
         (raw, "channels", lambda _: CHANNELS),
