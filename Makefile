@@ -47,9 +47,9 @@ test: install
 test-all: install
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# The tests that start no server: pure functions, formats, rates.
+# The tests that start no server and ask no other calculator: pure functions, formats, rates.
 test-fast: install
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not server" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not server and not oracle" $(ARGS)
 
 check lint: install
 	@$(BIN)/ruff format --check -q .

@@ -12,6 +12,8 @@ import random
 from decimal import Decimal
 from fractions import Fraction
 
+import pytest
+
 from meter_pipeline.billing.load import read_load
 from meter_pipeline.billing.synthetic_account import price_months
 from meter_pipeline.billing.tariffs import parse_tariff
@@ -47,6 +49,7 @@ def lines_of(seed: int) -> tuple[list[dict[str, Fraction]], list[dict[str, Fract
     return theirs, ours
 
 
+@pytest.mark.oracle
 def test_random_tariffs_cost_what_an_independent_calculator_says() -> None:
     for seed in range(FIRST, FIRST + COUNT):
         theirs, ours = lines_of(seed)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 
 from meter_pipeline.billing.accrual import CHARGE_SCHEMA, accrue
 from meter_pipeline.billing.carried import nothing_carried
@@ -131,6 +132,7 @@ def check_rounding(run: dict[str, Line], exact: dict[str, Line], document: dict[
             assert abs(ours[1] - theirs[1]) <= Fraction(parts, 100), f"seed {seed}, {key}: amount"
 
 
+@pytest.mark.oracle
 def test_price_says_what_the_run_bills() -> None:
     for seed in range(1, COUNT + 1):
         rng = random.Random(seed)

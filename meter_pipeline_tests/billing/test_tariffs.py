@@ -34,6 +34,7 @@ def year(scale: int, first: datetime = datetime(2018, 1, 1)) -> Iterator[str]:  
         yield f"{(first + timedelta(hours=h)).isoformat()},{scale * round(shape, 3)}"
 
 
+@pytest.mark.oracle
 def test_published_tariffs_cost_what_independent_calculators_say() -> None:
     folder = fixtures_dir()
     expected = json.loads((folder / "EXPECTED.json").read_text())["tariffs"]
