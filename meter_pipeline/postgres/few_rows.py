@@ -36,10 +36,14 @@ def fits(frame: pl.DataFrame) -> bool:
     )
 
 
-def relation(table: sql.Identifier, frame: pl.DataFrame) -> tuple[sql.Composed, str]:
-    """SQL of a relation with the table's columns, whose one parameter %(rows)s is the text that is returned with it."""
-    rows = json.dumps(frame.to_dicts(), default=_text)
-    return sql.SQL("jsonb_populate_recordset(NULL::{}, %(rows)s::jsonb)").format(table), rows
+def relation(table: sql.Identifier) -> sql.Composed:
+    """SQL of a relation with the table's columns, whose one parameter %(rows)s is the ``text`` of its rows."""
+    return sql.SQL("jsonb_populate_recordset(NULL::{}, %(rows)s::jsonb)").format(table)
+
+
+def text(frame: pl.DataFrame) -> str:
+    """A frame's rows as ``relation`` takes them."""
+    return json.dumps(frame.to_dicts(), default=_text)
 
 
 def _text(value: Any) -> str:

@@ -150,8 +150,7 @@ class _Session:
 
     def commit(self) -> None:
         with self._lock:
-            self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            self._connection.execute("SET CONSTRAINTS ALL DEFERRED")
+            self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
 
     def rollback(self) -> None:
         raise NotUndoable("a stage took back its work while it was only tried")

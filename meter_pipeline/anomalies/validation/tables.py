@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -24,6 +25,11 @@ _COLUMNS: Final = (*_KEY, "severity", "action", "detail", "first_seen")
 _ACTIVE: Final = "c.family = 'validation' AND c.state IN ('open', 'assigned', 'confirmed')"
 
 
+@cache
+def _few_findings() -> str:
+    return few_rows.relation(sql.Identifier("anomaly", "validation_finding")).as_string(None)
+
+
 def replace_day(connection: Connection, day: date, findings: pl.DataFrame) -> list[str]:
     """Bring a day's findings to exactly ``findings`` (the columns of vee.exception); the cases that lost one.
 
@@ -33,8 +39,7 @@ def replace_day(connection: Connection, day: date, findings: pl.DataFrame) -> li
     listed, incoming = ", ".join(_COLUMNS), "incoming_finding"
     values: dict[str, Any] = {"day": day}
     if few := few_rows.fits(findings):
-        source, values["rows"] = few_rows.relation(sql.Identifier("anomaly", "validation_finding"), findings)
-        incoming = source.as_string(None)
+        incoming, values["rows"] = _few_findings(), few_rows.text(findings)
     else:
         connection.execute("CREATE TEMP TABLE incoming_finding (LIKE anomaly.validation_finding) ON COMMIT DROP")
         with connection.cursor() as cursor, cursor.copy(f"COPY {incoming} ({listed}) FROM STDIN".encode()) as copy:

@@ -11,7 +11,7 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from meter_pipeline.postgres import few_rows
+from meter_pipeline.postgres import bring_to as bring
 from meter_pipeline.postgres.array_bytes import listed, lists
 from meter_pipeline.postgres.copy_binary import copy_frame
 from meter_pipeline.postgres.database import Database, scalar
@@ -275,56 +275,13 @@ def bring_to(
     ``only``: service points concerned; others stay as they are. Returns the service points written or deleted. A day's
     first load is a plain COPY.
     """
-    name, columns = sql.Identifier("billing", table), frame.columns
     if only is None and not scalar(
         connection, f"SELECT EXISTS (SELECT FROM billing.{table} WHERE billing_day = %s)", (day,)
     ):
         load(connection, table, day, frame)
         return frame["service_point_id"].to_list()
-    few = few_rows.fits(frame)
-    incoming: sql.Composable = sql.Identifier("incoming_" + table)
-    values: dict[str, Any] = {"day": day, "only": only}
-    if few:
-        incoming, values["rows"] = few_rows.relation(name, frame)
-    else:
-        connection.execute(
-            sql.SQL("CREATE TEMP TABLE {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP").format(incoming, name)
-        )
-        copy_frame(connection, sql.Identifier("incoming_" + table), frame, columns)
-    same = sql.SQL(" AND ").join(sql.SQL("i.{0} = t.{0}").format(sql.Identifier(c)) for c in key)
-    gone = connection.execute(
-        sql.SQL(
-            "DELETE FROM {n} AS t WHERE billing_day = %(day)s{among} AND NOT EXISTS (SELECT FROM {i} AS i WHERE {same}) RETURNING service_point_id"
-        ).format(
-            n=name,
-            i=incoming,
-            # Said outright: with "or all of them" in it the whole day is looked through for one service point.
-            among=sql.SQL("" if only is None else " AND service_point_id = ANY(%(only)s)"),
-            same=same,
-        ),
-        values,
-    ).fetchall()
-    rest = [c for c in columns if c not in key]
-    action: sql.Composable = sql.SQL("DO NOTHING")
-    if rest:
-        action = sql.SQL("DO UPDATE SET {sets} WHERE ({old}) IS DISTINCT FROM ({new})").format(
-            sets=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in rest),
-            old=sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(c)) for c in rest),
-            new=sql.SQL(", ").join(sql.SQL("excluded.{}").format(sql.Identifier(c)) for c in rest),
-        )
-    insert = sql.SQL(
-        "INSERT INTO {n} AS t ({c}) SELECT {c} FROM {i} AS i ON CONFLICT ({k}) {action} RETURNING service_point_id"
-    ).format(
-        n=name,
-        i=incoming,
-        c=sql.SQL(", ").join(map(sql.Identifier, columns)),
-        k=sql.SQL(", ").join(map(sql.Identifier, key)),
-        action=action,
-    )
-    changed = connection.execute(insert, values).fetchall() if frame.height else []
-    if not few:
-        connection.execute(sql.SQL("DROP TABLE {}").format(incoming))
-    return sorted({r[0] for r in gone} | {r[0] for r in changed})
+    values = {"day": day, "only": None if only is None else list(only)}
+    return sorted(bring.bring_to(connection, f"billing.{table}", frame, tuple(key), values, named=True).points)
 
 
 def write_tariff(connection: Connection, row: dict[str, Any], at: datetime) -> bool:

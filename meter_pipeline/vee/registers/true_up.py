@@ -69,11 +69,19 @@ def find(
     before, after = _around(
         wide, mine["series"].to_numpy().astype(np.int64), start, end, np.zeros(mine.height, np.bool_)
     )
+    if not mine.height:
+        return []
+    # Days that no register's stretch touches are not read: most stretches are the day itself.
+    opened, closed = int(before.min()), int(after.max())
     span = timedelta(days=around.days)
-    earlier = true_up.validated_days(session, day - span, day - timedelta(days=1))
-    kept_from = first_whole_day(session)
+    near = [
+        other
+        for other in (*_validated_before(session, calendar, day, span, opened), *later)
+        if calendar.start_s(other) < closed and calendar.start_s(other + timedelta(days=1)) > opened
+    ]
+    kept_from = first_whole_day(session) if near else date.max
     found = []
-    for other in (*earlier, *later):
+    for other in near:
         if other < kept_from or other > day + span:
             continue
         opens, closes = (int(moment.timestamp()) for moment in calendar.bounds(other))
@@ -83,6 +91,17 @@ def find(
             if request is not None:
                 found.append(request)
     return found
+
+
+def _validated_before(
+    session: Database, calendar: BillingCalendar, day: date, span: timedelta, opened: int
+) -> list[date]:
+    """Validated days of the ``span`` before a day that end after an instant (UTC seconds); nothing is read where the
+    day before ends no later than that."""
+    yesterday = day - timedelta(days=1)
+    if calendar.start_s(day) <= opened:
+        return []
+    return true_up.validated_days(session, day - span, yesterday)
 
 
 def first_whole_day(session: Database) -> date:

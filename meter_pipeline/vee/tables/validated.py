@@ -14,7 +14,7 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from meter_pipeline.postgres import few_rows
+from meter_pipeline.postgres import bring_to as bring
 from meter_pipeline.postgres.copy_binary import copy_frame
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.postgres.vectors import VectorTable, copy_rows, read_frame
@@ -373,45 +373,9 @@ def replace_rows(
 
     Returns the number of rows written or deleted.
     """
-    name = sql.Identifier(*table.split("."))
-    temporary = sql.Identifier("replace_" + table.split(".")[1])
-    few = few_rows.fits(frame)
-    incoming: sql.Composable = temporary
-    values: dict[str, Any] = {"day": day, "only": None if only is None else list(only)}
-    if few:
-        incoming, values["rows"] = few_rows.relation(name, frame.select(columns) if frame.height else frame)
-    else:
-        connection.execute(
-            sql.SQL("CREATE TEMP TABLE {} (LIKE {} INCLUDING DEFAULTS) ON COMMIT DROP").format(temporary, name)
-        )
-        copy_frame(connection, temporary, frame, columns)
-    gone = connection.execute(
-        sql.SQL(
-            "DELETE FROM {n} AS t WHERE billing_day = %(day)s{among} AND NOT EXISTS (SELECT FROM {i} AS i WHERE {same})"
-        ).format(
-            n=name,
-            i=incoming,
-            among=sql.SQL("" if only is None else " AND service_point_id = ANY(%(only)s)"),
-            same=sql.SQL(" AND ").join(sql.SQL("i.{0} = t.{0}").format(sql.Identifier(c)) for c in key),
-        ),
-        values,
-    ).rowcount
-    compared = [c for c in columns if c not in key and c != "first_seen"]
-    insert = sql.SQL(
-        "INSERT INTO {n} AS t ({c}) SELECT {c} FROM {i} AS i ON CONFLICT ({k}) DO UPDATE SET {sets} WHERE ({old}) IS DISTINCT FROM ({new})"
-    ).format(
-        n=name,
-        c=sql.SQL(", ").join(map(sql.Identifier, columns)),
-        i=incoming,
-        k=sql.SQL(", ").join(map(sql.Identifier, key)),
-        sets=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in compared),
-        old=sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(c)) for c in compared),
-        new=sql.SQL(", ").join(sql.SQL("excluded.{}").format(sql.Identifier(c)) for c in compared),
-    )
-    changed = connection.execute(insert, values).rowcount if frame.height else 0
-    if not few:
-        connection.execute(sql.SQL("DROP TABLE {}").format(temporary))
-    return gone + changed
+    rows = frame.select(columns) if frame.height else pl.DataFrame(schema=dict.fromkeys(columns, pl.Null))
+    values = {"day": day, "only": None if only is None else list(only)}
+    return bring.bring_to(connection, table, rows, tuple(key), values, kept=("first_seen",)).rows
 
 
 def first_rows(
