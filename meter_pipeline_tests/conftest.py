@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from meter_pipeline.postgres import embedded
 from meter_pipeline.postgres.database import Database, ensure_database
 from meter_pipeline.postgres.migrations import migrate
-from meter_pipeline_tests.support import copy_database, drop_database
+from meter_pipeline_tests.support import copy_database, drop_database, end_idle_sessions
 
 Build = Callable[[Database], None]
 
@@ -154,6 +154,7 @@ def copy_of(
             made = copy_database(server, f"built_{uuid.uuid4().hex[:12]}", template.name)
             _built[build] = made
             build(made)
+            end_idle_sessions()
         copies.append(f"copy_{uuid.uuid4().hex[:12]}")
         return copy_database(server, copies[-1], _built[build].name)
 

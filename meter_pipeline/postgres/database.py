@@ -14,6 +14,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 
+from meter_pipeline.postgres import kept_sessions
 from meter_pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,15 +58,10 @@ class Database:
     def connect(
         self, application_name: str = "meter-pipeline", *, autocommit: bool = False, role: str | None = None
     ) -> psycopg.Connection[tuple[Any, ...]]:
-        """A new connection, in ``role`` where one is given instead of the database's own."""
+        """A session as new, in ``role`` where one is given instead of the database's own. Closed, it is kept for the
+        next (kept_sessions.py)."""
         options = self.session_options if role is None else self.acting_as(role).session_options
-        return psycopg.connect(
-            self.url,
-            application_name=application_name,
-            autocommit=autocommit,
-            options=options,
-            connect_timeout=CONNECT_TIMEOUT_S,
-        )
+        return kept_sessions.connect(self.url, options, application_name, CONNECT_TIMEOUT_S, autocommit=autocommit)
 
     async def connect_async(
         self, application_name: str = "meter-pipeline", *, autocommit: bool = False, role: str | None = None

@@ -188,3 +188,8 @@ class _Shelf:
 
 
 _SHELF: Final = _Shelf()
+
+
+def forget() -> None:
+    """Close the connections that are kept between stages: before a database is dropped."""
+    _SHELF.clear()

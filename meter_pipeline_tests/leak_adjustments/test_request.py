@@ -3,6 +3,7 @@ it; and that the law, the reconciliation and later corrections are not disturbed
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -114,8 +115,7 @@ def case(database: Database, name: str = LEAK, **changes: Any) -> None:
         upsert_cases(connection, [row])
 
 
-@pytest.fixture
-def city(database: Database) -> Database:
+def leaking(database: Database) -> None:
     """A house whose bills are 3 and 6 thousand gallons, then 18 and 12 with a leak."""
     add_tariff(database, WATER)
     add_cycle(database, *STARTS)
@@ -125,7 +125,12 @@ def city(database: Database) -> Database:
         issue_statements(database, CHICAGO, "C1", start + timedelta(days=3), clock=CLOCK)
     rule(database)
     case(database)
-    return database
+
+
+@pytest.fixture
+def city(copy_of: Callable[[Callable[[Database], None]], Database]) -> Database:
+    """A copy of the leaking house, the test's own."""
+    return copy_of(leaking)
 
 
 def lines(database: Database, adjustment: str) -> dict[str, Decimal]:

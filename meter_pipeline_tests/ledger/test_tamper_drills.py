@@ -33,7 +33,7 @@ from meter_pipeline.postgres import embedded
 from meter_pipeline.postgres.database import Database, ensure_database
 from meter_pipeline.postgres.migrations import migrate
 from meter_pipeline_tests.ledger.test_verification import as_dba
-from meter_pipeline_tests.support import ROOT
+from meter_pipeline_tests.support import ROOT, end_idle_sessions
 
 Connection = psycopg.Connection[tuple[object, ...]]
 DAY = date(2026, 3, 8)
@@ -424,6 +424,7 @@ def test_a_heap_file_edited_with_the_server_down(tmp_path: Path) -> None:
             export(database, tmp_path / "refused")
         with database.connect("dba", autocommit=True) as connection:
             connection.execute("ALTER DATABASE drill SET ignore_checksum_failure = on")
+        end_idle_sessions()  # they were opened without it
         report = utility.audit()
         assert "leaf" in checks(report)
         assert report["first_bad_index"] == 7
