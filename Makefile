@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Where it is set, each process compiles all it imports again: 2 s of processor for every start of Dagster.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install lives histories demo ui test test-fast test-all check lint pages docs bench lock clean faults simulate fuzz sbom audit
 
@@ -24,6 +26,7 @@ help:
 install: $(STAMP)
 
 # uv installs in seconds what takes pip a minute; where it cannot (a pip.conf mirror it does not read), pip does the same lock.
+# uv leaves modules to be compiled by whoever imports them first: that is done here, for people who forbid it later.
 # The lock is whole, so nothing is resolved (--no-deps): the pip that Python 3.11 brings refuses gql[requests] of it otherwise.
 $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -32,6 +35,8 @@ $(STAMP): requirements.lock pyproject.toml
 	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e . 2>/dev/null \
 	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@$(BIN)/python -c "import dagster._cli, dagster._daemon, dagster_webserver.cli, meter_pipeline.definitions"
+	@$(BIN)/python -m compileall -q meter_pipeline
 	@touch $(STAMP)
 
 demo: install

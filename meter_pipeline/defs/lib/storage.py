@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Final
 
+import sqlalchemy
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 
 from meter_pipeline.deployment import CONSOLE_ROLE, dagster_url, roles_in_use
 from meter_pipeline.settings import load_settings
 
+#: Sessions that a process keeps for Dagster's stores of runs, events and schedules, and may open beside them.
+KEPT: Final = 3
+BESIDE: Final = 20
+#: The server ends a session that stays idle so long; the next use opens another.
+IDLE_S: Final = 60
+
 
 class ServerStorage(DagsterPostgresStorage):
-    """Named in dagster.yaml. METER_PIPELINE_DAGSTER_URL where it is set: every process that ``meter-pipeline`` starts
+    """Dagster's tables, over sessions that stay open between statements. Dagster's own storage opens one for every
+    event of a run and every look of the daemon.
+
+    Named in dagster.yaml. METER_PIPELINE_DAGSTER_URL where it is set: every process that ``meter-pipeline`` starts
     has it.
 
     Else the server that settings name, made and started where it is the embedded one, so that any ``dagster`` command
@@ -28,7 +38,25 @@ class ServerStorage(DagsterPostgresStorage):
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> ServerStorage:
         """The storage, its tables made where they are missing."""
-        return cls(postgres_url=os.environ.get("METER_PIPELINE_DAGSTER_URL") or _own_server(), inst_data=inst_data)
+        made = cls(postgres_url=os.environ.get("METER_PIPELINE_DAGSTER_URL") or _own_server(), inst_data=inst_data)
+        engine = _pooled(made.postgres_url)
+        for store in (made._run_storage, made._event_log_storage, made._schedule_storage):
+            store._engine = engine
+        return made
+
+
+def _pooled(url: str) -> sqlalchemy.engine.Engine:
+    """An engine that tries a kept session before it gives it, as the server may have been started again."""
+    engine = sqlalchemy.create_engine(
+        url, isolation_level="AUTOCOMMIT", pool_size=KEPT, max_overflow=BESIDE, pool_pre_ping=True
+    )
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def _ends_when_idle(session: Any, _record: Any) -> None:
+        with session, session.cursor() as cursor:
+            cursor.execute(f"SET idle_session_timeout = '{IDLE_S}s'")
+
+    return engine
 
 
 def _own_server() -> str:
