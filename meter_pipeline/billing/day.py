@@ -58,7 +58,8 @@ class BillingOutcome:
     ``exceptions``: reason -> services. ``streaks``: services that have been nothing but estimates for
     reconcile.STREAK_DAYS or more. ``adjustments``: proposed because the day moved under statements that were issued
     (``statements_touched``). ``service_points``: how many a run for some of them billed, None for a whole day; figures
-    and frames are then of those.
+    and frames are then of those. ``unchecked``: service points whose reconciliation checks were left to the caller: a
+    correction that is tried makes those of all its days at once (several_days_checks.py).
     """
 
     billing_day: date
@@ -82,6 +83,7 @@ class BillingOutcome:
     seconds: dict[str, float] = field(default_factory=dict)
     ledger_entry: int | None = None
     service_points: int | None = None
+    unchecked: tuple[str, ...] = ()
 
     def report(self) -> StageReport:
         """The day for asset metadata."""
@@ -118,7 +120,7 @@ def bill_billing_day(
         inputs = _read(run, only)
         computed = _compute(run, inputs, shards)
         result = _persist(run, inputs, computed)
-        table = _reconcile(run, inputs, result.stored, computed.source.result())
+        table = _reconcile(run, result.stored, computed.source)
         part_of_day.note_billed(run.connection, day, validation, inputs.only)
     _summarise(outcome, result.charges, table, inputs.services.tariffs)
     if not is_shared(database) and late.waiting(database):
@@ -181,14 +183,12 @@ def _sessions(
 @dataclass(frozen=True, slots=True)
 class _Inputs:
     """What the day is billed from beside its usage. ``first_load``: the day has no rows yet and is not sealed;
-    ``only``: the service points that are billed, None for all. ``compared``: the service points that the
-    reconciliation checks are of, None for all: where the run is undone, no figure of the whole city is asked for."""
+    ``only``: the service points that are billed, None for all."""
 
     reference: Reference
     services: DayServices
     first_load: bool
     only: tuple[str, ...] | None
-    compared: list[str] | None
 
 
 def _read(run: _Run, only: Sequence[str] | None) -> _Inputs:
@@ -203,19 +203,20 @@ def _read(run: _Run, only: Sequence[str] | None) -> _Inputs:
     services = with_parts(services_of_day(reference, run.day), reference, run.day)
     run.watch("reference")
     run.outcome.service_points = None if points is None else len(points)
-    compared = list(points) if points is not None and run.undone else None
-    return _Inputs(reference, services, not run.outcome.sealed and not billed, points, compared)
+    if points is not None and run.undone:
+        run.outcome.unchecked = points
+    return _Inputs(reference, services, not run.outcome.sealed and not billed, points)
 
 
 @dataclass(frozen=True, slots=True)
 class _Computed:
     """The day's charges, the ledger leaves of all charges and of all determinants in their order (none of a run that is
-    undone), and what the checks compare them with."""
+    undone), and what the checks compare them with, unless they are left to the caller."""
 
     charges: DayCharges
     leaves: list[bytes]
     determined: list[bytes]
-    source: Future[SourceRows]
+    source: Future[SourceRows] | None
 
 
 def _compute(run: _Run, inputs: _Inputs, shards: int) -> _Computed:
@@ -233,12 +234,13 @@ def _compute(run: _Run, inputs: _Inputs, shards: int) -> _Computed:
     results: list[DayCharges] = []
     hashed: list[Future[tuple[list[bytes], list[bytes]]]] = []
     ahead = run.reader.submit(read_shard, run.ahead, run.calendar, day, services, ranges[0])
+    source = None
     for following in [*ranges[1:], None]:
         read = ahead.result()
         if following is not None:
             ahead = run.reader.submit(read_shard, run.ahead, run.calendar, day, services, following)
-        else:
-            source = run.reader.submit(read_source_rows, run.database, run.calendar, day, inputs.compared)
+        elif not run.outcome.unchecked:
+            source = run.reader.submit(read_source_rows, run.database, run.calendar, day)
         results.append(charges_of(read, run.calendar, day, inputs.reference.holidays))
         if inputs.first_load or not run.undone:
             hashed.append(run.writer.submit(_load_and_hash if inputs.first_load else _hash, run, results[-1]))
@@ -252,10 +254,11 @@ def _compute(run: _Run, inputs: _Inputs, shards: int) -> _Computed:
 
 @dataclass(frozen=True, slots=True)
 class _Persisted:
-    """The day's charges as they stand, and its rows read back in the transaction that wrote them."""
+    """The day's charges as they stand, and its rows read back in the transaction that wrote them, unless the checks are
+    left to the caller."""
 
     charges: DayCharges
-    stored: BilledRows
+    stored: BilledRows | None
 
 
 def _persist(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
@@ -285,7 +288,7 @@ def _keep_revisions(run: _Run, inputs: _Inputs, computed: _Computed, before: Bef
     touched = sorted({*revised, *repriced})
     run.outcome.statements_touched = late.note_late_changes(connection, before.amounts, day, touched, run.clock.now())
     stored = days.read_day(run.session, "charge_day", day, CHARGE_SCHEMA.names(), inputs.only)
-    return _Persisted(replace(computed.charges, charges=stored), BilledRows.read(connection, day, inputs.compared))
+    return _Persisted(replace(computed.charges, charges=stored), _read_back(run))
 
 
 def _write_day(run: _Run, inputs: _Inputs, computed: _Computed, before: Before) -> _Persisted:
@@ -294,7 +297,7 @@ def _write_day(run: _Run, inputs: _Inputs, computed: _Computed, before: Before) 
     changed = _write(connection, result, day, inputs.first_load, inputs.only)
     run.outcome.changed = len(changed)
     if not changed:
-        return _Persisted(result, BilledRows.read(connection, day, inputs.compared))
+        return _Persisted(result, _read_back(run))
     stored = _stored_and_recorded(run, inputs, computed, before, changed)
     run.outcome.carried = carry_forward(
         connection,
@@ -313,17 +316,17 @@ def _write_day(run: _Run, inputs: _Inputs, computed: _Computed, before: Before) 
 
 def _stored_and_recorded(
     run: _Run, inputs: _Inputs, computed: _Computed, before: Before, changed: Sequence[str]
-) -> BilledRows:
+) -> BilledRows | None:
     """The rows of the day as they are stored, and the ledger's entry for them: its leaves are folded while the server
     reads the rows back. A run that is undone makes no entry."""
     connection, day = run.connection, run.day
     if run.undone:
-        return BilledRows.read(connection, day, inputs.compared)
+        return _read_back(run)
     stood = None if inputs.first_load else before.rows
     hashes = (computed.leaves, computed.determined)
     written = Written(day, changed, {} if stood is None else days.replaced(connection, day))
     entry = run.writer.submit(billed_entry, stood, computed.charges, written, run.clock.now(), run.actor, hashes)
-    stored = BilledRows.read(connection, day, inputs.compared)
+    stored = _read_back(run)
     run.outcome.ledger_entry = ledger.insert(connection, entry.result())
     return stored
 
@@ -352,16 +355,18 @@ def _later_reference(session: Database, changed: Sequence[str]) -> Callable[[], 
     return read
 
 
-def _reconcile(run: _Run, inputs: _Inputs, stored: BilledRows, source: SourceRows) -> pl.DataFrame:
-    """Compare every step of the day with the one before, from the tables; keep the result. Of a run that is undone
-    only what holds the bill of a service point is kept."""
+def _read_back(run: _Run) -> BilledRows | None:
+    """The day's rows as they are stored, None where the checks are left to the caller."""
+    return None if run.outcome.unchecked else BilledRows.read(run.connection, run.day)
+
+
+def _reconcile(run: _Run, stored: BilledRows | None, source: Future[SourceRows] | None) -> pl.DataFrame:
+    """Compare every step of the day with the one before, from the tables; keep the result. Nothing where the checks are
+    left to the caller."""
     connection, day = run.connection, run.day
-    table = day_checks(connection, run.calendar, day, stored, source)
-    if inputs.compared is not None:
-        mine = table.filter(pl.col("subject").is_in(inputs.compared))
-        checks.replace(connection, day, mine, reconcile.DAY_CHECKS, inputs.compared)
-        run.watch("reconcile")
-        return mine
+    if stored is None or source is None:
+        return pl.DataFrame(schema=reconcile.SCHEMA)
+    table = day_checks(connection, run.calendar, day, stored, source.result())
     run.outcome.streaks = checks.estimate_streaks(connection, day, reconcile.STREAK_DAYS)
     checks.index_leaves(connection, day)
     if checks.replace(connection, day, table, reconcile.DAY_CHECKS):

@@ -21,6 +21,7 @@ from meter_pipeline.billing.adjustments import propose_late_changes
 from meter_pipeline.billing.back_billing import tables as policies
 from meter_pipeline.billing.day import bill_billing_day
 from meter_pipeline.billing.part_of_day import validated_since_billed
+from meter_pipeline.billing.several_days_checks import keep_several_days_checks
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.corrections import tables
@@ -135,16 +136,18 @@ def _impact(tried: OneTransaction, session: Any, calendar: BillingCalendar, mark
     known = {(day, evidence) for day, several in true_up.waiting(tried) for evidence in several}
     # Asked for as an import asks: no day's charges are then carried into one that is billed again anyhow.
     ask(session, pairs, changed, hashlib.sha256(mark.encode()).digest(), corrected_on, clock.now())
-    again = days
+    again, unchecked = days, dict[date, set[str]]()
     for _ in range(_MOST_ROUNDS):
         for day in again:
             validate_billing_day(tried, calendar, day, clock=clock, only=touched_since(tried, day))
-            bill_billing_day(tried, calendar, day, clock=clock, only=validated_since_billed(tried, day))
+            billed = bill_billing_day(tried, calendar, day, clock=clock, only=validated_since_billed(tried, day))
+            unchecked.setdefault(day, set()).update(billed.unchecked)
         asked = {(day, evidence) for day, several in true_up.waiting(tried) for evidence in several} - known
         known |= asked
         again = sorted({day for day, _ in asked})
         if not again:
             break
+    keep_several_days_checks(tried, calendar, {day: sorted(points) for day, points in unchecked.items()})
     if days:
         propose_late_changes(tried, calendar, clock=clock)
     after = tables.money(session, points, first) if first else {}

@@ -12,11 +12,13 @@ from typing import Final
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from meter_pipeline.billing.bill_run import statement_checks
 from meter_pipeline.billing.day import BillingOutcome
 from meter_pipeline.billing.day_reconciliation import day_checks
 from meter_pipeline.billing.reconcile import CHECKS, STATEMENT_CHECKS
+from meter_pipeline.billing.several_days_checks import several_days_checks
 from meter_pipeline.defs.billing.checks import law_result
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
@@ -97,7 +99,17 @@ def test_a_planted_fault_fails_its_check(city: City, check: str) -> None:
             assert check in failed(statement_checks(connection, "C1", day_of(0), END))
             return
         table = day_checks(connection, city.calendar, DAY)
+        points = [
+            point for (point,) in connection.execute("SELECT service_point_id FROM ref.service_points").fetchall()
+        ]
+        together = several_days_checks(connection, city.calendar, [day_of(0), DAY, day_of(2)], points)
+        beside = day_checks(connection, city.calendar, day_of(2))
     assert check in failed(table)
+    # Of several days at once: the same open rows of the same days.
+    for day, alone in ((DAY, table), (day_of(2), beside)):
+        mine = together.filter(pl.col("billing_day") == day).drop("billing_day")
+        assert_frame_equal(mine, alone.filter((pl.col("cause") == "open") & pl.col("subject").is_in(points)))
+    assert (check in failed(together)) == (check != "file_to_reads")
     report = BillingOutcome(DAY, reconciliation=table).report()
     assert {of_asset, "reconciliation"} <= {c.name for c in report.checks if not c.passed}
 

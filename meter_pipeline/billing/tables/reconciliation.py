@@ -27,21 +27,22 @@ Connection = psycopg.Connection[Any]
 def stored_determinants(connection: Connection, day: date, points: Sequence[str] | None = None) -> pl.DataFrame:
     """The day's determinants as stored, of some service points where they are given: service_point_id, unit,
     source_unit, source_quantity, source_export, energy and export over all periods."""
+    where = f"billing_day = %(day)s{_among(points)}"
+    return determinants_where(connection, "service_point_id", where, {"day": day, "points": points})
+
+
+def determinants_where(connection: Connection, name: str, where: str, values: dict[str, Any]) -> pl.DataFrame:
+    """``stored_determinants`` of the rows that a condition holds for. ``name``: SQL of what stands as
+    service_point_id."""
     columns: dict[str, tuple[str, Any]] = {
-        **{c: (c, pl.String) for c in ("service_point_id", "unit", "source_unit", "other_unit")},
+        "service_point_id": (name, pl.String),
+        **{c: (c, pl.String) for c in ("unit", "source_unit", "other_unit")},
         **{c: (c, pl.Int64) for c in ("source_quantity", "source_export", "other_quantity", "other_export")},
         "energy": (_summed("energy"), pl.Int64),
         "export": (_summed("export"), pl.Int64),
     }
-    where = f"billing.determinant_day WHERE billing_day = %(day)s{_among(points)}"
-    found = _gathered(connection, columns, where, {"day": day, "points": points})
+    found = _gathered(connection, columns, f"billing.determinant_day WHERE {where}", values)
     return found.with_columns(pl.col("source_unit", "other_unit").fill_null(""))
-
-
-_POSITION: dict[str, tuple[str, Any]] = {
-    **{c: (c, pl.String) for c in ("service_point_id", "account_id", "tariff_id")},
-    "stretch_start": ("stretch_start", pl.Date),
-}
 
 
 def stored_charges(
@@ -50,11 +51,22 @@ def stored_charges(
     """Positions of a day as stored, of some service points where they are given: service_point_id, account_id,
     tariff_id, stretch_start, reached and sent over all periods, and, but for those ``before`` a day, total, the sum of
     its lines, and their currency."""
-    columns = _POSITION | {
+    where = f"billing_day = %(day)s{_among(points)}"
+    return charges_where(connection, "service_point_id", where, {"day": day, "points": points}, before=before)
+
+
+def charges_where(
+    connection: Connection, name: str, where: str, values: dict[str, Any], *, before: bool = False
+) -> pl.DataFrame:
+    """``stored_charges`` of the rows that a condition holds for. ``name``: SQL of what stands as service_point_id."""
+    columns: dict[str, tuple[str, Any]] = {
+        "service_point_id": (name, pl.String),
+        **{c: (c, pl.String) for c in ("account_id", "tariff_id")},
+        "stretch_start": ("stretch_start", pl.Date),
         "reached": (_summed("energy_to_date"), pl.Int64),
         "sent": (_summed("export_to_date"), pl.Int64),
     }
-    where, values = f"billing.charge_day WHERE billing_day = %(day)s{_among(points)}", {"day": day, "points": points}
+    where = f"billing.charge_day WHERE {where}"
     if before:
         return _gathered(connection, columns, where, values)
     money = {
@@ -100,14 +112,10 @@ def positions_before(connection: Connection, day: date, alone: pl.DataFrame) -> 
 def validated_usage(connection: Connection, day: date, points: Sequence[str] | None = None) -> pl.DataFrame:
     """Validated usage of a day, of some service points where they are given: service_point_id, unit, flow, quantity in
     millionths. Usage that is billed at another service point stands there, with its sign."""
-    columns: dict[str, tuple[str, Any]] = {
-        **{c: (c, pl.String) for c in ("service_point_id", "unit", "flow")},
-        "quantity": ("quantity_micro", pl.Int64),
-    }
-    flows = "flow IN ('import', 'export', 'net') AND quantity_micro IS NOT NULL"
     if not scalar(connection, f"SELECT EXISTS ({_PARTS})", {"day": day}):
-        where = f"vee.daily_usage WHERE billing_day = %(day)s AND {flows}{_among(points)}"
-        return _gathered(connection, columns, where, {"day": day, "points": points})
+        where = f"billing_day = %(day)s{_among(points)}"
+        return usage_where(connection, "service_point_id", where, {"day": day, "points": points})
+    columns, flows = _usage_columns("service_point_id"), _FLOWS
     both = f"""(
         WITH part AS ({_PARTS}) SELECT service_point_id, unit, flow, sum(quantity_micro)::bigint AS quantity_micro FROM (
             SELECT service_point_id, unit, flow, quantity_micro FROM vee.daily_usage AS u WHERE billing_day = %(day)s AND {flows}
@@ -116,6 +124,23 @@ def validated_usage(connection: Connection, day: date, points: Sequence[str] | N
                 JOIN part ON part.member = u.service_point_id WHERE u.billing_day = %(day)s AND {flows}
         ) AS placed GROUP BY 1, 2, 3) AS billed"""
     return _gathered(connection, columns, f"{both} WHERE true{_among(points)}", {"day": day, "points": points})
+
+
+_FLOWS: Final = "flow IN ('import', 'export', 'net') AND quantity_micro IS NOT NULL"
+
+
+def _usage_columns(name: str) -> dict[str, tuple[str, Any]]:
+    return {
+        "service_point_id": (name, pl.String),
+        **{c: (c, pl.String) for c in ("unit", "flow")},
+        "quantity": ("quantity_micro", pl.Int64),
+    }
+
+
+def usage_where(connection: Connection, name: str, where: str, values: dict[str, Any]) -> pl.DataFrame:
+    """``validated_usage`` of the rows that a condition holds for, where nothing is billed at another service point.
+    ``name``: SQL of what stands as service_point_id."""
+    return _gathered(connection, _usage_columns(name), f"vee.daily_usage WHERE {where} AND {_FLOWS}", values)
 
 
 def _among(points: Sequence[str] | None) -> str:
@@ -137,15 +162,20 @@ FROM ref.service_attributes AS a WHERE a.attribute IN ('totals_into', 'deducts_f
 def excused(connection: Connection, day: date) -> pl.DataFrame:
     """Services whose usage need not be billed, with the reason: the day's exceptions, those of a sealed day's latest
     revision for the ones it holds. Missing usage excuses nothing: there is none to be billed."""
+    return excused_where(connection, "service_point_id", "billing_day = %(day)s", {"day": day})
+
+
+def excused_where(connection: Connection, name: str, where: str, values: dict[str, Any]) -> pl.DataFrame:
+    """``excused`` of the rows that a condition holds for. ``name``: SQL of what stands as service_point_id."""
     rows = connection.execute(
-        "WITH later AS (SELECT DISTINCT ON (service_point_id) service_point_id, exceptions FROM billing.determinant_revision "
-        "WHERE billing_day = %(day)s ORDER BY service_point_id, revision DESC), "
-        "held AS (SELECT service_point_id, reason FROM billing.exception_day WHERE billing_day = %(day)s "
-        "AND service_point_id NOT IN (SELECT service_point_id FROM later WHERE exceptions IS NOT NULL) "
-        "UNION ALL SELECT service_point_id, x ->> 0 FROM later, jsonb_array_elements(exceptions) AS x) "
-        "SELECT service_point_id, min(reason) AS reason, bool_or(reason IN ('attribute_missing', 'not_priced', 'set_aside')) AS uncharged "
-        "FROM held WHERE reason NOT IN ('no_usage', 'usage_missing') GROUP BY 1",
-        {"day": day},
+        f"WITH later AS (SELECT DISTINCT ON ({name}) {name} AS named, exceptions FROM billing.determinant_revision "
+        f"WHERE {where} ORDER BY {name}, revision DESC), "
+        f"held AS (SELECT {name} AS named, reason FROM billing.exception_day WHERE {where} "
+        f"AND {name} NOT IN (SELECT named FROM later WHERE exceptions IS NOT NULL) "
+        "UNION ALL SELECT named, x ->> 0 FROM later, jsonb_array_elements(exceptions) AS x) "
+        "SELECT named, min(reason) AS reason, bool_or(reason IN ('attribute_missing', 'not_priced', 'set_aside')) AS uncharged "
+        "FROM held WHERE reason NOT IN ('no_usage', 'usage_missing') GROUP BY 1".encode(),
+        values,
     ).fetchall()
     return pl.DataFrame(
         rows, schema={"service_point_id": pl.String, "reason": pl.String, "uncharged": pl.Boolean}, orient="row"
@@ -155,6 +185,11 @@ def excused(connection: Connection, day: date) -> pl.DataFrame:
 def revised(connection: Connection, day: date) -> pl.DataFrame:
     """The latest determinants kept beside a sealed day: service_point_id, source_unit, source_quantity, source_export,
     and those of the day's other unit. A service that is no longer charged has no unit."""
+    return revised_where(connection, "service_point_id", "billing_day = %(day)s", {"day": day})
+
+
+def revised_where(connection: Connection, name: str, where: str, values: dict[str, Any]) -> pl.DataFrame:
+    """``revised`` of the rows that a condition holds for. ``name``: SQL of what stands as service_point_id."""
     units, quantities = (
         ("source_unit", "other_unit"),
         ("source_quantity", "source_export", "other_quantity", "other_export"),
@@ -162,9 +197,9 @@ def revised(connection: Connection, day: date) -> pl.DataFrame:
     columns = [f"coalesce(determinants ->> '{c}', '') AS {c}" for c in units]
     columns += [f"coalesce((determinants ->> '{c}')::bigint, 0) AS {c}" for c in quantities]
     rows = connection.execute(
-        f"SELECT DISTINCT ON (service_point_id) service_point_id, {', '.join(columns)} FROM billing.determinant_revision "
-        "WHERE billing_day = %s ORDER BY service_point_id, revision DESC".encode(),
-        (day,),
+        f"SELECT DISTINCT ON ({name}) {name}, {', '.join(columns)} FROM billing.determinant_revision "
+        f"WHERE {where} ORDER BY {name}, revision DESC".encode(),
+        values,
     ).fetchall()
     texts = dict.fromkeys(("service_point_id", *units), pl.String)
     return pl.DataFrame(rows, schema=texts | dict.fromkeys(quantities, pl.Int64), orient="row")

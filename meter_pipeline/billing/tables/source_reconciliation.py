@@ -7,7 +7,7 @@ subject of an open cause is its service point.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -40,19 +40,26 @@ def files(connection: Connection, day: date) -> list[Row]:
 def channel_days(connection: Connection, day: date, points: Sequence[str] | None = None) -> list[Row]:
     """Channel-days by whether raw and validated hold them, and why a raw one was not validated. Those that both hold,
     nearly all, are only counted: to look up what each of them could lack took 0.4 s of 100,000 meters."""
-    return _rows(
-        connection,
-        f"""
+    return _rows(connection, _channel_days(_on_the_day, points), day, points=points)
+
+
+def channel_days_of(connection: Connection, days: Sequence[date], points: Sequence[str]) -> list[tuple[date, Row]]:
+    """``channel_days`` of each of some days."""
+    return _rows_of(connection, _channel_days(_on_each, points), days, points)
+
+
+def _channel_days(on: Callable[[str], str], points: Sequence[str] | None) -> str:
+    return f"""
         WITH sides AS MATERIALIZED (SELECT r.meter_id AS raw_meter, v.meter_id AS valid_meter, channel, starts_at, slots, interval_minutes
-            FROM (SELECT meter_id, channel, starts_at, slots, interval_minutes FROM raw.interval_day WHERE billing_day = %(day)s
+            FROM (SELECT meter_id, channel, starts_at, slots, interval_minutes FROM raw.interval_day WHERE {on("billing_day")}
                 {_some(points, "AND meter_id IN (SELECT meter_id FROM ref.installations WHERE service_point_id = ANY(%(points)s))")}) AS r
-            FULL JOIN (SELECT DISTINCT meter_id, channel FROM vee.interval_day WHERE billing_day = %(day)s
+            FULL JOIN (SELECT DISTINCT meter_id, channel FROM vee.interval_day WHERE {on("billing_day")}
                 {_some(points, "AND service_point_id = ANY(%(points)s)")}) AS v USING (meter_id, channel)),
         found AS MATERIALIZED (SELECT raw_meter, valid_meter, stood.service_point_id, CASE
                 WHEN valid_meter IS NOT NULL THEN 'wholly_estimated'
                 WHEN NOT EXISTS (SELECT FROM ref.channels AS c WHERE c.meter_id = raw_meter AND c.channel = sides.channel) THEN 'unknown_channel'
                 WHEN NOT EXISTS (SELECT FROM ref.installations AS i WHERE i.meter_id = raw_meter) THEN 'not_installed'
-                WHEN EXISTS (SELECT FROM vee.exception AS e WHERE e.billing_day = %(day)s AND e.meter_id = raw_meter) THEN 'validation_exception'
+                WHEN EXISTS (SELECT FROM vee.exception AS e WHERE {on("e.billing_day")} AND e.meter_id = raw_meter) THEN 'validation_exception'
                 WHEN stood.service_point_id IS NULL THEN 'not_installed'
                 ELSE 'open' END AS cause
             FROM sides LEFT JOIN LATERAL (SELECT max(i.service_point_id) AS service_point_id FROM ref.installations AS i WHERE valid_meter IS NULL
@@ -66,10 +73,7 @@ def channel_days(connection: Connection, day: date, points: Sequence[str] | None
             SELECT {_subject("coalesce(service_point_id, raw_meter)")}, 'channel-days', cause, count(raw_meter), count(valid_meter), count(*), {_named("raw_meter")}
             FROM found GROUP BY 1, 3
         ) AS counted ORDER BY cause, subject
-        """,
-        day,
-        points=points,
-    )
+        """
 
 
 def registers(
@@ -166,12 +170,29 @@ def _beside_register(connection: Connection, day: date, points: Sequence[str] | 
     return found.rowcount > 0
 
 
+def days_beside_register(connection: Connection, days: Sequence[date], points: Sequence[str]) -> list[date]:
+    """Those of some days on which a validated row of some service points stands beside a register."""
+    rows = connection.execute(
+        "SELECT DISTINCT billing_day FROM vee.interval_day WHERE billing_day = ANY(%s) AND service_point_id = ANY(%s) AND billed "
+        "AND register_difference_micro IS NOT NULL ORDER BY 1",
+        (list(days), list(points)),
+    ).fetchall()
+    return [day for (day,) in rows]
+
+
 def register_usage(connection: Connection, day: date, points: Sequence[str] | None = None) -> list[Row]:
     """What registers without intervals were put at, as their reads say, against the usage of their services, by unit,
     in millionths. Nothing for days of before this was kept by register."""
-    return _rows(
-        connection,
-        f"""
+    return _rows(connection, _register_usage(_on_the_day, points), day, points=points)
+
+
+def register_usage_of(connection: Connection, days: Sequence[date], points: Sequence[str]) -> list[tuple[date, Row]]:
+    """``register_usage`` of each of some days."""
+    return _rows_of(connection, _register_usage(_on_each, points), days, points)
+
+
+def _register_usage(on: Callable[[str], str], points: Sequence[str] | None) -> str:
+    return f"""
         SELECT {_subject("service_point_id")} AS subject, unit, cause, sum(counted)::bigint, sum(held)::bigint, count(*), ''
         FROM (
             SELECT service_point_id, unit, coalesce(r.counted, 0) AS counted, coalesce(u.held, 0) AS held,
@@ -179,20 +200,36 @@ def register_usage(connection: Connection, day: date, points: Sequence[str] | No
             FROM (
                 SELECT service_point_id, unit, sum(usage_micro)::bigint AS put, sum(coalesce(quantity_micro, usage_micro))::bigint AS counted,
                     count(*) FILTER (WHERE usage_micro <> quantity_micro) AS unlike
-                FROM vee.register_day WHERE billing_day = %(day)s AND usage_micro IS NOT NULL
+                FROM vee.register_day WHERE {on("billing_day")} AND usage_micro IS NOT NULL
                     {_some(points, "AND service_point_id = ANY(%(points)s)")} GROUP BY 1, 2
             ) AS r FULL JOIN (
                 SELECT service_point_id, unit, sum(CASE source WHEN 'mixed' THEN register_micro ELSE quantity_micro END)::bigint AS held
-                FROM vee.daily_usage WHERE billing_day = %(day)s AND source <> 'interval'
+                FROM vee.daily_usage WHERE {on("billing_day")} AND source <> 'interval'
                     {_some(points, "AND service_point_id = ANY(%(points)s)")} GROUP BY 1, 2
             ) AS u USING (service_point_id, unit)
         ) AS compared
-        WHERE EXISTS (SELECT FROM vee.register_day WHERE billing_day = %(day)s AND usage_micro IS NOT NULL)
+        WHERE EXISTS (SELECT FROM vee.register_day WHERE {on("billing_day")} AND usage_micro IS NOT NULL)
         GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-        """,
-        day,
-        points=points,
+        """
+
+
+def _on_the_day(column: str) -> str:
+    """SQL of a condition on one day."""
+    return f"{column} = %(day)s"
+
+
+def _on_each(column: str) -> str:
+    """SQL of a condition on each day of a join. The range says to the planner which partitions there are."""
+    return f"{column} = d.day AND {column} BETWEEN %(first)s AND %(last)s"
+
+
+def _rows_of(connection: Connection, query: str, days: Sequence[date], points: Sequence[str]) -> list[tuple[date, Row]]:
+    """The rows of a query of each of some days, with the day."""
+    values = {"days": list(days), "points": list(points), "first": min(days), "last": max(days)}
+    found = connection.execute(
+        f"SELECT d.day, q.* FROM unnest(%(days)s::date[]) AS d (day) CROSS JOIN LATERAL ({query}) AS q".encode(), values
     )
+    return [(row[0], row[1:]) for row in found.fetchall()]
 
 
 def _some(points: Sequence[str] | None, condition: str) -> str:
