@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import RLock
 from typing import Any, Final
 
@@ -57,6 +57,8 @@ class OneTransaction(ReadSession):
 
     lock: Any = None
     kept: bool = False
+    #: What was done in the transaction already (``first_time``)
+    done: set[str] = field(default_factory=set)
 
     @property
     def shared(self) -> bool:
@@ -65,6 +67,12 @@ class OneTransaction(ReadSession):
     @property
     def undone(self) -> bool:
         return not self.kept
+
+    def first_time(self, what: str) -> bool:
+        if what in self.done:
+            return False
+        self.done.add(what)
+        return True
 
     def acting_as(self, role: str | None) -> Database:
         return self

@@ -45,6 +45,10 @@ class ReadSession(Database):
         """Whether all that is written is undone at the end."""
         return False
 
+    def first_time(self, what: str) -> bool:
+        """Whether something is done for the first time in the transaction that the sessions share."""
+        return True
+
     def read(self, query: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
         return fetch(self.connection, query, parameters)
 
@@ -56,6 +60,12 @@ class ReadSession(Database):
 def is_shared(database: Database) -> bool:
     """Whether all sessions of a database are one transaction (one_transaction.py)."""
     return isinstance(database, ReadSession) and database.shared
+
+
+def first_time(database: Database, what: str) -> bool:
+    """Whether something that a transaction needs to do one time is still to be done in it: several days of a
+    correction share one. Always where sessions are transactions of their own."""
+    return not isinstance(database, ReadSession) or database.first_time(what)
 
 
 def is_undone(database: Database) -> bool:

@@ -17,7 +17,7 @@ from meter_pipeline.control.pause_check import before_writing
 from meter_pipeline.ledger.contents import content_of, stored_content
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
-from meter_pipeline.postgres.reading import is_undone
+from meter_pipeline.postgres.reading import first_time, is_undone
 from meter_pipeline.postgres.vectors import from_matrix
 from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline.set_aside import of_a_row, without_faults
@@ -71,7 +71,8 @@ class Writer:
 
     def begin(self) -> None:
         """Open the day; what is written from here on can be undone."""
-        validated.write_rules(self.connection, published_rules())
+        if first_time(self.database, "the list of rules"):
+            validated.write_rules(self.connection, published_rules())
         self.first = validated.open_day(self.connection, self.day)
         self.connection.execute("SAVEPOINT vee_rows")
 

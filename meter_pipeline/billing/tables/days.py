@@ -196,18 +196,18 @@ def _any_billed(database: Database, first: object, day: date) -> bool:
 
 
 def later_days(connection: Connection, day: date) -> Iterator[date]:
-    """Billed days after one, some at a time: a look at the key for each day, however many services were billed on
-    it."""
-    last = scalar(connection, "SELECT max(billing_day) FROM billing.determinant_day")
+    """Billed days after one, the first alone and then some at a time: a look at the key for each day, however many
+    services were billed on it."""
+    last, together = scalar(connection, "SELECT max(billing_day) FROM billing.determinant_day"), 1
     while last is not None and day < last:
-        past = min(day + timedelta(days=_DAYS_AT_ONCE), last)
+        past = min(day + timedelta(days=together), last)
         rows = connection.execute(
             "SELECT d::date FROM generate_series(%(day)s::date + 1, %(past)s::date, interval '1 day') AS d "
             "WHERE EXISTS (SELECT FROM billing.determinant_day AS b WHERE b.billing_day = d::date) ORDER BY 1",
             {"day": day, "past": past},
         ).fetchall()
         yield from (found for (found,) in rows)
-        day = past
+        day, together = past, _DAYS_AT_ONCE
 
 
 #: Later days that are looked for together: most often nothing is carried beyond the first

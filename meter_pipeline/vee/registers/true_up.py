@@ -170,7 +170,7 @@ def _compare(
         now=pl.select(pl.when(enclosed != NO_VALUE).then(enclosed).otherwise(leads)).to_series(),
         lead=enclosed == NO_VALUE,
     )
-    stored = true_up.register_days(session, other, touched["meter_id"].unique().sort().to_list())
+    stored = true_up.register_days(session, other, touched["service_point_id"].unique().sort().to_list())
     was = pl.when("lead").then("usage_micro").otherwise("quantity_micro")
     differs = (
         now.filter(pl.Series(finish[at] > begin[at]) & (pl.col("now") != NO_VALUE))

@@ -157,11 +157,7 @@ def read_registers(database: Database, first: date, last: date, meters: Sequence
     stands for an instant, it takes the place of the read.
     """
     reads = _register_reads(database, first, last, meters)
-    edited = database.read(
-        "SELECT meter_id, channel, read_at AS at, value FROM vee.register_edit "
-        f"WHERE billing_day BETWEEN $1 AND $2 AND {STANDS} ORDER BY edit_id",
-        (first, last),
-    )
+    edited = _edited(database, first, last, meters)
     if not edited.height:
         return reads
     key = ["meter_id", "channel", "at"]
@@ -170,6 +166,17 @@ def read_registers(database: Database, first: date, last: date, meters: Sequence
         newest = newest.filter(pl.col("meter_id").is_in(list(meters)))
     kept = reads.join(newest, on=key, how="anti")
     return pl.concat([kept, newest.filter(pl.col("value").is_not_null()).select(kept.columns)], how="vertical_relaxed")
+
+
+def _edited(database: Database, first: date, last: date, meters: Sequence[str] | None) -> pl.DataFrame:
+    """Standing edits of register reads with a billing day in [first, last], oldest first: meter_id, channel, at,
+    value. A correction that is tried reads those of all days of a few meters one time: no stage writes them."""
+    query = f"SELECT meter_id, channel, read_at AS at, value{{more}} FROM vee.register_edit WHERE {STANDS}{{among}} ORDER BY edit_id"
+    if meters is not None and len(meters) <= _FEW_METERS and remembers(database):
+        among = " AND meter_id = ANY(string_to_array($1, ','))"
+        every = remembered(database, query.format(more=", billing_day", among=among), (",".join(meters),))
+        return every.filter(pl.col("billing_day").is_between(first, last)).drop("billing_day")
+    return database.read(query.format(more="", among=" AND billing_day BETWEEN $1 AND $2"), (first, last))
 
 
 #: Meters of which a transaction that is undone reads every register read at once: a correction's days each look at 200

@@ -8,6 +8,7 @@ from datetime import date
 import polars as pl
 
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import remembered, remembers
 from meter_pipeline.units import base_unit
 
 #: Periods sorted by service point and day: ``unit`` a base unit, ``quantity`` millionths of it, ``period_end`` the day
@@ -24,10 +25,18 @@ PAST_USAGE = pl.Schema(
 )
 
 
+def _any(database: Database, points: Sequence[str]) -> bool:
+    """Whether anything is known of some service points, asked one time for all days of a correction that is tried."""
+    query = "SELECT EXISTS (SELECT FROM ref.past_usage WHERE service_point_id = ANY(string_to_array($1, ','))) AS found"
+    return bool(remembered(database, query, (",".join(points),))["found"][0])
+
+
 def read_past_usage(
     database: Database, first: date, past: date, points: Sequence[str] | None = None, longest_days: int = 1000
 ) -> pl.DataFrame:
     """Periods with a day in [first, past), of all service points or of some; of at most ``longest_days``."""
+    if points is not None and remembers(database) and not _any(database, points):
+        return pl.DataFrame(schema=PAST_USAGE)
     narrowed = "" if points is None else " AND service_point_id = ANY(string_to_array($4, ','))"
     given = [first, past, longest_days] if points is None else [first, past, longest_days, ",".join(points)]
     found = database.read(

@@ -11,6 +11,7 @@ import polars as pl
 import psycopg
 
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import remembered
 
 Connection = psycopg.Connection[Any]
 
@@ -102,18 +103,18 @@ def validated_days(database: Database, first: date, last: date) -> list[date]:
 
 def last_archived(database: Database) -> date | None:
     """The last billing day whose tables left the database, or None."""
-    found: date | None = database.read(
-        "SELECT max(billing_day) AS day FROM archive.day_table WHERE state = 'archived'"
+    found: date | None = remembered(
+        database, "SELECT max(billing_day) AS day FROM archive.day_table WHERE state = 'archived'"
     )["day"][0]
     return found
 
 
-def register_days(database: Database, day: date, meters: Sequence[str]) -> pl.DataFrame:
-    """What registers of some meters were taken to have used on a day: service_point_id, meter_id, channel,
+def register_days(database: Database, day: date, points: Sequence[str]) -> pl.DataFrame:
+    """What the registers of some service points were taken to have used on a day: service_point_id, meter_id, channel,
     quantity_micro (null: no reads enclose it) and usage_micro, what the register's day was put at, estimates included.
     """
     return database.read(
         "SELECT service_point_id, meter_id, channel, quantity_micro, usage_micro FROM vee.register_day "
-        "WHERE billing_day = $1 AND meter_id = ANY(string_to_array($2, ','))",
-        (day, ",".join(meters)),
+        "WHERE billing_day = $1 AND service_point_id = ANY(string_to_array($2, ','))",
+        (day, ",".join(points)),
     )

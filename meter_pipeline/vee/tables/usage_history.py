@@ -138,11 +138,7 @@ def change_usage_history(
     row = connection.execute("SELECT keys_hash FROM vee.usage_block WHERE billing_day = %s", (day,)).fetchone()
     if row is None:
         return False
-    held = connection.execute(
-        "SELECT u.n, u.point, u.flow, u.unit FROM vee.usage_keys AS k, unnest(k.service_point_id, k.flow, k.unit) WITH ORDINALITY "
-        "AS u (point, flow, unit, n) WHERE k.keys_hash = %s AND u.point = ANY(%s) ORDER BY u.n",
-        (row[0], list(points)),
-    ).fetchall()
+    held = _places(connection, bytes(row[0]), points)
     keys = usage.select("service_point_id", "flow", "unit").rows() if usage.height else []
     if [(point, flow, unit) for _, point, flow, unit in held] != keys:
         return False
@@ -168,6 +164,30 @@ def change_usage_history(
             f"UPDATE vee.usage_block SET {', '.join(sets)} WHERE billing_day = %s".encode(), (*given, day)
         )
     return True
+
+
+#: What ``_places`` found last: the keys that a hash is over never change, and a correction's days have the same
+_FOUND: Final[dict[tuple[bytes, tuple[str, ...]], list[tuple[int, str, str, str]]]] = {}
+_MOST_FOUND: Final = 64
+
+
+def _places(
+    connection: psycopg.Connection[Any], keys_hash: bytes, points: Sequence[str]
+) -> list[tuple[int, str, str, str]]:
+    """Places (from 1) of some service points among the keys of a block, with point, flow and unit."""
+    asked = keys_hash, tuple(points)
+    if asked not in _FOUND:
+        held = connection.execute(
+            "SELECT u.n, u.point, u.flow, u.unit FROM vee.usage_keys AS k, unnest(k.service_point_id, k.flow, k.unit) WITH ORDINALITY "
+            "AS u (point, flow, unit, n) WHERE k.keys_hash = %s AND u.point = ANY(%s) ORDER BY u.n",
+            (keys_hash, list(points)),
+        ).fetchall()
+        if not held or len(points) > _MOST_FOUND:
+            return held
+        if len(_FOUND) >= _MOST_FOUND:
+            _FOUND.clear()
+        _FOUND[asked] = held
+    return _FOUND[asked]
 
 
 def write_usage_history(connection: psycopg.Connection[Any], day: date, usage: pl.DataFrame) -> None:

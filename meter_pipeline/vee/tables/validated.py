@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime
+from functools import cache
 from typing import Any, Final
 
 import polars as pl
@@ -15,6 +16,7 @@ import psycopg
 from psycopg import sql
 
 from meter_pipeline.postgres import bring_to as bring
+from meter_pipeline.postgres import few_rows
 from meter_pipeline.postgres.copy_binary import copy_frame
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.postgres.vectors import VectorTable, copy_rows, read_frame
@@ -315,48 +317,66 @@ def write_intervals(
         return
     if not frame.height and not withdrawn.height:
         return
-    keys = INTERVAL_DAY.keys
+    keys, values = INTERVAL_DAY.keys, dict[str, Any](now=now, actor=actor, day=day)
+    named = reasons if "by" in reasons.columns else reasons.with_columns(by=pl.lit(None, pl.String))
+    # A temporary table of each costs four statements and 3 ms, for the one row of a day of a correction.
+    few = few_rows.fits(frame) and few_rows.fits(named)
+    why, incoming = "vee_reason", "vee_incoming"
+    if few:
+        why = (
+            "unnest(%(points)s::text[], %(meters)s::text[], %(channels)s::text[], %(reasons)s::text[], %(by)s::text[])"
+        )
+        columns = ("service_point_id", "meter_id", "channel", "reason", "by")
+        names = ("points", "meters", "channels", "reasons", "by")
+        values |= {name: named[column].to_list() for name, column in zip(names, columns, strict=True)}
+        incoming, values["rows"] = _few_intervals(), few_rows.text(frame)
+    else:
+        _copy_reasons(connection, named)
+    connection.execute("SELECT raw.open_partition('vee.interval_day', %s)", (day,))
+    own = ", ".join(f'd."{c}"' for c in INTERVAL_DAY.columns)
+    listed = ", ".join(f'"{c}"' for c in INTERVAL_DAY.columns)
+    said = f"{why} AS r (service_point_id, meter_id, channel, reason, by)"
+    connection.execute(
+        f"INSERT INTO vee.interval_day_version ({listed}, superseded_at, superseded_by, reason) "
+        f"SELECT {own}, %(now)s, coalesce(r.by, %(actor)s), r.reason FROM vee.interval_day AS d JOIN {said} USING (service_point_id, meter_id, channel) "
+        "WHERE d.billing_day = %(day)s ON CONFLICT DO NOTHING".encode(),
+        values,
+    )
+    if withdrawn.height:
+        connection.execute(
+            f"DELETE FROM vee.interval_day AS d USING {said} WHERE d.billing_day = %(day)s AND d.service_point_id = r.service_point_id "
+            "AND d.meter_id = r.meter_id AND d.channel = r.channel AND r.reason = 'withdrawn'".encode(),
+            values,
+        )
+    if not few:
+        connection.execute("CREATE TEMP TABLE vee_incoming (LIKE vee.interval_day INCLUDING DEFAULTS) ON COMMIT DROP")
+        table = VectorTable("vee_incoming", INTERVAL_DAY.keys, INTERVAL_DAY.extra, INTERVAL_DAY.leave_out)
+        copy_rows(connection, table, frame)
+    if frame.height or not few:
+        sets = ", ".join(f'"{c}" = excluded."{c}"' for c in INTERVAL_DAY.columns if c not in (*keys, "billing_day"))
+        connection.execute(
+            f"INSERT INTO vee.interval_day ({listed}) SELECT {listed} FROM {incoming} AS i "
+            f"ON CONFLICT (billing_day, {', '.join(keys)}) DO UPDATE SET {sets}".encode(),
+            values if few else None,
+        )
+    if not few:
+        # a day of two interval lengths comes here twice in one transaction
+        connection.execute("DROP TABLE vee_incoming, vee_reason")
+
+
+@cache
+def _few_intervals() -> str:
+    return few_rows.relation(sql.Identifier("vee", "interval_day")).as_string(None)
+
+
+def _copy_reasons(connection: psycopg.Connection[Any], reasons: pl.DataFrame) -> None:
+    """Why rows are replaced or withdrawn, in the temporary table vee_reason."""
     connection.execute(
         "CREATE TEMP TABLE vee_reason (service_point_id text, meter_id text, channel text, reason text, by text) ON COMMIT DROP"
     )
     with connection.cursor() as cursor, cursor.copy("COPY vee_reason FROM STDIN") as copy:
-        named = reasons if "by" in reasons.columns else reasons.with_columns(by=pl.lit(None, pl.String))
-        for row in named.select(*keys, "reason", "by").iter_rows():
+        for row in reasons.select(*INTERVAL_DAY.keys, "reason", "by").iter_rows():
             copy.write_row(row)
-    columns = sql.SQL(", ").join(map(sql.Identifier, INTERVAL_DAY.columns))
-    connection.execute("SELECT raw.open_partition('vee.interval_day', %s)", (day,))
-    connection.execute(
-        sql.SQL(
-            "INSERT INTO vee.interval_day_version ({columns}, superseded_at, superseded_by, reason) "
-            "SELECT {own}, %s, coalesce(r.by, %s), r.reason FROM vee.interval_day AS d JOIN vee_reason AS r USING (service_point_id, meter_id, channel) "
-            "WHERE d.billing_day = %s ON CONFLICT DO NOTHING"
-        ).format(
-            columns=columns,
-            own=sql.SQL(", ").join(sql.SQL("d.{}").format(sql.Identifier(c)) for c in INTERVAL_DAY.columns),
-        ),
-        (now, actor, day),
-    )
-    if withdrawn.height:
-        connection.execute(
-            "DELETE FROM vee.interval_day AS d USING vee_reason AS r WHERE d.billing_day = %s AND d.service_point_id = r.service_point_id "
-            "AND d.meter_id = r.meter_id AND d.channel = r.channel AND r.reason = 'withdrawn'",
-            (day,),
-        )
-    connection.execute("CREATE TEMP TABLE vee_incoming (LIKE vee.interval_day INCLUDING DEFAULTS) ON COMMIT DROP")
-    incoming = VectorTable("vee_incoming", INTERVAL_DAY.keys, INTERVAL_DAY.extra, INTERVAL_DAY.leave_out)
-    copy_rows(connection, incoming, frame)
-    rest = [c for c in INTERVAL_DAY.columns if c not in (*keys, "billing_day")]
-    connection.execute(
-        sql.SQL(
-            "INSERT INTO vee.interval_day ({columns}) SELECT {columns} FROM vee_incoming ON CONFLICT (billing_day, {keys}) DO UPDATE SET {sets}"
-        ).format(
-            columns=columns,
-            keys=sql.SQL(", ").join(map(sql.Identifier, keys)),
-            sets=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in rest),
-        )
-    )
-    # a day of two interval lengths comes here twice in one transaction
-    connection.execute("DROP TABLE vee_incoming, vee_reason")
 
 
 def replace_rows(
