@@ -1,6 +1,7 @@
 """``bench correction``: what corrections cost in a water utility of daily register reads.
 
-Its days are billed and the months that ended are issued before the clock starts. Three corrections follow:
+Its days are billed and the months that ended are issued before the clock starts (``--issued=false``: no month is, so
+that no statement needs an adjustment). Three corrections follow:
 
 - one meter's ratio that was wrong on every day: ``preview_s`` is the impact, exact, in a transaction that is undone;
   ``apply_s`` the import and the days it asks for, validated and billed again, adjustments worked out.
@@ -8,7 +9,9 @@ Its days are billed and the months that ended are issued before the clock starts
   ``document_apply_s``.
 - the whole folder imported again, which changes nothing: ``nothing_s``.
 
-Beside them, ``apply_over_whole_days`` divides apply_s by what validating and billing the same days took at first.
+Of the first two, ``statements`` are the issued ones that the days are on, ``adjustments`` those that were made of them
+and ``adjusted`` what they come to. ``apply_over_whole_days`` divides apply_s by what validating and billing the same
+days took at first.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import time
 import uuid
 from dataclasses import replace
 from datetime import date, timedelta
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,10 +39,15 @@ from meter_pipeline.settings import Settings, load_settings
 
 
 def run(
-    meters: int = 1_000, days: int = 61, accounts: int = 200, document_days: int = 60, keep: bool = False
+    meters: int = 1_000,
+    days: int = 61,
+    accounts: int = 200,
+    document_days: int = 60,
+    keep: bool = False,
+    issued: bool = True,
 ) -> dict[str, Any]:
     """Correct the ratio of one of ``meters`` meters over ``days`` billing days, and the tariff document of ``accounts``
-    of them over the last ``document_days``."""
+    of them over the last ``document_days``; with the months that ended ``issued``, or open."""
     settings = load_settings()
     base = open_database(settings)
     name = f"bench_{uuid.uuid4().hex[:10]}"
@@ -50,7 +59,7 @@ def run(
             settings, home=work / "home", data=work / "city", inbox=work / "city" / "inbox", database_url=database.url
         )
         mine.home.mkdir(parents=True)
-        return _run(database, mine, (meters, days, min(accounts, meters), min(document_days, days)))
+        return _run(database, mine, (meters, days, min(accounts, meters), min(document_days, days)), issued)
     finally:
         if not keep:
             shutil.rmtree(work, ignore_errors=True)
@@ -58,7 +67,7 @@ def run(
                 connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
 
 
-def _run(database: Database, mine: Settings, size: tuple[int, int, int, int]) -> dict[str, Any]:
+def _run(database: Database, mine: Settings, size: tuple[int, int, int, int], issued: bool) -> dict[str, Any]:
     """``size``: meters, days, accounts on the corrected tariff, days of its document."""
     from meter_pipeline.corrections.apply import import_folder
 
@@ -68,7 +77,7 @@ def _run(database: Database, mine: Settings, size: tuple[int, int, int, int]) ->
     _second_tariff(mine.data, accounts, FIRST + timedelta(days=days - document_days))
     reference = mine.data / "reference"
     import_folder(database, mine.calendar(), reference)
-    first_s = _bill(database, mine, days)
+    first_s = _bill(database, mine, days, issued)
     ratio = _corrected(database, mine, _other_ratio(mine.data))
     tariff = _corrected(database, mine, _other_document(mine.data))
     began = time.perf_counter()
@@ -78,7 +87,7 @@ def _run(database: Database, mine: Settings, size: tuple[int, int, int, int]) ->
         raise RuntimeError("an import of what is stored asked for days")
     return document(
         "correction",
-        {"meters": meters, "days": days, "accounts": accounts, "document_days": document_days},
+        {"meters": meters, "days": days, "accounts": accounts, "document_days": document_days, "issued": issued},
         {
             **ratio,
             **{f"document_{name}": figure for name, figure in tariff.items()},
@@ -99,12 +108,14 @@ def _corrected(database: Database, mine: Settings, folder: Path) -> dict[str, An
     from meter_pipeline.corrections.apply import import_folder
     from meter_pipeline.corrections.preview import preview_folder
 
+    count, net = _adjustments(database)
     clocks = [(time.perf_counter(), time.process_time())]
     made = preview_folder(database, mine.calendar(), folder)
     clocks.append((time.perf_counter(), time.process_time()))
     done = import_folder(database, mine.calendar(), folder)
     _again(database, mine)
     clocks.append((time.perf_counter(), time.process_time()))
+    more, sum_of_all = _adjustments(database)
     preview_s, apply_s = (round(b[0] - a[0], 3) for a, b in pairwise(clocks))
     return {
         "preview_s": preview_s,
@@ -113,8 +124,17 @@ def _corrected(database: Database, mine: Settings, folder: Path) -> dict[str, An
         "days": len(done.days),
         "service_points": done.service_points,
         "statements": made.document["statements"]["issued"],
+        "adjustments": more - count,
+        "adjusted": str(sum_of_all - net),
         "difference": made.document["money"]["difference"],
     }
+
+
+def _adjustments(database: Database) -> tuple[int, Decimal]:
+    """How many adjustments wait or are posted, and what they come to."""
+    query = "SELECT count(*) AS made, coalesce(sum(net), 0) AS net FROM billing.adjustment WHERE status IN ('requested', 'posted')"
+    [found] = database.rows(query)
+    return int(found["made"]), Decimal(found["net"])
 
 
 def _other_ratio(data: Path) -> Path:
@@ -177,8 +197,8 @@ def _opened(data: Path, days: int) -> None:
     (reference / "billing_cycles.csv").write_text("\n".join(periods) + "\n")
 
 
-def _bill(database: Database, mine: Settings, days: int) -> float:
-    """Every day read and billed, ended months issued; the seconds that validation and billing took."""
+def _bill(database: Database, mine: Settings, days: int, issued: bool = True) -> float:
+    """Every day read and billed, ended months ``issued``; the seconds that validation and billing took."""
     from meter_pipeline.billing import bill_billing_day
     from meter_pipeline.billing.bill_run import issue_statements
     from meter_pipeline.ingest import ingest_billing_day, land_inbox
@@ -193,7 +213,7 @@ def _bill(database: Database, mine: Settings, days: int) -> float:
         bill_billing_day(database, calendar, day)
         spent += time.perf_counter() - began
         following: date = day + timedelta(days=1)
-        if following.day == 1:
+        if issued and following.day == 1:
             issue_statements(database, calendar, "MONTHLY", following)
     return spent
 

@@ -278,6 +278,9 @@ def _check_together(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fau
             # The sum check would never be made, and nothing would say so.
             why = f"{total} is a register: name the interval channel that this one must add up to"
             faults.append(Fault("channels.csv", line, "sums_to", why))
+        if channel["kind"] == "interval" and total == channel["channel"]:
+            why = f"{total} would add up to itself: sums_to is of the register that must add up to it"
+            faults.append(Fault("channels.csv", line, "sums_to", why))
         try:
             base_unit(channel["unit"])
         except UnitError as error:

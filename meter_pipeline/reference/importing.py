@@ -10,7 +10,7 @@ from typing import Any
 
 from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.reference import history, tables
+from meter_pipeline.reference import circles, history, tables
 from meter_pipeline.reference.faults import Fault, ReferenceRefused
 from meter_pipeline.reference.folder import DEFINES, Documents, Rows, read_folder
 from meter_pipeline.schemas.reference import STRETCHES, TABLES
@@ -79,6 +79,8 @@ def write_rows(
             f"the snapshot would end {error.ended} of {error.rows} rows; if it is whole, import it with --confirm-ended"
         )
         raise ReferenceRefused([Fault(f"{error.table}.csv", 0, "", why_not)]) from error
+    if faults := circles.faults_of(connection, rows):
+        raise ReferenceRefused(faults)
     body = {"source": Path(source).name, "content_sha256": digest, "rows": counts} | ({"reason": why} if why else {})
     if history.record(connection, body, source=source, reason=why, by=by) is not None:
         tables.note_import(connection, digest, source, counts)

@@ -399,3 +399,32 @@ def version_of(connection: psycopg.Connection[Any], table: str) -> tuple[datetim
     )
     row = connection.execute(query.encode()).fetchone()
     return (None, 0) if row is None else (row[0], int(row[1]))
+
+
+def billed_in_themselves(connection: psycopg.Connection[Any]) -> list[tuple[list[str], date]]:
+    """Circles of service points of which each is billed at the next (totals_into, deducts_from), from the least one on,
+    and the first day on which all of them hold."""
+    rows = connection.execute(
+        """
+        WITH RECURSIVE part AS (
+            SELECT service_point_id COLLATE "C" AS member, upper(btrim(value)) COLLATE "C" AS target, daterange(valid_from, valid_to) AS held
+            FROM ref.service_attributes WHERE attribute IN ('totals_into', 'deducts_from')),
+        way AS (
+            SELECT member AS first, target AS at, held, ARRAY[member] AS path FROM part
+            UNION ALL SELECT w.first, p.target, w.held * p.held, w.path || p.member FROM way AS w JOIN part AS p ON p.member = w.at
+            WHERE w.at <> ALL (w.path) AND w.held && p.held)
+        SELECT path, min(lower(held)) FROM way WHERE at = first AND first = (SELECT min(x) FROM unnest(path) AS x) GROUP BY 1 ORDER BY 1
+        """
+    ).fetchall()
+    return [(list(path), since) for path, since in rows]
+
+
+def sums_of_registers(connection: psycopg.Connection[Any], table: str) -> list[tuple[str, str, str]]:
+    """Rows of channels or channel_values that name a register as the one to add up to: meter, channel, and the channel
+    named."""
+    name = sql.Identifier("ref", table)
+    query = sql.SQL(
+        "SELECT DISTINCT v.meter_id, v.channel, v.sums_to FROM {} AS v JOIN ref.channels AS c ON c.meter_id = v.meter_id AND c.channel = v.sums_to "
+        "WHERE c.kind = 'register' ORDER BY 1, 2, 3"
+    )
+    return connection.execute(query.format(name)).fetchall()
