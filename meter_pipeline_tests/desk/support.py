@@ -19,6 +19,7 @@ from meter_pipeline.desk.app import build
 from meter_pipeline.desk.web import Desk
 from meter_pipeline.feeds.head_ends import read_head_ends
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.settings import Settings
 from meter_pipeline_tests.billing.support import CHICAGO, CLOCK, JULY, put_intervals
 from meter_pipeline_tests.billing.test_corrections import STATEMENT, issued
 from meter_pipeline_tests.end_to_end.utility import SmallUtility
@@ -70,7 +71,8 @@ class Office:
         return dict(zip(frame["code"].to_list(), frame["key"].to_list(), strict=True))
 
 
-def open_office(database: Database, folder: Path) -> Office:
+def furnish(database: Database, folder: Path) -> str:
+    """Fill an office's database and folder; returns the adjustment that waits."""
     point = issued(database)
     put_intervals(database, JULY, {point: [500_000] * 24})
     bill_billing_day(database, CHICAGO, JULY, clock=CLOCK)
@@ -100,7 +102,15 @@ def open_office(database: Database, folder: Path) -> Office:
     path = inbox / "day.csv"
     path.write_text(FILE)
     utility.land(path, north)
-    return Office(utility, Desk(database, utility.settings, Access(folder / "access")), adjustment)
+    return str(adjustment)
+
+
+def open_office(database: Database, folder: Path, adjustment: str) -> Office:
+    """The desk over a furnished database and folder."""
+    data = folder / "data"
+    settings = Settings(folder / "home", data, data / "inbox", database.url)
+    utility = SmallUtility(database, settings, CHICAGO)
+    return Office(utility, Desk(database, settings, Access(folder / "access")), adjustment)
 
 
 def add_case(
