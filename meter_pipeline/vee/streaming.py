@@ -129,7 +129,7 @@ def _several(
     now = read.expected.filter(pl.struct("service_point_id", "flow", "unit").is_duplicated())["service_point_id"]
     points = sorted({*now.to_list(), *store.several_meters(session, days[0], days[-1], among)})
     rows = read.expected.filter(pl.col("service_point_id").is_in(points))
-    return rows, store.read_meter_days(session, days[0], days[-1], points)
+    return rows, store.read_meter_days(session, days[0], days[-1], points) if points else pl.DataFrame()
 
 
 @dataclass(slots=True)

@@ -51,6 +51,8 @@ def installation_windows(installations: pl.DataFrame, day_start_s: int, day_end_
         register_begin_s=pl.lit(day_start_s, pl.Int64),
         register_end_s=pl.lit(day_end_s, pl.Int64),
     )
+    if still.height == installations.height:
+        return still
     stirred = _stirred(installations.filter(~quiet), day_start_s, day_end_s)
     return pl.concat([still, stirred.select(still.columns)], how="vertical_relaxed")
 

@@ -164,6 +164,8 @@ def read_reused_sequences(database: Database, day: date) -> pl.DataFrame:
         "GROUP BY 1, 2 UNION ALL SELECT DISTINCT meter_id, channel, NULL::text FROM raw.reused_sequence WHERE billing_day = $1 ORDER BY 1, 2, 3",
         (day,),
     )
+    if not found.height:
+        return pl.DataFrame(schema={"meter_id": pl.String, "channel": pl.String, "slots": pl.List(pl.Int64)})
     slots = pl.col("slots").cast(pl.String)
     return (
         found.group_by("meter_id", "channel")
