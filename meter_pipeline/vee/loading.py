@@ -113,12 +113,25 @@ def read_day(
             day_inputs.read_registers, own, day - timedelta(days=1), day + timedelta(days=1), meters
         )
         came = pool.submit(_read_arrived, own, day, one_shard, meters)
-        return _read_around(session, calendar, day, t, now, reference, registers, came, points)
+        reused = pool.submit(validated.read_reused_sequences, own, day, meters)
+        return _read_around(session, calendar, day, t, now, _Coming(reference, registers, came, reused), points)
+
+
+@dataclass(frozen=True, slots=True)
+class _Coming:
+    """What another thread reads of a day: reference data, register reads, what came, sequences that were used twice."""
+
+    reference: Future[day_inputs.Reference]
+    registers: Future[pl.DataFrame]
+    came: Future[tuple[pl.DataFrame, list[DayMatrix] | None]]
+    reused: Future[pl.DataFrame]
 
 
 def _read_arrived(
     session: Database, day: date, one_shard: int, meters: Sequence[str] | None
 ) -> tuple[pl.DataFrame, list[DayMatrix] | None]:
+    if meters is not None and not validated.any_arrived(session, day, meters):
+        return validated.NOTHING_ARRIVED, []
     arrived = validated.read_arrived(session, day, meters)
     if arrived.height > one_shard:
         return arrived, None
@@ -134,15 +147,13 @@ def _read_around(
     day: date,
     t: Thresholds,
     now: datetime,
-    reference_read: Future[day_inputs.Reference],
-    registers_read: Future[pl.DataFrame],
-    came: Future[tuple[pl.DataFrame, list[DayMatrix] | None]],
+    coming: _Coming,
     of_points: Sequence[str] | None,
 ) -> DayInputs:
     start, end = calendar.bounds(day)
     start_s, end_s = int(start.timestamp()), int(end.timestamp())
     installations = day_inputs.read_installations(session, day, start, end, points=of_points)
-    reference = reference_read.result()
+    reference = coming.reference.result()
     points = reference.service_points
     mapped, faults = account_mapping.map_accounts(
         points,
@@ -159,7 +170,7 @@ def _read_around(
             ~pl.col("service_point_id").is_in(faults.filter(pl.col("kind") == "NO_CYCLE")["service_point_id"].implode())
         ).then(pl.col("cycle_id")),
     ).drop("tariff_version")
-    reads = registers_read.result()
+    reads = coming.registers.result()
 
     def stand(service_points: Sequence[str]) -> tuple[pl.DataFrame, series.Registers, pl.DataFrame]:
         mine = _of_points(installations, service_points)
@@ -169,7 +180,7 @@ def _read_around(
 
     everyone = installations["service_point_id"].unique().sort().to_list()
     (windows, registers, expected), aside = without_faults(everyone, stand)
-    arrived, vectors = came.result()
+    arrived, vectors = coming.came.result()
     return DayInputs(
         day,
         start,
@@ -179,7 +190,7 @@ def _read_around(
         expected,
         arrived,
         vectors,
-        validated.read_reused_sequences(session, day),
+        coming.reused.result(),
         registers,
         accounts,
         faults,

@@ -19,6 +19,7 @@ from meter_pipeline.postgres import bring_to as bring
 from meter_pipeline.postgres import few_rows
 from meter_pipeline.postgres.copy_binary import copy_frame
 from meter_pipeline.postgres.database import Database, scalar
+from meter_pipeline.postgres.reading import remembered, remembers
 from meter_pipeline.postgres.vectors import VectorTable, copy_rows, read_frame
 from meter_pipeline.quality import FLAGS
 
@@ -138,19 +139,35 @@ def read_arrived(database: Database, day: date, meters: Sequence[str] | None = N
     return database.read(narrowed, (day, ",".join(meters))).sort("meter_id", "channel")
 
 
-def read_reused_sequences(database: Database, day: date) -> pl.DataFrame:
-    """Channels of which one sequence number came with two values: meter_id, channel, and the slots (0-based) it was
-    used twice in, null where one file held both and only the channel is known.
+#: Frame of a day of which nothing came
+NOTHING_ARRIVED: Final = pl.DataFrame(
+    schema={"meter_id": pl.String, "channel": pl.String, "unit": pl.String, "interval_minutes": pl.Int16}
+)
+
+
+def any_arrived(database: Database, day: date, meters: Sequence[str]) -> bool:
+    """Whether intervals of some meters may have come for a day. A correction that is tried asks one time for all days:
+    a register's days have none."""
+    if not remembers(database):
+        return True
+    query = "SELECT DISTINCT billing_day FROM raw.interval_day WHERE meter_id = ANY(string_to_array($1, ','))"
+    return day in remembered(database, query, (",".join(meters),))["billing_day"]
+
+
+def read_reused_sequences(database: Database, day: date, meters: Sequence[str] | None = None) -> pl.DataFrame:
+    """Channels (of some meters) of which one sequence number came with two values: meter_id, channel, and the slots
+    (0-based) it was used twice in, null where one file held both and only the channel is known.
 
     Payloads that fill different slots of the day are no repetition, nor are two that say the same. To find the few that
     contradict each other, values are counted first: as many as all payloads merged hold means that no slot came
     twice.
     """
+    among = "" if meters is None else " AND meter_id = ANY(string_to_array($2, ','))"
     found = database.read(
         "WITH several AS (SELECT meter_id, channel, source_version, sequence, sequence_step, "
         "sum(coalesce(cardinality(p.values) - cardinality(array_positions(p.values, -2147483648)), "
         "cardinality(p.wide_values) - cardinality(array_positions(p.wide_values, -9223372036854775808)))) AS held, max(p.slots) AS slots "
-        "FROM raw.interval_payload AS p WHERE billing_day = $1 GROUP BY 1, 2, 3, 4, 5 HAVING count(*) > 1), "
+        f"FROM raw.interval_payload AS p WHERE billing_day = $1{among} GROUP BY 1, 2, 3, 4, 5 HAVING count(*) > 1), "
         "crossing AS (SELECT s.* FROM several AS s LEFT JOIN raw.interval_day AS d ON d.billing_day = $1 AND d.meter_id = s.meter_id "
         "AND d.channel = s.channel WHERE d.meter_id IS NULL OR s.held > "
         "coalesce(cardinality(d.values) - cardinality(array_positions(d.values, -2147483648)), "
@@ -161,8 +178,8 @@ def read_reused_sequences(database: Database, day: date) -> pl.DataFrame:
         "WHERE p.billing_day = $1 AND v.value NOT IN (-2147483648, -9223372036854775808)) "
         "SELECT meter_id, channel, array_to_string(array_agg(DISTINCT slot - 1 ORDER BY slot - 1), ',') AS slots FROM "
         "(SELECT meter_id, channel, slot FROM told GROUP BY meter_id, channel, source_version, slot, number HAVING count(DISTINCT value) > 1) AS twice "
-        "GROUP BY 1, 2 UNION ALL SELECT DISTINCT meter_id, channel, NULL::text FROM raw.reused_sequence WHERE billing_day = $1 ORDER BY 1, 2, 3",
-        (day,),
+        f"GROUP BY 1, 2 UNION ALL SELECT DISTINCT meter_id, channel, NULL::text FROM raw.reused_sequence WHERE billing_day = $1{among} ORDER BY 1, 2, 3",
+        (day,) if meters is None else (day, ",".join(meters)),
     )
     if not found.height:
         return pl.DataFrame(schema={"meter_id": pl.String, "channel": pl.String, "slots": pl.List(pl.Int64)})
@@ -275,8 +292,8 @@ def meter_usage(database: Database, day: date, meter_id: str) -> pl.DataFrame:
 
 def open_day(connection: psycopg.Connection[Any], day: date) -> bool:
     """Make the day's partitions; True where this is the day's first load (they are attached by ``attach_day``)."""
-    states = [scalar(connection, f"SELECT raw.open_partition('{name}', %s)", (day,)) for name in _PARTITIONED]
-    return bool(states[0] != "attached")
+    opened = ", ".join(f"raw.open_partition('{name}', %(day)s)" for name in _PARTITIONED)
+    return bool(scalar(connection, f"SELECT {opened}", {"day": day}) != "attached")
 
 
 def attach_day(connection: psycopg.Connection[Any], day: date) -> None:
