@@ -58,7 +58,6 @@ REASONS = {
     "vee/day.py:validate_billing_day": STAGE,
     "vee/edits.py:edit": DECISION,
     "vee/estimation/methods.py:fill_days": MATRIX,
-    "vee/loading.py:_read_around": MATRIX,
     "vee/register_edits.py:edit_read": DECISION,
     "vee/registers/assemble.py:_day_rows": MATRIX,
     "vee/registers/assemble.py:assemble": MATRIX,
