@@ -26,9 +26,11 @@ ORDER BY 1, 2
 
 
 _PARTITIONS: Final = """
-SELECT cn.nspname, c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
-JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace WHERE pn.nspname = %s AND p.relname = %s ORDER BY 1, 2
+SELECT pn.nspname, p.relname, cn.nspname, c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
+JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace WHERE c.relkind IN ('r', 'p') ORDER BY 1, 2, 3, 4
 """
+#: Tables named in one GRANT.
+_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,9 @@ def apply(database: Database, manifest: Manifest | None = None) -> int:
         # Two services may start at once, and two GRANTs on one table are "tuple concurrently updated".
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('meter_pipeline privileges', 0))")
         present = tables(connection)
+        partitions: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for schema, table, *partition in connection.execute(_PARTITIONS.encode()):
+            partitions.setdefault((schema, table), []).append((partition[0], partition[1]))
         roles = {row[0] for row in connection.execute("SELECT rolname FROM pg_roles")}
         count = 0
         for role in manifest.roles:
@@ -138,25 +143,25 @@ def apply(database: Database, manifest: Manifest | None = None) -> int:
                             name, _verbs(wanted), sql.Identifier(role)
                         )
                     )
-            for schema, table in present:
-                if verbs := manifest.verbs_for(role, schema, table):
-                    connection.execute(
-                        sql.SQL("GRANT {} ON {} TO {}").format(
-                            _verbs(verbs), sql.Identifier(schema, table), sql.Identifier(role)
-                        )
-                    )
-                    count += 1
+            alike: dict[frozenset[str], list[tuple[str, str]]] = {}
+            for table in present:
+                if verbs := manifest.verbs_for(role, *table):
                     # A partition is also written, locked and archived by its own name, and the REVOKE above took what
                     # it was made with.
-                    for partition in connection.execute(_PARTITIONS, (schema, table)).fetchall():
-                        connection.execute(
-                            sql.SQL("GRANT {} ON {} TO {}").format(
-                                _verbs(verbs), sql.Identifier(*partition), sql.Identifier(role)
-                            )
-                        )
+                    alike.setdefault(verbs, []).extend([table, *partitions.get(table, ())])
+                    count += 1
+            for verbs, names in alike.items():
+                _grant(connection, verbs, names, role)
         _define(connection, manifest)
         connection.commit()
     return count
+
+
+def _grant(connection: Connection, verbs: frozenset[str], names: Sequence[tuple[str, str]], role: str) -> None:
+    """The same verbs on many tables. With a statement for each table all grants took twice as long."""
+    for start in range(0, len(names), _AT_ONCE):
+        some = sql.SQL(", ").join([sql.Identifier(*name) for name in names[start : start + _AT_ONCE]])
+        connection.execute(sql.SQL("GRANT {} ON {} TO {}").format(_verbs(verbs), some, sql.Identifier(role)))
 
 
 def _grant_membership(connection: Connection, role: str, other: str) -> None:
