@@ -49,6 +49,12 @@ class VerifyOutcome:
         if len(self.findings) < FINDINGS_LIMIT:
             self.findings.append(Finding(check, detail, index))
 
+    def add(self, other: VerifyOutcome) -> None:
+        """Take over what another one found and looked at."""
+        for finding in other.findings:
+            self.find(finding.check, finding.detail, finding.index)
+        self.checked.update(other.checked)
+
     def document(self) -> dict[str, Any]:
         """For ``--json`` and for metadata."""
         return {

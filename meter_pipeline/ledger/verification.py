@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -87,7 +89,11 @@ def verify(
         ]
         some = points is not None and len(days) == 1 and hashers is not None and not full
         only = ledger_rows.names_of_points(connection, days[0], points or ()) if some else {}
-        with contents_of(database, connection, asked, only) as contents:
+        beside = [(source, day) for source, _, day in wanted if source.beside]
+        with (
+            contents_of(database, connection, asked, only) as contents,
+            _wholes(database, connection, beside) as wholes,
+        ):
             # The rows to hash arrive while the log is gone through: they are most of the time of a day's verification.
             _log(connection, outcome, checkpoints, (remembered, remembered_root), full)
             for source, tables, day in wanted:
@@ -97,7 +103,7 @@ def verify(
                     verify_replaced(connection, source, versions, day, outcome, rules, contents)
                 # A row that is not its leaf's is found already; its entry's content is not its own either.
                 if source.beside and len(outcome.findings) == before:
-                    verify_contents(database, connection, source, day, outcome)
+                    outcome.add(wholes[source.name, day].result())
                 verify_states(connection, source, outcome)
         if full:
             verify_reference(connection, outcome)
@@ -119,6 +125,29 @@ def verify(
     if outcome.ok:
         memory.write(outcome.size, outcome.root)
     return outcome
+
+
+@contextmanager
+def _wholes(
+    database: Database, connection: store.Connection, places: Sequence[tuple[Source, date | None]]
+) -> Iterator[dict[tuple[str, date | None], Future[VerifyOutcome]]]:
+    """What entries say of rows as a whole (contents.py), by source and day. The server makes their text over a session
+    of its own, in the snapshot of ``connection``, while rows are hashed here: 0.3 s of 100,000 meters.
+    """
+    if not places:
+        yield {}
+        return
+
+    def one(source: Source, day: date | None) -> VerifyOutcome:
+        found = VerifyOutcome(None, 0, 0, merkle.EMPTY_ROOT)
+        verify_contents(database, other, source, day, found)
+        return found
+
+    with ledger_rows.second_session(database, connection) as other, ThreadPoolExecutor(1, "ledger-contents") as pool:
+        try:
+            yield {(source.name, day): pool.submit(one, source, day) for source, day in places}
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _replaced(connection: store.Connection, source: Source) -> list[RowTable]:

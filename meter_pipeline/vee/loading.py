@@ -222,9 +222,22 @@ def _registers(
         return registers
     # two reads behind: one opens the stretch that ends today, the one before it says what is usual
     wide = read_window.reads_around(session, day, start_s, end_s, windows, lonely, before=2).reads
+    span = read_window.near_span(start_s, end_s)
+    if not wide.height and not _ends_within(windows, span):
+        # Meters that nobody reads by hand, of most cities most meters: what is known of them stays as it is.
+        return registers
     others = reads.filter(~pl.col("meter_id").is_in(lonely))
-    within |= dict.fromkeys(lonely, read_window.near_span(start_s, end_s))
+    within |= dict.fromkeys(lonely, span)
     return series.register_series(windows, pl.concat([others, wide], how="vertical_relaxed"), t, within)
+
+
+def _ends_within(windows: pl.DataFrame, span: tuple[int, int]) -> bool:
+    """Whether any register has an install or removal read within a span of time, UTC seconds."""
+    ends = [
+        pl.col(value).is_not_null() & pl.col(at).is_between(*span)
+        for at, value in (("installed_s", "install_micro"), ("removed_s", "removal_micro"))
+    ]
+    return bool(windows.select(((pl.col("kind") == "register") & pl.any_horizontal(ends)).any()).item())
 
 
 def read_rows(

@@ -39,6 +39,18 @@ def same_snapshot(database: Database, connection: Connection) -> Iterator[ReadSe
             cursor.execute("COMMIT")
 
 
+@contextmanager
+def second_session(database: Database, connection: Connection) -> Iterator[Connection]:
+    """A connection in the snapshot of ``connection``'s transaction, which is REPEATABLE READ and outlives it; it reads
+    only."""
+    row = connection.execute("SELECT pg_export_snapshot()").fetchone()
+    assert row is not None  # noqa: S101 - a SELECT without FROM gives a row
+    with database.connect("meter-pipeline-ledger-verify") as other:
+        other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        other.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(str(row[0]))))
+        yield other
+
+
 #: The billing day of a row, where it is not the column of that name. A statement's is its period's last.
 _DAY: Final[dict[str, LiteralString]] = {"billing.statement": "period_end - 1"}
 _CHARGES: Final = (
