@@ -13,7 +13,7 @@ import pytest
 from meter_pipeline.corrections.apply import import_folder
 from meter_pipeline.corrections.preview import preview_folder
 from meter_pipeline.postgres.database import Database
-from meter_pipeline_tests.corrections.town import FIRST, PERIODS, channel, town
+from meter_pipeline_tests.corrections.town import FIRST, PERIODS, agreement, channel, town
 
 DAYS = [FIRST + timedelta(days=k) for k in range(6)]
 
@@ -71,3 +71,39 @@ def test_a_ratio_is_previewed_to_the_cent_and_comes_out_so(
     city.settle()
     assert city.owed()["AC-R"] == Decimal(80)
     assert import_folder(database, city.calendar, folder, clock=city.clock).days == []
+
+
+def test_a_preview_of_parts_of_days_is_that_of_whole_days(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values of intervals and of a register, a register that intervals are held to and do not add up to, a tariff and a
+    move: the same digest and money, whether services are worked out alone or with their city."""
+    city = town(database, tmp_path / "town")
+    city.refer({"channels": [channel("R", meter_id="MA", channel="R1", billed=False)]})
+    edges = [city.calendar.bounds(FIRST)[0], *(city.calendar.bounds(day)[1] for day in DAYS[:5])]
+    city.read([("REGISTER-KWH", "MA", "R1", edge, str(30 * k), 1) for k, edge in enumerate(edges)])
+    city.days(DAYS[:5])
+    city.issue("C1", PERIODS[0][1])
+
+    def value(meter: str, name: str, day: int, **said: Any) -> dict[str, Any]:
+        return {"meter_id": meter, "channel": name, "valid_from": DAYS[day]} | said
+
+    corrections = [
+        {"channel_values": [value("MB", "E1", 1, multiplier=3)]},
+        {"channel_values": [value("MB", "E1", 0, multiplier=2), value("MR", "R1", 2, multiplier=4)]},
+        {"channel_values": [value("MA", "R1", 1, sums_to="E1")]},
+        {"channels": [channel("R", 7), channel("R", meter_id="MA", channel="R1", billed=False, sums_to="E1")]},
+        {"agreements": [agreement("A", tariff_id="E-DEAR"), agreement("R", account_id="AC-X")]},
+    ]
+    folders = [city.folder_of(rows) for rows in corrections]
+    whole = [preview_folder(database, city.calendar, folder, clock=city.clock) for folder in folders]
+    monkeypatch.setattr("meter_pipeline.vee.part_of_day.LEAST_ROWS", 0)
+    monkeypatch.setattr("meter_pipeline.vee.part_of_day.LARGEST_SHARE", 1)
+    before = everything(database)
+    for folder, made in zip(folders, whole, strict=True):
+        alone = preview_folder(database, city.calendar, folder, clock=city.clock)
+        assert (alone.document, alone.digest) == (made.document, made.digest)
+    assert everything(database) == before
+    # By hand: 4 days x 24 kWh x 2 more; 5 x 24 and 3 x 10 x 3; nothing; 5 x 10 x 6; 120 kWh x 0.20 and 3 + 2 fixed.
+    differences = ["19.20", "21.00", "0.00", "30.00", "29.00"]
+    assert [made.document["money"]["difference"] for made in whole] == differences

@@ -10,7 +10,7 @@ read.)
 from __future__ import annotations
 
 import hashlib
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import numpy as np
@@ -55,8 +55,9 @@ def find(
     first, _ = _around(registers, own["series"].to_numpy().astype(np.int64), start, end, follows)
     # most fleets read at midnight: their first read stands on the day's own edge, and no earlier day waits for it
     behind = first < start - t.register_boundary_seconds
-    later = true_up.validated_days(session, day + timedelta(days=1), day + timedelta(days=read_window.FAR_DAYS))
-    meters = own.filter(pl.Series(behind | bool(later)))["meter_id"].unique().sort().to_list()
+    tomorrow, far = day + timedelta(days=1), day + timedelta(days=read_window.FAR_DAYS)
+    later = true_up.any_validated(session, tomorrow, far)
+    meters = own.filter(pl.Series(behind | later))["meter_id"].unique().sort().to_list()
     if not meters:
         return []
     # two reads behind tell a register that was read before from one whose first stretch this is
@@ -74,9 +75,12 @@ def find(
     # Days that no register's stretch touches are not read: most stretches are the day itself.
     opened, closed = int(before.min()), int(after.max())
     span = timedelta(days=around.days)
+    if closed < OPEN_END:
+        far = min(far, calendar.day_of(datetime.fromtimestamp(closed, UTC)))
+    touched_later = true_up.validated_days(session, tomorrow, far) if later and far > day else []
     near = [
         other
-        for other in (*_validated_before(session, calendar, day, span, opened), *later)
+        for other in (*_validated_before(session, calendar, day, span, opened), *touched_later)
         if calendar.start_s(other) < closed and calendar.start_s(other + timedelta(days=1)) > opened
     ]
     kept_from = first_whole_day(session) if near else date.max

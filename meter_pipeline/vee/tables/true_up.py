@@ -101,6 +101,14 @@ def validated_days(database: Database, first: date, last: date) -> list[date]:
     )["billing_day"].to_list()
 
 
+def any_validated(database: Database, first: date, last: date) -> bool:
+    """Whether the validation of any day in a range is stored."""
+    found = database.read(
+        "SELECT EXISTS (SELECT FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2) AS found", (first, last)
+    )
+    return bool(found["found"][0])
+
+
 def last_archived(database: Database) -> date | None:
     """The last billing day whose tables left the database, or None."""
     found: date | None = remembered(
