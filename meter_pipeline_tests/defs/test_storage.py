@@ -52,3 +52,8 @@ def test_a_run_of_many_events_uses_few_sessions_and_new_ones_where_they_were_end
         with instance.event_log_storage._connect() as connection:  # type: ignore[attr-defined]
             kept = connection.exec_driver_sql("SHOW idle_session_timeout").scalar()
         assert kept == f"{storage.IDLE_S // 60}min"
+    # The code server makes another for each tick of a sensor.
+    last = sessions(database)
+    with DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert len(instance.get_runs()) == 3
+    assert sessions(database) == last

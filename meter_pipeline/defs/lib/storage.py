@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy
@@ -17,6 +18,8 @@ KEPT: Final = 3
 BESIDE: Final = 20
 #: The server ends a session that stays idle so long; the next use opens another.
 IDLE_S: Final = 60
+#: Servers whose tables a process has seen; a forked child has seen none.
+_seen: Final[set[tuple[str, int]]] = set()
 
 
 class ServerStorage(DagsterPostgresStorage):
@@ -38,15 +41,19 @@ class ServerStorage(DagsterPostgresStorage):
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> ServerStorage:
         """The storage, its tables made where they are missing."""
-        made = cls(postgres_url=os.environ.get("METER_PIPELINE_DAGSTER_URL") or _own_server(), inst_data=inst_data)
-        engine = _pooled(made.postgres_url)
+        url = os.environ.get("METER_PIPELINE_DAGSTER_URL") or _own_server()
+        # The code server makes an instance for each tick of a sensor: it looks for the tables the first time only.
+        made = cls(url, should_autocreate_tables=(url, os.getpid()) not in _seen, inst_data=inst_data)
+        _seen.add((url, os.getpid()))
+        engine = _pooled(url, os.getpid())
         for store in (made._run_storage, made._event_log_storage, made._schedule_storage):
             store._engine = engine
         return made
 
 
-def _pooled(url: str) -> sqlalchemy.engine.Engine:
-    """An engine that tries a kept session before it gives it, as the server may have been started again."""
+@lru_cache(maxsize=2)
+def _pooled(url: str, process: int) -> sqlalchemy.engine.Engine:
+    """A process's engine. It tries a kept session before it gives it, as the server may have been started again."""
     engine = sqlalchemy.create_engine(
         url, isolation_level="AUTOCOMMIT", pool_size=KEPT, max_overflow=BESIDE, pool_pre_ping=True
     )
