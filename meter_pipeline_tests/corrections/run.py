@@ -1,9 +1,9 @@
 """Play histories of corrections: ``python -m meter_pipeline_tests.corrections.run [--slices N] [--skip N] [--most N]
-[--jobs N] [--json FILE]``.
+[--jobs N] [--alone] [--json FILE]``.
 
 All 28,512 histories of two corrections (histories.py): five cities, each cut into slices that are played side by side.
 A slice holds every so manieth history of its city, so that each has all kinds and orders. A history that fails is
-printed in words.
+printed in words. ``--alone``: service points are judged and billed alone, as in a city that is large enough for it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.vee import part_of_day
 from meter_pipeline_tests.corrections.histories import SEALS, differing, histories, play, truth
 from meter_pipeline_tests.lives.run import server
 from meter_pipeline_tests.support import copy_database, drop_database
@@ -68,17 +69,19 @@ def play_slice(own: Database, template: Database, number: int, part: Slice) -> O
     return Outcome(len(played), failures, round(time.monotonic() - began, 1))
 
 
-def _play(url: str, template: str, number: int, part: Slice) -> Outcome:
+def _play(url: str, template: str, number: int, part: Slice, alone: bool) -> Outcome:
     own = Database(url)
+    if alone:
+        part_of_day.LEAST_ROWS, part_of_day.LARGEST_SHARE = 0, 1  # type: ignore[misc]
     return play_slice(own, own.sibling(template), number, part)
 
 
-def play_all(parts: list[Slice], jobs: int, report: Path | None) -> dict[str, object]:
+def play_all(parts: list[Slice], jobs: int, report: Path | None, alone: bool = False) -> dict[str, object]:
     """Play slices in some processes; failures go to stdout as they come."""
     began, count, failed = time.monotonic(), 0, list[str]()
     figures: dict[str, object] = {}
     with server() as (own, template), ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        of = {pool.submit(_play, own.url, template.name, k, part): part for k, part in enumerate(parts)}
+        of = {pool.submit(_play, own.url, template.name, k, part, alone): part for k, part in enumerate(parts)}
         for n, done in enumerate(as_completed(of), 1):
             part = of[done]
             try:
@@ -104,9 +107,10 @@ def main() -> int:
     reader.add_argument("--skip", type=int, default=0, help="leave out so many slices first")
     reader.add_argument("--most", type=int, default=5 * SLICES, help="slices to play, at most")
     reader.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    reader.add_argument("--alone", action="store_true", help="judge and bill service points alone")
     reader.add_argument("--json", type=Path)
     given = reader.parse_args()
-    figures = play_all(every_slice(given.slices)[given.skip :][: given.most], given.jobs, given.json)
+    figures = play_all(every_slice(given.slices)[given.skip :][: given.most], given.jobs, given.json, given.alone)
     print(json.dumps(figures, indent=1))
     return 1 if figures.get("failed") else 0
 
