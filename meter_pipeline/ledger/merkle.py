@@ -23,6 +23,8 @@ HASH_SIZE: Final = 32
 #: From so many hashes on a level is made by the compiled loop of sha256_many.py: loading it costs half a second, a
 # million hashlib calls one.
 MANY: Final = 200_000
+#: A batch of so many leaves is folded by itself: put together with others each level is copied pair by pair.
+_BY_ITSELF: Final = 20_000
 #: The same where the process has loaded numba already, as a billing day's has, and the loop lies compiled on disk. On
 # a fresh machine compiling takes ten seconds, which the first batch of reads spent inside a writer while it held the
 # GIL: a day of 10,000 meters took 14 s instead of 4.
@@ -119,9 +121,14 @@ def fold_roots(flat: bytes, counts: Sequence[int]) -> list[bytes]:
     where the counts are not of ``flat``."""
     if sum(counts) * HASH_SIZE != len(flat):
         raise ValueError(f"{len(flat)} bytes are not {sum(counts)} hashes")
-    if not compiled(sum(counts)):
+    if not compiled(sum(counts)) or max(counts) >= _BY_ITSELF:
         ends = [HASH_SIZE * end for end in accumulate(counts, initial=0)]
-        return [fold_root(flat[start:end]) for start, end in pairwise(ends)]
+        batches = [(flat[start:end], count) for (start, end), count in zip(pairwise(ends), counts, strict=True)]
+        if not compiled(sum(counts)):
+            return [fold_root(batch) for batch, _ in batches]
+        small = [batch for batch, count in batches if count < _BY_ITSELF]
+        together = iter(fold_roots(b"".join(small), [count for count in counts if count < _BY_ITSELF]))
+        return [fold_root(batch) if count >= _BY_ITSELF else next(together) for batch, count in batches]
     import numpy as np
 
     from meter_pipeline.ledger import sha256_many

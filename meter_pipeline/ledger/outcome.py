@@ -55,6 +55,11 @@ class VerifyOutcome:
             self.find(finding.check, finding.detail, finding.index)
         self.checked.update(other.checked)
 
+    def put_first(self, other: VerifyOutcome) -> None:
+        """``add``, its findings before those that are here."""
+        self.findings = [*other.findings, *self.findings][:FINDINGS_LIMIT]
+        self.checked.update(other.checked)
+
     def document(self) -> dict[str, Any]:
         """For ``--json`` and for metadata."""
         return {

@@ -395,7 +395,7 @@ def _ready(context: DayContext, writer: Writer, shard: ValidatedShard) -> _Ready
 
 def _daily_usage(parts: list[pl.DataFrame], day: date) -> tuple[pl.DataFrame, dict[str, str]]:
     """The day's usage by service point, and by service point why that of some cannot be worked out."""
-    points = sorted({p for part in parts if part.height for p in part["service_point_id"].to_list()})
+    points = output_frames.points_of(parts)
 
     def of(some: Sequence[str]) -> pl.DataFrame:
         if len(some) == len(points):

@@ -173,7 +173,7 @@ def _read_around(
     reads = coming.registers.result()
 
     def stand(service_points: Sequence[str]) -> tuple[pl.DataFrame, series.Registers, pl.DataFrame]:
-        mine = _of_points(installations, service_points)
+        mine = installations if service_points is everyone else _of_points(installations, service_points)
         windows = assemble.day_windows(assemble.with_units(mine), start_s, end_s)
         registers = _registers(session, calendar, day, windows, reads, t)
         return windows, registers, assemble.expected_rows(windows, points, accounts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Any, Final
 
@@ -267,6 +268,12 @@ def class_means(sums: list[pl.DataFrame], least: int) -> pl.DataFrame:
         .agg(pl.col("members").sum(), (pl.col("total").sum() // pl.col("members").sum()).alias("mean_micro"))
         .filter(pl.col("members") >= least)
     )
+
+
+def points_of(frames: Sequence[pl.DataFrame]) -> list[str]:
+    """The service points of some frames' rows, sorted. A million names took a second as a Python set."""
+    named = [frame["service_point_id"] for frame in frames if frame.height]
+    return pl.concat(named).unique().sort().to_list() if named else []
 
 
 def daily_usage(parts: list[pl.DataFrame], day: date) -> pl.DataFrame:

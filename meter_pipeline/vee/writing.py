@@ -24,7 +24,7 @@ from meter_pipeline.schemas.reads import DayMatrix
 from meter_pipeline.set_aside import of_a_row, without_faults
 from meter_pipeline.vee import edits
 from meter_pipeline.vee.loading import DayInputs
-from meter_pipeline.vee.output_frames import nullable
+from meter_pipeline.vee.output_frames import nullable, points_of
 from meter_pipeline.vee.rules.catalogue import INTERVAL_RULES, ROW_RULES, Role, Severity
 from meter_pipeline.vee.rules.model import Ints, ValidatedMatrix
 from meter_pipeline.vee.summary import VeeOutcome
@@ -145,7 +145,7 @@ class Writer:
     def _sound(self, frames: Sequence[pl.DataFrame], put: Callable[[Sequence[pl.DataFrame]], None]) -> dict[str, str]:
         """``put`` the rows of some frames; by service point, why those of some could not be put. What a failed attempt
         wrote is taken back."""
-        points = sorted({point for frame in frames if frame.height for point in frame["service_point_id"].to_list()})
+        points = points_of(frames)
         self.connection.execute("SAVEPOINT vee_put")
         tried = False
 
