@@ -173,7 +173,9 @@ def test_many_batches_fold_together_as_each_by_itself(monkeypatch: pytest.Monkey
         expected = [merkle.fold_root(batch) for batch in batches]
         for compiled in (True, False):
             monkeypatch.setattr(merkle, "compiled", lambda _, on=compiled: on)
-            assert merkle.fold_roots(b"".join(batches), counts) == expected, f"seed {seed}"
+            for by_itself in (20_000, 7):
+                monkeypatch.setattr(merkle, "_BY_ITSELF", by_itself)
+                assert merkle.fold_roots(b"".join(batches), counts) == expected, f"seed {seed}"
         monkeypatch.undo()
     assert merkle.fold_roots(b"", []) == []
     assert merkle.fold_roots(b"", [0, 0]) == [merkle.EMPTY_ROOT] * 2
