@@ -121,7 +121,7 @@ def fold_roots(flat: bytes, counts: Sequence[int]) -> list[bytes]:
     where the counts are not of ``flat``."""
     if sum(counts) * HASH_SIZE != len(flat):
         raise ValueError(f"{len(flat)} bytes are not {sum(counts)} hashes")
-    if not compiled(sum(counts)) or max(counts) >= _BY_ITSELF:
+    if not compiled(sum(counts)) or max(counts, default=0) >= _BY_ITSELF:
         ends = [HASH_SIZE * end for end in accumulate(counts, initial=0)]
         batches = [(flat[start:end], count) for (start, end), count in zip(pairwise(ends), counts, strict=True)]
         if not compiled(sum(counts)):
