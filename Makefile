@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make demo   install, start the embedded PostgreSQL, bill the demo municipality, show the result"
 	@echo "make ui     the Dagster UI on the same data, http://127.0.0.1:3000"
-	@echo "make test   install and run the tests (15 minutes on 2 cores); make test-all adds the long ones"
+	@echo "make test   install and run the tests (10 minutes on 2 cores); make test-all adds the long ones"
 	@echo "make check  format, lint, types, import rules, dg check defs; make test-fast: the tests that start no server"
 	@echo "make pages  writes the pages of docs/ that are made from code"
 	@echo "make docs   the docs as a site in build/site, links checked, without a network"
