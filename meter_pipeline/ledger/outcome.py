@@ -50,13 +50,13 @@ class VerifyOutcome:
             self.findings.append(Finding(check, detail, index))
 
     def add(self, other: VerifyOutcome) -> None:
-        """Take over what another one found and looked at."""
+        """Add the findings and counts of another verification after the ones that are here."""
         for finding in other.findings:
             self.find(finding.check, finding.detail, finding.index)
         self.checked.update(other.checked)
 
     def put_first(self, other: VerifyOutcome) -> None:
-        """``add``, its findings before those that are here."""
+        """Add the findings and counts of another verification, its findings first."""
         self.findings = [*other.findings, *self.findings][:FINDINGS_LIMIT]
         self.checked.update(other.checked)
 

@@ -224,7 +224,7 @@ def _registers(
     wide = read_window.reads_around(session, day, start_s, end_s, windows, lonely, before=2).reads
     span = read_window.near_span(start_s, end_s)
     if not wide.height and not _ends_within(windows, span):
-        # Meters that nobody reads by hand, of most cities most meters: what is known of them stays as it is.
+        # These meters have no register reads within a year, so a second computation gives the same result.
         return registers
     others = reads.filter(~pl.col("meter_id").is_in(lonely))
     within |= dict.fromkeys(lonely, span)

@@ -271,7 +271,7 @@ def class_means(sums: list[pl.DataFrame], least: int) -> pl.DataFrame:
 
 
 def points_of(frames: Sequence[pl.DataFrame]) -> list[str]:
-    """The service points of some frames' rows, sorted. A million names took a second as a Python set."""
+    """The service points of some frames' rows, sorted. A Python set of a million names takes a second."""
     named = [frame["service_point_id"] for frame in frames if frame.height]
     return pl.concat(named).unique().sort().to_list() if named else []
 

@@ -256,8 +256,8 @@ class Writer:
 
 
 def _made_beside(day: date, frames: Sequence[pl.DataFrame]) -> Future[list[dict[str, Any]]]:
-    """What the entry says of the rows that were just copied: made while the server goes on, and not read back, which
-    takes twice the time."""
+    """The contents that the day's ledger entry states for the rows that were just copied (ledger/contents.py). A thread
+    makes them from the frames while the server works; reading the rows back takes twice the time."""
 
     def made() -> list[dict[str, Any]]:
         of = ("billing_day", day.isoformat())

@@ -62,6 +62,7 @@ def test_a_lost_row_a_lost_value_and_a_lost_exception_are_each_found(city: City)
         connection.execute("DELETE FROM vee.interval_day WHERE meter_id = 'M-CT'")
     stored = _stored(city)
     assert (stored.miscounted, stored.absent) == (["M-1 E1"], ["M-CT E1"])
+    assert (stored.rows, stored.slots) == (2, 191)  # 2 x 96, less the value that was taken out
 
 
 def test_a_service_that_is_set_aside_is_not_missed(city: City) -> None:

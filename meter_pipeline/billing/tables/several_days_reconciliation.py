@@ -30,18 +30,18 @@ def named(point: str, day: date) -> str:
 
 
 def parted(name: str) -> tuple[str, date]:
-    """What ``named`` made one."""
+    """The service point and the day of a name that ``named`` made."""
     point, _, day = name.rpartition(_BETWEEN)
     return point, date.fromisoformat(day)
 
 
 def determinants(connection: Connection, days: Sequence[date], points: Sequence[str]) -> pl.DataFrame:
-    """As ``stored_determinants``."""
+    """The rows of ``stored_determinants`` for each of the days, named by ``named``."""
     return one_day.determinants_where(connection, _NAMED, _ON, _values(days, points))
 
 
 def charges(connection: Connection, days: Sequence[date], points: Sequence[str]) -> pl.DataFrame:
-    """As ``stored_charges``."""
+    """The rows of ``stored_charges`` for each of the days, named by ``named``."""
     return one_day.charges_where(connection, _NAMED, _ON, _values(days, points))
 
 
@@ -68,12 +68,12 @@ def days_with_parts(connection: Connection, days: Sequence[date]) -> list[date]:
 
 
 def excused(connection: Connection, days: Sequence[date], points: Sequence[str]) -> pl.DataFrame:
-    """As ``excused``."""
+    """The rows of one day's ``excused`` for each of the days, named by ``named``."""
     return one_day.excused_where(connection, _NAMED, _ON, _values(days, points))
 
 
 def revised(connection: Connection, days: Sequence[date], points: Sequence[str]) -> pl.DataFrame:
-    """As ``revised``."""
+    """The rows of one day's ``revised`` for each of the days, named by ``named``."""
     return one_day.revised_where(connection, _NAMED, _ON, _values(days, points))
 
 

@@ -28,12 +28,11 @@ def exists(connection: Connection, table: str) -> bool:
 def same_snapshot(database: Database, connection: Connection) -> Iterator[ReadSession]:
     """A database whose frames are read in the snapshot of ``connection``'s transaction, which is REPEATABLE READ and
     outlives it."""
-    row = connection.execute("SELECT pg_export_snapshot()").fetchone()
-    assert row is not None  # noqa: S101 - a SELECT without FROM gives a row
+    snapshot = _exported(connection)
     with reading(database) as session:
         with session.connection.cursor() as cursor:
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            cursor.execute(f"SET TRANSACTION SNAPSHOT '{row[0]}'")
+            cursor.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
         yield session
         with session.connection.cursor() as cursor:
             cursor.execute("COMMIT")
@@ -41,14 +40,20 @@ def same_snapshot(database: Database, connection: Connection) -> Iterator[ReadSe
 
 @contextmanager
 def second_session(database: Database, connection: Connection) -> Iterator[Connection]:
-    """A connection in the snapshot of ``connection``'s transaction, which is REPEATABLE READ and outlives it; it reads
-    only."""
-    row = connection.execute("SELECT pg_export_snapshot()").fetchone()
-    assert row is not None  # noqa: S101 - a SELECT without FROM gives a row
+    """A read-only connection that sees what ``connection`` sees. The transaction of ``connection`` is REPEATABLE READ
+    and ends after this one."""
+    snapshot = _exported(connection)
     with database.connect("meter-pipeline-ledger-verify") as other:
         other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        other.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(str(row[0]))))
+        other.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot)))
         yield other
+
+
+def _exported(connection: Connection) -> str:
+    """The name under which other sessions can use the snapshot of a connection's transaction."""
+    row = connection.execute("SELECT pg_export_snapshot()").fetchone()
+    assert row is not None  # noqa: S101 - a SELECT without FROM gives a row
+    return str(row[0])
 
 
 #: The billing day of a row, where it is not the column of that name. A statement's is its period's last.

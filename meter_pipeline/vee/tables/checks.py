@@ -42,8 +42,8 @@ class StoredDay(StoredRows):
     unlisted: list[str]
 
 
-# The values of a row are counted one time, in the filter: an expression that the select list names again is worked out
-# again, 0.05 s of 100,000 rows. Without a subquery the server shares the rows among its parallel workers.
+# The filter counts the values of each row. PostgreSQL computes an expression again for each place that names it, 0.05 s
+# for 100,000 rows. Without a subquery it can use parallel workers.
 _VALUES = """
 SELECT count(*), coalesce(sum(actual + estimated), 0)::bigint,
     coalesce(array_agg(ARRAY[service_point_id, meter_id || ' ' || channel, {held}::text, (actual + estimated)::text])
@@ -87,12 +87,12 @@ def stored_rows(
     }
     values = _VALUES.replace("{among}", _among(points, "service_point_id"))
     lacking = _ABSENT.replace("{among}", _among(points, "i.service_point_id"))
-    # The planner counts pages, and what costs is the vectors in them: without this it shares the rows among no workers.
+    # The planner's cost counts pages and not the work on their vectors, so by default it starts no parallel workers.
     connection.execute("SET LOCAL parallel_setup_cost = 0")
     # Sorted here: sorting in the server's aggregate sorts every row of the day, 0.2 s of 100,000, for the few it keeps.
     rows, counted, found = connection.execute(values.encode(), at).fetchone() or (0, 0, [])
     wrong = sorted(((point, channel) for point, channel, _, _ in found), key=itemgetter(1))
-    # A row whose values are as many as it counts holds what it counts.
+    # A row that is not in ``found`` has as many values as it counts; the others are corrected by their difference.
     slots = counted + sum(int(held or 0) - int(said) for _, _, held, said in found)
     absent = sorted(connection.execute(lacking.encode(), at).fetchall())
     connection.execute("RESET parallel_setup_cost")
