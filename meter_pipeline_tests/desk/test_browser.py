@@ -84,12 +84,15 @@ def click(browser: Any, words: str) -> None:
 
 def follow(browser: Any, element: Any) -> None:
     """Click, and wait for the page that answers."""
+    from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.support.expected_conditions import staleness_of
     from selenium.webdriver.support.wait import WebDriverWait
 
     before = browser.find_element("tag name", "html")
     element.click()
-    WebDriverWait(browser, 20).until(staleness_of(before))
+    # While the page changes, Chromium may answer "Node with given id does not belong to the document", which selenium
+    # does not know as a stale element: the next look does.
+    WebDriverWait(browser, 20, ignored_exceptions=[WebDriverException]).until(staleness_of(before))
 
 
 def test_a_day_at_the_desk(browser: Any, site: str, office: Office) -> None:
