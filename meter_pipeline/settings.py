@@ -236,8 +236,8 @@ def from_environment(environment: Mapping[str, str], folder: Path | None) -> Set
 def automation_on(environment: Mapping[str, str] | None = None) -> bool:
     """Whether schedules and sensors start switched on. A person's switch in the Dagster UI wins later."""
     env = os.environ if environment is None else environment
-    said = env.get("METER_PIPELINE_AUTOMATION", "").lower()
-    return said in ("on", "1", "true", "yes") if said else DEPLOYMENT in env
+    value = env.get("METER_PIPELINE_AUTOMATION", "").lower()
+    return value in ("on", "1", "true", "yes") if value else DEPLOYMENT in env
 
 
 def file_settings(folder: Path) -> dict[str, str]:

@@ -207,8 +207,8 @@ def _read_facts(read: Read, calendar: BillingCalendar, day: date) -> list[packin
     usage = detection.read_usage(read, day)
     if usage.is_empty():
         return []
-    told = detection.read_signs(read, day).partition_by("sign", as_dict=True)
-    signs = {_SIGNS[str(sign)]: part["service_point_id"] for (sign,), part in told.items()}
+    signs_by_kind = detection.read_signs(read, day).partition_by("sign", as_dict=True)
+    signs = {_SIGNS[str(sign)]: part["service_point_id"] for (sign,), part in signs_by_kind.items()}
     water = usage.filter(pl.col("commodity") == "water")
     hours = detection.read_water_hours(read, day) if water.height else {}
     if water["register"].any():
@@ -274,20 +274,20 @@ def _write(
         day_lock.hold(connection, DayLock.DETECT, day)
         exception_cases.lock_flag_cases(connection)
         before = exception_cases.day_cases(connection, day)
-        told = [
+        related_rows = [
             CaseFlag(point or group, kind, severity, confidence, day)
             for point, group, kind, severity, confidence in flags.select(
                 "service_point_id", "group_id", "kind", "severity", "confidence"
             ).iter_rows()
             if KINDS[kind].case
         ]
-        subjects = sorted({f.subject for f in told})
+        subjects = sorted({f.subject for f in related_rows})
         stored = (
             {row["case_id"]: row for row in exception_cases.read_cases(connection, subjects=subjects)}
             if subjects
             else {}
         )
-        made, changed = merge_into_cases(told, [_case(row) for row in stored.values()])
+        made, changed = merge_into_cases(related_rows, [_case(row) for row in stored.values()])
         placed = _place(
             flags,
             [*(_case(r) for r in stored.values() if r["case_id"] not in {c.case_id for c in changed}), *changed, *made],

@@ -134,9 +134,9 @@ def _propose_noted(database: Database, calendar: BillingCalendar, clock: Clock, 
             if found[statement_id].blocked:
                 continue
             looked_at = f"validation found {unusual}; " if unusual else ""
-            said = f"{looked_at}days that changed after it was issued: {evidence}"[:2000]
+            evidence_text = f"{looked_at}days that changed after it was issued: {evidence}"[:2000]
             if late_changes.take_late_change(connection, statement_id, noticed_at):
-                asked = _Asked("late_actual", said, actor, again=False, corrected_on=on, unusual=bool(unusual))
+                asked = _Asked("late_actual", evidence_text, actor, again=False, corrected_on=on, unusual=bool(unusual))
                 name = _ask(connection, calendar, found[statement_id], asked, clock)
                 made += [name] if name is not None else []
             connection.commit()

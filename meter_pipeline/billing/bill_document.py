@@ -92,7 +92,7 @@ def _bill(
         for row in rows["segments"].to_dicts()
     ]
     commodities = {str(service["commodity"]) for service in services}
-    said = [m.text for m in settings.messages if m.applies(issued, commodities, head["cycle_id"])]
+    messages = [m.text for m in settings.messages if m.applies(issued, commodities, head["cycle_id"])]
     return {
         "statement_id": head["statement_id"],
         "utility": utility,
@@ -106,7 +106,7 @@ def _bill(
         "due_on": issued + timedelta(days=settings.due_days),
         "currency": currency,
         "total": money_text(head["total"], currency),
-        "messages": said,
+        "messages": messages,
         "pay_to": list(settings.pay_to),
         "contact": settings.contact,
         "services": services,

@@ -189,8 +189,8 @@ def year_end(
         for key, quantity, amount in _endings(tariff, row, period, held):
             at, name, component = _ENDINGS[key]
             unit = "" if quantity is None else tariff.unit
-            said = {"line_key": key, "name": name, "component": component, "quantity": quantity, "unit": unit}
-            lines.append(head | said | {"at": len(tariff.lines) + at, "amount": amount})
+            line = {"line_key": key, "name": name, "component": component, "quantity": quantity, "unit": unit}
+            lines.append(head | line | {"at": len(tariff.lines) + at, "amount": amount})
             added += amount
         left = {"carry_now": row["carry_out"], "credit_now": row["credit_out"], "added": added}
         moved.append({name: row[name] for name in heads} | left)

@@ -176,8 +176,8 @@ def _how(
             counted = {"winter_average_cap": ", at most the winter average", "winter_average": " of winter average"}
             factor = f" after the factor {charge.factor}" if charge.factor != 1 else ""
             unit = tariff.unit if charge.kvarh is None else "kVArh"
-            said = f"{quantity} {unit}{factor}{counted.get(charge.basis, '')}"
-            return f"{said} x {ladder[int(tier) - 1].rate}"
+            text = f"{quantity} {unit}{factor}{counted.get(charge.basis, '')}"
+            return f"{text} x {ladder[int(tier) - 1].rate}"
         case DemandCharge():
             rate = charge.ladder[int(key.rsplit("/", 1)[1]) - 1].rate
             return f"{quantity} {MEASURE_UNITS[tariff.registers[charge.register].measure]} x {rate}"
@@ -207,8 +207,8 @@ def multiplied(per: str, use: BillUse) -> str:
     months = int(period_months(np.array([days]))[0])
     if per == "day":
         return f"a day x {days}"
-    said = "a month" if per == "month" else "a year / 12"
-    return said if months == 1 else f"{said} x {months}"
+    per_text = "a month" if per == "month" else "a year / 12"
+    return per_text if months == 1 else f"{per_text} x {months}"
 
 
 def _sum(steps: list[Step], codes: tuple[str, ...]) -> Decimal:

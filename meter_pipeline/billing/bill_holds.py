@@ -115,7 +115,7 @@ def _days_missing(wanted: pl.DataFrame, totals: pl.DataFrame) -> pl.DataFrame:
 def _not_charged(database: Database, period: Period) -> pl.DataFrame:
     """Accounts with a day that could not be priced as it was used, or whose use is unknown."""
     found = store.day_exceptions(database, period.start, period.end)
-    told = (
+    findings = (
         period.runs.select("account_id", "service_point_id", "stretch_start", "stretch_end")
         .join(found.drop("account_id"), on="service_point_id")
         .filter((pl.col("billing_day") >= pl.col("stretch_start")) & (pl.col("billing_day") < pl.col("stretch_end")))
@@ -133,8 +133,8 @@ def _not_charged(database: Database, period: Period) -> pl.DataFrame:
         )
     )
     # A day between two versions is such a day too; only one that was never run has no exception that says so.
-    untold = uncovered(period.runs, period.wanted).join(told, on="account_id", how="anti")
-    alone = pl.concat([told, untold])
+    untold = uncovered(period.runs, period.wanted).join(findings, on="account_id", how="anti")
+    alone = pl.concat([findings, untold])
     return alone.select("account_id", pl.lit("not_charged").alias("reason"), "detail")
 
 
@@ -142,14 +142,14 @@ def _not_reconciled(database: Database, period: Period) -> pl.DataFrame:
     """Accounts with a day of a service on which a reconciliation check is open."""
     found = store.open_services(database, period.start, period.end, DAY_CHECKS)
     runs = period.runs.select("account_id", "service_point_id", "stretch_start", "stretch_end")
-    told = pl.concat(
+    findings = pl.concat(
         [
             runs.join(found, on="service_point_id"),
             runs.join(found.filter(pl.col("service_point_id") == "all").drop("service_point_id"), how="cross"),
         ],
         how="diagonal",
     )
-    return told.filter(
+    return findings.filter(
         (pl.col("billing_day") >= pl.col("stretch_start")) & (pl.col("billing_day") < pl.col("stretch_end"))
     ).select(
         "account_id",
@@ -164,9 +164,9 @@ def _true_ups(database: Database, period: Period) -> pl.DataFrame:
     everyone = asked.filter(pl.col("service_point_id").is_null()).select("billing_day", "what")
     runs = period.runs.select("account_id", "service_point_id", "stretch_start", "stretch_end")
     named = asked.filter(pl.col("service_point_id").is_not_null())
-    told = pl.concat([runs.join(named, on="service_point_id"), runs.join(everyone, how="cross")], how="diagonal")
+    findings = pl.concat([runs.join(named, on="service_point_id"), runs.join(everyone, how="cross")], how="diagonal")
     return (
-        told.filter(
+        findings.filter(
             (pl.col("billing_day") >= pl.col("stretch_start")) & (pl.col("billing_day") < pl.col("stretch_end"))
         )
         .group_by("account_id", "service_point_id", "what")

@@ -138,12 +138,12 @@ def _story(bill: dict[str, Any], width: float) -> list[Any]:
 
 
 def _usage(service: dict[str, Any]) -> str:
-    said = f"{service['quantity']} {service['unit']} in {service['days']} days, {service['per_day']} a day. {service['made_from']}"
+    text = f"{service['quantity']} {service['unit']} in {service['days']} days, {service['per_day']} a day. {service['made_from']}"
     for which, words in (("last_period", "The period before"), ("last_year", "A year before")):
         earlier = service["comparison"][which]
         if earlier:
-            said += f" {words}: {earlier['quantity']} {service['unit']} in {earlier['days']} days, {earlier['per_day']} a day."
-    return said
+            text += f" {words}: {earlier['quantity']} {service['unit']} in {earlier['days']} days, {earlier['per_day']} a day."
+    return text
 
 
 def _dial(read: dict[str, Any] | None) -> str:

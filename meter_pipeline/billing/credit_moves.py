@@ -136,7 +136,7 @@ def unclear(rows: pl.DataFrame, segments: pl.DataFrame, tariffs: Mapping[tuple[s
     if not several.height:
         return pl.DataFrame(schema=schema)
     key = ["account_id", "service_point_id", "tariff_id", "tariff_version", "segment_start"]
-    told = []
+    messages = []
     for row in several.select(*key, "moves_to").join(segments, on=key).sort(key).to_dicts():
         tariff = tariffs[row["tariff_id"], row["tariff_version"]]
         units, money = sum(row["carry_out"]), row["credit_out"]
@@ -148,8 +148,8 @@ def unclear(rows: pl.DataFrame, segments: pl.DataFrame, tariffs: Mapping[tuple[s
             f"{' or '.join(row['moves_to'])}: name one of the account's as {CREDITS_TO} of "
             f"{row['service_point_id']} in service_attributes.csv, or {NOWHERE}"
         )
-        told.append((row["account_id"], why))
-    return pl.DataFrame(told, schema=schema, orient="row").unique("account_id", keep="first")
+        messages.append((row["account_id"], why))
+    return pl.DataFrame(messages, schema=schema, orient="row").unique("account_id", keep="first")
 
 
 def arrivals(reference: Reference, runs: pl.DataFrame) -> list[tuple[FinalBill, str]]:

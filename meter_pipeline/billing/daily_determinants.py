@@ -43,14 +43,14 @@ def fill_daily(
             group = groups[int(str(g))]
             holiday = group.tariff.is_holiday(work.day, work.holidays)
             if group.tariff.needs_intervals:
-                part, told = _with_demand(group, part, str(flow), work)
-                faults += told
+                part, refusal = _with_demand(group, part, str(flow), work)
+                faults += refusal
             held = whole_day_period(group.tariff, work.zone, work.day, holiday)
             if held is None:
                 faults.append(_fill_dials(group, part, str(unit), str(flow), work))
                 continue
-            part, told = _convertible(group, part, str(unit), work)
-            faults += told
+            part, refusal = _convertible(group, part, str(unit), work)
+            faults += refusal
             summed = part.group_by("at").agg(pl.col("quantity").sum(), pl.col("estimated").any()).sort("at")
             room = group.holds(work.within[summed["at"].to_numpy()], str(unit))
             if not room.all():
@@ -111,12 +111,12 @@ def _fill_dials(group: DayGroup, part: pl.DataFrame, unit: str, flow: str, work:
     """
     if flow != "import" or work.extras.dials is None:
         return exceptions(part, "needs_intervals", group.tariff_id)
-    part, told = _convertible(group, part, unit, work)
+    part, refused = _convertible(group, part, unit, work)
     wanted = work.extras.dials.join(part.select("service_point_id").unique(), on="service_point_id").filter(
         pl.col("unit") == unit
     )
     rows = {point: of_point for (point,), of_point in wanted.group_by("service_point_id")}
-    faults = [exceptions(part.clear(), "needs_intervals"), *told]
+    faults = [exceptions(part.clear(), "needs_intervals"), *refused]
     for row in part.iter_rows(named=True):
         found = rows.get(row["service_point_id"])
         divided = None if found is None else _by_period(group.tariff, found, work)

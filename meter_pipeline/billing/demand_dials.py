@@ -86,5 +86,5 @@ def unread(services: pl.DataFrame, dials: dict[str, pl.DataFrame], day: date) ->
         and not (dials[point]["demand"].is_not_null() | (dials[point]["last_day"] >= start).fill_null(False)).all()
     ]
     missing = closing.filter(pl.col("service_point_id").is_in(silent))
-    told = f"no read of the demand dial in the {CLOSING_DAYS} days before the period's end"
-    return exceptions(missing, "demand_missing", told).cast(EXCEPTION_SCHEMA)
+    reason = f"no read of the demand dial in the {CLOSING_DAYS} days before the period's end"
+    return exceptions(missing, "demand_missing", reason).cast(EXCEPTION_SCHEMA)

@@ -130,8 +130,8 @@ def statement_totals(rows: pl.DataFrame) -> list[str]:
     millionths."""
     wrong = rows.filter((pl.col("total") != pl.col("line_total")) | (pl.col("said_lines") != pl.col("line_count")))
     return [
-        f"{name}: total is {total} millionths of {said} lines, its {count} lines give {made}"
-        for name, total, said, count, made in wrong.select(
+        f"{name}: total is {total} millionths of {recorded} lines, its {count} lines give {made}"
+        for name, total, recorded, count, made in wrong.select(
             "statement_id", "total", "said_lines", "line_count", "line_total"
         ).iter_rows()
     ]

@@ -103,13 +103,13 @@ def proposals(database: Database, calendar: BillingCalendar, statement_ids: Sequ
             blocked = again.faults | {a: why for r in again.results for a, why in r.blocked.iter_rows()}
             now = pl.concat([pl.DataFrame(schema=LINE_SCHEMA), *(r.priced.lines for r in again.results)])
             stands = pl.concat([pl.DataFrame(schema=SEGMENT_SCHEMA), *(r.priced.segments for r in again.results)])
-            said = adjustments.effective_lines(session, part["statement_id"].to_list())
+            issued_lines = adjustments.effective_lines(session, part["statement_id"].to_list())
             accounts = part["account_id"].to_list()
             days_due = _sums(pl.concat([r.accrued for r in again.results]), "accrued") if again.results else {}
             standing = _sums(store.charge_totals(session, *span, accounts), "accrued")
             totals = _sums(now, "amount")
             for statement_id, account_id in part.select("statement_id", "account_id").iter_rows():
-                mine = said.filter(pl.col("statement_id") == statement_id).drop("statement_id")
+                mine = issued_lines.filter(pl.col("statement_id") == statement_id).drop("statement_id")
                 lines = difference(mine, now.filter(pl.col("account_id") == account_id).drop("account_id", "at"))
                 why = str(blocked.get(account_id, ""))
                 due = days_due.get(account_id, 0)
@@ -170,5 +170,5 @@ def at_usage(database: Database, calendar: BillingCalendar, statement_id: str, c
             row["period_end"],
             change,
         )
-        said = adjustments.effective_lines(session, [statement_id]).drop("statement_id")
-    return Proposal(statement_id, difference(said, again.priced.lines.drop("account_id", "at")), due.segments)
+        issued_lines = adjustments.effective_lines(session, [statement_id]).drop("statement_id")
+    return Proposal(statement_id, difference(issued_lines, again.priced.lines.drop("account_id", "at")), due.segments)

@@ -144,8 +144,8 @@ def _write_bill(
 
     utility = settings.utility()
     try:
-        said = read_bill_settings(settings.data)
-        bills = bill_documents(database, [statement_id], utility.name, utility.zone, said)
+        bill_settings = read_bill_settings(settings.data)
+        bills = bill_documents(database, [statement_id], utility.name, utility.zone, bill_settings)
         if html is not None:
             html.write_text(bill_page(bills[0], formats_of(settings)), encoding="utf-8")
         if pdf[0] is not None:

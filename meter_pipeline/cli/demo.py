@@ -98,8 +98,8 @@ def _audited(database: Database, settings: Settings) -> dict[str, Any]:
     key = keys_file(settings.home, origin or "none").read_text("utf-8").split()[0]
     program = str(packaged("tools/verify_ledger.py"))
     command = [sys.executable, program, str(folder), "--vkey", key, "--every-day", "--json"]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
-    report = json_module.loads(said.stdout)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
+    report = json_module.loads(done.stdout)
     return {"ok": report["ok"], "folder": str(folder), "findings": report["findings"], "size": report.get("size", 0)}
 
 

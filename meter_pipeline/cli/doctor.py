@@ -101,8 +101,8 @@ def folders(settings: Settings) -> Iterator[Check]:
             yield Check(name, "problem", str(error), f"let this user write to {path}, or set {name} in utility.toml")
     declared = sorted(path.stem for path in settings.head_ends.glob("*.toml")) if settings.head_ends.is_dir() else []
     if not declared:
-        said = "meter-pipeline feeds guess FILE writes a declaration; docs/new-head-end.md walks through it"
-        yield Check("head-ends", "note", f"no declaration in {settings.head_ends}", said)
+        advice = "meter-pipeline feeds guess FILE writes a declaration; docs/new-head-end.md walks through it"
+        yield Check("head-ends", "note", f"no declaration in {settings.head_ends}", advice)
     else:
         yield Check("head-ends", "ok", ", ".join(declared))
     free = shutil.disk_usage(_existing(settings.home)).free / 2**30
@@ -124,8 +124,8 @@ def server(facts: ServerFacts, now: datetime, *, embedded: bool) -> Iterator[Che
         yield Check("rights", "problem", f"{facts.login} may not create schemas", f"an administrator runs: {grant}")
     if facts.missing_roles and not (facts.superuser or facts.may_create_roles):
         listed = ", ".join(facts.missing_roles)
-        said = "an administrator runs what `meter-pipeline database roles --sql` prints"
-        yield Check("roles", "problem", f"{facts.login} may not create roles, and these are missing: {listed}", said)
+        advice = "an administrator runs what `meter-pipeline database roles --sql` prints"
+        yield Check("roles", "problem", f"{facts.login} may not create roles, and these are missing: {listed}", advice)
     else:
         yield Check("roles", "ok", "made by the migrations" if facts.missing_roles else "all there")
     apart = abs((facts.now - now).total_seconds())
@@ -150,21 +150,21 @@ def contents(database: Database, facts: ServerFacts) -> Iterator[Check]:
         if rows[table_name]:
             yield Check(what, "ok", f"{table_name} has rows")
         else:
-            said = "meter-pipeline reference import FOLDER; docs/reference-tables.md has every column"
-            yield Check(what, "problem", f"{table_name} is empty", said)
+            advice = "meter-pipeline reference import FOLDER; docs/reference-tables.md has every column"
+            yield Check(what, "problem", f"{table_name} is empty", advice)
     if rows["control.person"]:
         yield Check("people", "ok", "the register names people")
     else:
-        said = "meter-pipeline people put NAME --duty finance; until then any two names may decide"
-        yield Check("people", "note", "the register of people is empty", said)
+        advice = "meter-pipeline people put NAME --duty finance; until then any two names may decide"
+        yield Check("people", "note", "the register of people is empty", advice)
 
 
 def automation(on: bool) -> Check:
     """Whether the days run by themselves."""
     if on:
         return Check("automation", "ok", "schedules and sensors start switched on")
-    said = 'set automation = "on" in utility.toml, or switch them on under Automation in the Dagster UI'
-    return Check("automation", "note", "schedules and sensors start switched off: no day runs by itself", said)
+    advice = 'set automation = "on" in utility.toml, or switch them on under Automation in the Dagster UI'
+    return Check("automation", "note", "schedules and sensors start switched off: no day runs by itself", advice)
 
 
 def _existing(path: Path) -> Path:

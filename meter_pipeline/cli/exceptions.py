@@ -202,11 +202,11 @@ def _decide(
 
 
 def _decided(document: dict[str, Any]) -> str:
-    said = f"{len(document['cases'])} case(s) {document['decision']}, {document['released']} bill hold(s) released"
+    message = f"{len(document['cases'])} case(s) {document['decision']}, {document['released']} bill hold(s) released"
     days = ", ".join(str(day) for day in document["days_to_run"])
     if not days:
-        return said
-    return f"{said}. Their bills go out when {days} runs: the sensor touched_billing_days asks for it, or: meter-pipeline run --day DAY"
+        return message
+    return f"{message}. Their bills go out when {days} runs: the sensor touched_billing_days asks for it, or: meter-pipeline run --day DAY"
 
 
 def _show_list(document: dict[str, Any]) -> None:
@@ -260,5 +260,5 @@ def in_words(evidence: Any) -> str:
     if isinstance(evidence, list) and all(isinstance(row, dict) and "service_point_id" in row for row in evidence):
         others = [{k: v for k, v in row.items() if k != "service_point_id"} for row in evidence]
         named = zip(evidence, others, strict=True)
-        return "; ".join(f"{row['service_point_id']} ({in_words(said)})" for row, said in named)
+        return "; ".join(f"{row['service_point_id']} ({in_words(decisions)})" for row, decisions in named)
     return f"{evidence:g}" if isinstance(evidence, float) else str(evidence)

@@ -158,12 +158,12 @@ def main() -> None:
         known = next((name for name in names if name in _NEXT), None)
         if known is None:
             raise
-        said = str(error).strip()
+        message = str(error).strip()
         if known == "InsufficientPrivilege":
-            said = said.splitlines()[0]
+            message = message.splitlines()[0]
         if known == "OperationalError":
-            said = f"the database does not answer: {' '.join(said.split())}"
-        ERR.print(f"[bold red]Problem:[/] {escape(said)}", highlight=False)
+            message = f"the database does not answer: {' '.join(message.split())}"
+        ERR.print(f"[bold red]Problem:[/] {escape(message)}", highlight=False)
         ERR.print(f"[bold]Next:[/] {_NEXT[known]}", highlight=False)
         sys.exit(PROBLEM)
 

@@ -453,11 +453,11 @@ def _change(change: RowChange, dry_run: bool, json: bool) -> None:
         row, made = change_row(database, settings.calendar(), replace(change, by=person))
     except ReferenceRefused as refused:
         problem(str(refused.faults[0]))
-    said = "removed" if change.on is None else "ended"
+    action = "removed" if change.on is None else "ended"
     reached = {"days": made.days, "service_points": made.service_points, "issued_statements": made.issued}
 
     def show(document: dict[str, Any]) -> None:
-        OUT.print(f"{change.table}: {said}: {' '.join(str(v) for v in document['row'].values() if v is not None)}")
+        OUT.print(f"{change.table}: {action}: {' '.join(str(v) for v in document['row'].values() if v is not None)}")
         _show_asked(document["asked"])
 
     emit({"row": row, "asked": reached}, json, show)

@@ -93,8 +93,8 @@ def enrol(
 
 
 def _show_enrolled(document: dict[str, Any], tariff: str) -> None:
-    said = f"{document['enrolled']} meters with {document['channels']} channels"
-    OUT.print(f"{said} enrolled on {tariff} from {document['file']}")
+    message = f"{document['enrolled']} meters with {document['channels']} channels"
+    OUT.print(f"{message} enrolled on {tariff} from {document['file']}")
     for note in document["notes"][:SHOWN_LINES]:
         OUT.print(note, highlight=False)
     if len(document["notes"]) > SHOWN_LINES:

@@ -45,9 +45,9 @@ def last_cause(log: Path, since: int = 0) -> str:
             lines = opened.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
-    said = [line.strip() for line in lines if line.strip()]
-    causes = [line for line in said if _CAUSE.match(line)]
-    return (causes or said or [""])[-1][:500]
+    written = [line.strip() for line in lines if line.strip()]
+    causes = [line for line in written if _CAUSE.match(line)]
+    return (causes or written or [""])[-1][:500]
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,8 +187,8 @@ def _show_rider(rider: Rider, as_json: bool) -> None:
         "by": rider.by,
         "charges": codes,
     }
-    said = f"rider {rider.rider_id} from {rider.valid_from}: {', '.join(codes)}"
-    emit(document, as_json, lambda _: OUT.print(said, highlight=False))
+    message = f"rider {rider.rider_id} from {rider.valid_from}: {', '.join(codes)}"
+    emit(document, as_json, lambda _: OUT.print(message, highlight=False))
 
 
 @app.command("check")

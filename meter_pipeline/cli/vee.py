@@ -391,14 +391,14 @@ def show(document: dict[str, Any]) -> None:
             (r["local"], str(r["dial"]), "" if r["consumed"] is None else str(r["consumed"]), r["about"])
             for r in register["reads"]
         ]
-        said = (
+        message = (
             "no reads enclose the day"
             if register["used_in_day"] is None
             else f"{register['used_in_day']} {register['unit']} in the day"
         )
         OUT.print(
             table(
-                f"register {register['channel']}: {said}",
+                f"register {register['channel']}: {message}",
                 ["local", "dial", "consumed", "step"],
                 lines,
                 numbers=["dial", "consumed"],

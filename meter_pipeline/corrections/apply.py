@@ -76,8 +76,8 @@ def import_folder(
         made = _reach(connection, calendar, clock)
         made.rows = counts
         if made.issued and tables.has_people(connection):
-            said = f"it reaches {made.issued} issued statements, so two people make it: meter-pipeline reference import {folder} --dry-run"
-            raise ReferenceRefused([Fault(str(folder), 0, "", said)])
+            message = f"it reaches {made.issued} issued statements, so two people make it: meter-pipeline reference import {folder} --dry-run"
+            raise ReferenceRefused([Fault(str(folder), 0, "", message)])
     settle(database, counts)
     return made
 
@@ -92,10 +92,10 @@ def change_row(
         made = _reach(connection, calendar, clock)
         made.rows = {change.table: 1}
         if made.issued and tables.has_people(connection):
-            said = (
+            message = (
                 f"it reaches {made.issued} issued statements, so two people make it: give the command --dry-run first"
             )
-            raise ReferenceRefused([Fault(change.table, 0, "", said)])
+            raise ReferenceRefused([Fault(change.table, 0, "", message)])
     return row, made
 
 
@@ -160,8 +160,8 @@ def apply(database: Database, digest: bytes, *, by: str, why: str, clock: Clock 
     change issued money, or where anything moved since the preview."""
     with database.connect("meter-pipeline correction") as connection:
         if _open(connection, digest)["issued"]:
-            said = f"it changes issued money, so two people make it: meter-pipeline reference request {digest.hex()}"
-            raise ReferenceRefused([Fault("the preview", 0, "", said)])
+            message = f"it changes issued money, so two people make it: meter-pipeline reference request {digest.hex()}"
+            raise ReferenceRefused([Fault("the preview", 0, "", message)])
         return _make(connection, digest, by=by, asked_by=None, why=why, clock=clock)
 
 
@@ -193,8 +193,8 @@ def _make(
     points = pairs["service_point_id"].unique().sort().to_list()
     first = min(pairs["billing_day"].to_list(), default=None)
     if bytes.fromhex(state_of(connection, mark, points, first)) != bytes(found["state"]):
-        said = "reference data, usage or bills that it stands on moved since it was previewed; preview it again"
-        raise ReferenceRefused([Fault("the preview", 0, "", said)])
+        message = "reference data, usage or bills that it stands on moved since it was previewed; preview it again"
+        raise ReferenceRefused([Fault("the preview", 0, "", message)])
     tables.write(connection, found["changes"])
     body = {"source": Path(found["source"]).name, "correction": digest.hex(), "reason": why}
     if asked_by is not None:

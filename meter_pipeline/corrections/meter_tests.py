@@ -46,8 +46,8 @@ def preview_meter_test(
     with database.connect("meter-pipeline meter test") as connection:
         known = tables.meter_test(connection, meter_id, tested_on)
     if known is None:
-        said = f"no test of {meter_id} on {tested_on}; import it first (reference/meter_tests.csv)"
-        raise ReferenceRefused([Fault("meter_tests", 0, "", said)])
+        message = f"no test of {meter_id} on {tested_on}; import it first (reference/meter_tests.csv)"
+        raise ReferenceRefused([Fault("meter_tests", 0, "", message)])
     rule = chosen(known.rules, known.commodity, known.customer_class, tested_on)
     try:
         proposed = propose(known, rule, calendar)
@@ -83,8 +83,8 @@ def propose(known: tables.MeterTest, rule: Rule | None, calendar: BillingCalenda
             "fill wrong_since, or add a rule to reference/back_billing_rules.csv"
         )
     else:
-        first, said = begins(rule, known.tested_on, good_on)
-        why = f"beginning unknown: {said} ({good}), by {rule.name}"
+        first, reason = begins(rule, known.tested_on, good_on)
+        why = f"beginning unknown: {reason} ({good}), by {rule.name}"
     past = known.wrong_until or known.tested_on
     if not first < past:
         raise ValueError(f"{name}: no day lies between {first} and {past}")

@@ -82,8 +82,8 @@ def approve(ask: DeskRequest) -> Response:
         reason=ask.field("reason", required="What you looked at"),
         clock=ask.desk.clock,
     )
-    said = f"Made. {len(made.days)} billing days of {made.service_points} service points are asked for again."
-    return ask.back(f"/corrections/{digest.hex()}", said)
+    message = f"Made. {len(made.days)} billing days of {made.service_points} service points are asked for again."
+    return ask.back(f"/corrections/{digest.hex()}", message)
 
 
 def decline(ask: DeskRequest) -> Response:

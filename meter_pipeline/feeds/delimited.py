@@ -254,8 +254,10 @@ class _Body:
                 place[column] = int(numbered[1]) - 1 + column.offset
                 continue
             if names.count(column.name) != 1:
-                said = "is not in the header" if column.name not in names else "occurs twice in the header"
-                raise FeedRefused("bad_header", f"column {shown(column.name)} ({self._ours(column.name)}) {said}", line)
+                problem = "is not in the header" if column.name not in names else "occurs twice in the header"
+                raise FeedRefused(
+                    "bad_header", f"column {shown(column.name)} ({self._ours(column.name)}) {problem}", line
+                )
             place[column] = names.index(column.name) + column.offset
         while names and not names[-1] and len(names) - 1 > max(place.values()):
             names.pop()

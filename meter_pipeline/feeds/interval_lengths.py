@@ -52,8 +52,8 @@ def lengths_of(key: I64, instants: I64, at_end: bool) -> Lengths:
     lengths, counts = np.unique(step[shown], return_counts=True)
     usual = int(lengths[counts.argmax()])
     if not _is_length(usual):
-        said = f"reads stand {usual / MINUTE_US:g} minutes apart: declare interval_minutes, or kind register"
-        raise FeedRefused("bad_interval", said)
+        message = f"reads stand {usual / MINUTE_US:g} minutes apart: declare interval_minutes, or kind register"
+        raise FeedRefused("bad_interval", message)
     own, times, among = _commonest(channel[shown], step[shown], int(channel[-1]) + 1)
     sure = (times >= _SHOWN) & (2 * times > among) & _is_length(own)
     kinds = np.unique(own[sure])

@@ -42,8 +42,8 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     """Parse JSON documents into interval or register reads. Raises HeadEndError, FeedRefused (bad_document: not JSON,
     or two lists side by side)."""
     if head_end.day_columns is not None:
-        said = 'a day in a row is for delimited text; here columns.period = "path.#" numbers the values of a list'
-        raise HeadEndError(f"{head_end.name}: day_columns: {said}")
+        message = 'a day in a row is for delimited text; here columns.period = "path.#" numbers the values of a list'
+        raise HeadEndError(f"{head_end.name}: day_columns: {message}")
     plan = plan_of(head_end)
     names = list(dict.fromkeys([source.name for source in (*plan.sources, *[each.source for each in plan.numbers])]))
     with open_feed(path, limits, head_end.encoding) as opened:

@@ -448,15 +448,15 @@ class NemReader:
         quality = np.repeat(np.array([*self.tails.quality, 0], np.uint16)[tail], count)
         variable = np.array([*self.tails.variable, False], np.bool_)[tail]
         covered = np.repeat(~variable, count)
-        told = np.zeros(covered.size, np.bool_)
+        has_quality = np.zeros(covered.size, np.bool_)
         for event in self._events:
             begin = int(first[event.record]) + event.first - 1
             end = int(first[event.record]) + event.last
-            if (told[begin:end] & (quality[begin:end] != event.quality)).any():
+            if (has_quality[begin:end] & (quality[begin:end] != event.quality)).any():
                 why = f"two of its 400 records differ on intervals {event.first} to {event.last}"
                 self._spoiled.setdefault(event.record, []).append(Reason("bad_quality", why))
             quality[begin:end] = event.quality
-            covered[begin:end] = told[begin:end] = True
+            covered[begin:end] = has_quality[begin:end] = True
         keep = np.ones(line.size, np.bool_)
         if variable.any():
             uncovered = np.flatnonzero(variable)

@@ -154,8 +154,8 @@ class RowReader:
     @property
     def knows_lengths(self) -> bool:
         """Whether the declaration or a column says how long an interval is, or there is none."""
-        said = "interval_minutes" in self.varying or "interval_minutes" in self.constants
-        return said or self.head_end.kind == "register"
+        is_stated = "interval_minutes" in self.varying or "interval_minutes" in self.constants
+        return is_stated or self.head_end.kind == "register"
 
     def judge(self, codes: Mapping[str, I32]) -> npt.NDArray[np.bool_]:
         """Which rows have a text that means nothing."""

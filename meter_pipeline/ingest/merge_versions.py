@@ -71,13 +71,13 @@ def _fold_layout(leading: DayMatrix, ranked: pl.DataFrame, starts_at: datetime) 
         row = matrix.keys["row"].to_numpy()
         layer_version = matrix.keys["source_version"].to_numpy()[:, None]
         layer_taken = matrix.keys["read_time"].to_physical().fill_null(NO_VALUE).to_numpy()[:, None]
-        said = (matrix.values != NO_VALUE) | (matrix.quality != MISSING)
+        has_read = (matrix.values != NO_VALUE) | (matrix.quality != MISSING)
         layer_condition = condition_rank(matrix.quality, matrix.values == NO_VALUE)
         # Layers come in order of (version, read time, hash), so at the same condition rank a later one loses a slot
         # only to an equally old payload's higher sequence.
         equal = (version[row] == layer_version) & (taken_at[row] == layer_taken)
         newer = ~equal | (matrix.sequence >= sequence[row])
-        wins = said & ((layer_condition > condition[row]) | ((layer_condition == condition[row]) & newer))
+        wins = has_read & ((layer_condition > condition[row]) | ((layer_condition == condition[row]) & newer))
         values[row] = np.where(wins, matrix.values, values[row])
         quality[row] = np.where(wins, matrix.quality, quality[row])
         sequence[row] = np.where(wins, matrix.sequence, sequence[row])

@@ -127,8 +127,8 @@ async def _connect(name: str, fetch: Fetch) -> tuple[asyncssh.SSHClientConnectio
             config=None,
         )
     except asyncssh.HostKeyNotVerifiable as error:
-        told = f"the server's key is {client.seen or 'another'}, not the declared host_key"
-        raise asyncssh.HostKeyNotVerifiable(told) from error
+        message = f"the server's key is {client.seen or 'another'}, not the declared host_key"
+        raise asyncssh.HostKeyNotVerifiable(message) from error
     return connection, client
 
 

@@ -167,7 +167,7 @@ def _check(frame: pl.DataFrame, channels: Declared, kind: str) -> tuple[pl.DataF
     bad = joined.select(pl.any_horizontal(test for _, test, _ in tests)).to_series()
     if not bad.any():
         return frame.drop("time_fault"), frame.clear()
-    said = joined.filter(bad).select(
+    problems = joined.filter(bad).select(
         pl.concat_list(
             pl.when(test)
             .then(pl.struct(code=(pl.col("time_fault") if code == "time" else pl.lit(code)), detail=detail))
@@ -177,7 +177,7 @@ def _check(frame: pl.DataFrame, channels: Declared, kind: str) -> tuple[pl.DataF
         .list.drop_nulls()
         .alias("reasons")
     )
-    return frame.filter(~bad).drop("time_fault"), frame.filter(bad).with_columns(said["reasons"])
+    return frame.filter(~bad).drop("time_fault"), frame.filter(bad).with_columns(problems["reasons"])
 
 
 def _days(frame: pl.DataFrame) -> list[date]:

@@ -60,7 +60,7 @@ def settle_intervals(
 def _disputed(matrix: DayMatrix, kept: pl.DataFrame, standing: pl.DataFrame) -> npt.NDArray[np.bool_]:
     """Slots of the matrix whose actual value is not the one that stands, where that came in a payload equal in version,
     read time and sequence."""
-    said = (matrix.values != NO_VALUE) & (condition_rank(matrix.quality, matrix.values == NO_VALUE) == ACTUAL)
+    has_actual = (matrix.values != NO_VALUE) & (condition_rank(matrix.quality, matrix.values == NO_VALUE) == ACTUAL)
     now = _aligned(matrix, standing, ("meter_id", "channel", "unit"))
     found = np.zeros(matrix.values.shape, np.bool_)
     turns = kept.with_columns(turn=pl.int_range(pl.len()).over("meter_id", "channel"))
@@ -68,7 +68,7 @@ def _disputed(matrix: DayMatrix, kept: pl.DataFrame, standing: pl.DataFrame) -> 
         old = _aligned(matrix, layer.drop("turn"), _SAME)
         actual = (old[0] != NO_VALUE) & (condition_rank(old[1], old[0] == NO_VALUE) == ACTUAL)
         stands = (old[0] == now[0]) & (old[1] == now[1])
-        found |= said & actual & stands & (old[2] == matrix.sequence) & (old[0] != matrix.values)
+        found |= has_actual & actual & stands & (old[2] == matrix.sequence) & (old[0] != matrix.values)
     return found
 
 

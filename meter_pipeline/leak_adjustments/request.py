@@ -41,7 +41,7 @@ class BillOfLeak:
 
     def document(self) -> dict[str, Any]:
         """As it is printed: exact decimals as text."""
-        said: dict[str, Any] = {
+        shown: dict[str, Any] = {
             "statement_id": self.bill["statement_id"],
             "period_start": self.bill["period_start"],
             "period_end": self.bill["period_end"],
@@ -50,7 +50,7 @@ class BillOfLeak:
             "why_not": self.why,
         }
         if self.forgiven is not None and self.proposal is not None and self.rule is not None:
-            said |= {
+            shown |= {
                 "normal": quantity(self.forgiven.normal),
                 "forgiven": quantity(self.forgiven.water),
                 "sewer_forgiven": quantity(self.forgiven.sewer),
@@ -58,7 +58,7 @@ class BillOfLeak:
                 "rule": f"class {self.rule.customer_class} from {self.rule.valid_from}",
                 "periods": self.forgiven.periods,
             }
-        return said
+        return shown
 
 
 @dataclass(frozen=True, slots=True)

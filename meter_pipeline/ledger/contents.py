@@ -75,17 +75,17 @@ def verify_contents(
                 outcome.find("row without leaf", f"{table} {day}: {rows} rows of a day that no entry is about")
     last: dict[tuple[Any, ...], tuple[store.StoredEntry, dict[str, Any]]] = {}
     for entry in entries:
-        for said in json.loads(entry.body)["body"].get("content", ()):
-            named = tuple(said["of"]) if said.get("of") else (entry.entry_id,)
-            last[said["table"], *named] = entry, said
-    for entry, said in last.values():
-        of = said.get("of")
+        for recorded in json.loads(entry.body)["body"].get("content", ()):
+            named = tuple(recorded["of"]) if recorded.get("of") else (entry.entry_id,)
+            last[recorded["table"], *named] = entry, recorded
+    for entry, recorded in last.values():
+        of = recorded.get("of")
         named_by = (str(of[0]), str(of[1])) if of else entry.entry_id
-        wanted = said["table"], said["columns"], said["key"]
+        wanted = recorded["table"], recorded["columns"], recorded["key"]
         rows, text = ledger_rows.stored_content(database, connection, wanted, named_by, entry.billing_day)
-        outcome.checked[f"contents of {said['table']}"] += rows
-        if rows != said["rows"] or hashlib.sha256(text.encode()).hexdigest() != said["sha256"]:
-            detail = f"{said['table']} of entry {entry.entry_id}: its {rows} rows are not the {said['rows']} that were written"
+        outcome.checked[f"contents of {recorded['table']}"] += rows
+        if rows != recorded["rows"] or hashlib.sha256(text.encode()).hexdigest() != recorded["sha256"]:
+            detail = f"{recorded['table']} of entry {entry.entry_id}: its {rows} rows are not the {recorded['rows']} that were written"
             outcome.find("content", detail, entry.leaf_index)
 
 

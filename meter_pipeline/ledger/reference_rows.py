@@ -60,11 +60,11 @@ def _unnamed() -> dict[str, list[str]]:
     return found
 
 
-def columns_of(table: HistoryTable, said: RecordedChanges | None) -> tuple[str, ...]:
+def columns_of(table: HistoryTable, recorded: RecordedChanges | None) -> tuple[str, ...]:
     """The columns that the leaves of a table's changes are over."""
-    if said is None:
+    if recorded is None:
         return table.columns
-    named = _unnamed() if said.columns is None else said.columns
+    named = _unnamed() if recorded.columns is None else recorded.columns
     return tuple(named.get(table.name, table.columns))
 
 
@@ -76,12 +76,14 @@ def body_of_changes(connection: Connection) -> dict[str, Any]:
     return {"columns": {t.name: list(t.columns) for t in tables}, "before_history": {"rows": rows, "sha256": digest}}
 
 
-def _before(connection: Connection, tables: Sequence[HistoryTable], said: RecordedChanges | None) -> tuple[int, str]:
+def _before(
+    connection: Connection, tables: Sequence[HistoryTable], recorded: RecordedChanges | None
+) -> tuple[int, str]:
     """How many rows have no record time of their own, and SHA-256 over their sorted leaves in hexadecimal."""
     flat = b"".join(
         held
         for table in tables
-        for _, held in stored.leaves(connection, table, columns_of(table, said), [BEFORE_HISTORY], only=True)
+        for _, held in stored.leaves(connection, table, columns_of(table, recorded), [BEFORE_HISTORY], only=True)
     )
     return len(flat) // HASH_SIZE, hashlib.sha256(b"".join(_cut(flat))).hexdigest()
 
@@ -91,11 +93,11 @@ def _cut(flat: bytes) -> list[bytes]:
     return sorted(flat[at : at + HASH_SIZE] for at in range(0, len(flat), HASH_SIZE))
 
 
-def differing(connection: Connection, said: Iterable[RecordedChanges]) -> tuple[list[Differing], dict[str, int]]:
+def differing(connection: Connection, recorded: Iterable[RecordedChanges]) -> tuple[list[Differing], dict[str, int]]:
     """Where the rows stored and the leaves said are not the same, by record time; and how many changes were compared,
     by table."""
     by_instant: dict[datetime, RecordedChanges] = {}
-    for each in said:
+    for each in recorded:
         held = by_instant.get(each.instant)
         by_instant[each.instant] = (
             each if held is None else RecordedChanges(each.instant, held.leaves + each.leaves, each.columns)
@@ -124,8 +126,8 @@ def _leaves(
     """The leaves of every change of a table, by record time: one query for all that are over the columns it has today,
     one more for each other list of columns."""
     others: dict[tuple[str, ...], list[datetime]] = {}
-    for instant, said in by_instant.items():
-        columns = columns_of(table, said)
+    for instant, recorded in by_instant.items():
+        columns = columns_of(table, recorded)
         if columns != table.columns:
             others.setdefault(columns, []).append(instant)
     apart = [instant for instants in others.values() for instant in instants]
@@ -136,23 +138,23 @@ def _leaves(
 
 
 def _named(
-    connection: Connection, tables: Sequence[HistoryTable], said: RecordedChanges, rows: hashsets.Hashes
+    connection: Connection, tables: Sequence[HistoryTable], recorded: RecordedChanges, rows: hashsets.Hashes
 ) -> list[Differing]:
     """The rows of a record time that have no leaf, by table and key; and leaves that no row gives."""
-    held = hashsets.of(said.leaves)
+    held = hashsets.of(recorded.leaves)
     strange = {rows[at].tobytes() for at in hashsets.absent(rows, held)}
     wrong = [
-        Differing(said.instant, "row without leaf", f"ref.{table.name} {key}", said.place)
+        Differing(recorded.instant, "row without leaf", f"ref.{table.name} {key}", recorded.place)
         for table in tables
         if strange
-        for key, leaf in stored.changes_at(connection, table, columns_of(table, said), said.instant)
+        for key, leaf in stored.changes_at(connection, table, columns_of(table, recorded), recorded.instant)
         if leaf in strange
     ]
     # A changed row is named above; what is left are rows that were taken away.
     gone = len(hashsets.absent(held, rows)) - len(strange)
     if gone > 0 or not wrong:
         why = f"{max(gone, 1)} of its {len(held)} changed rows are not there"
-        wrong.append(Differing(said.instant, "leaf without row", why, said.place))
+        wrong.append(Differing(recorded.instant, "leaf without row", why, recorded.place))
     return wrong
 
 
@@ -166,7 +168,7 @@ def verify_reference(connection: store.Connection, outcome: VerifyOutcome) -> No
     tables = stored.history_tables(connection)
     if not tables:
         return
-    said: list[RecordedChanges] = []
+    recorded: list[RecordedChanges] = []
     before: tuple[RecordedChanges, dict[str, Any]] | None = None
     entries: dict[int, RecordedChanges] = {}
     for entry in store.entries_of(connection, (KIND,), None):
@@ -175,11 +177,11 @@ def verify_reference(connection: store.Connection, outcome: VerifyOutcome) -> No
             continue  # from before history was kept
         instant = datetime.fromisoformat(body["known_from"])
         each = RecordedChanges(instant, entry.leaves or b"", body.get("columns"), entry.leaf_index)
-        said.append(each)
+        recorded.append(each)
         entries[entry.entry_id] = each
         if "before_history" in body:
             before = each, body["before_history"]
-    wrong, counted = differing(connection, said)
+    wrong, counted = differing(connection, recorded)
     for name, rows in counted.items():
         outcome.checked[f"changes of ref.{name}"] += rows
     for found in wrong:

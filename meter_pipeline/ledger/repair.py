@@ -108,8 +108,8 @@ def confirm(
 
     def effect(connection: Connection, asked: RequestRow) -> Denial | None:
         nonlocal made
-        name, said = str(asked.body["source"]), asked.body.get("day")
-        day = date.fromisoformat(said) if said else None
+        name, day_text = str(asked.body["source"]), asked.body.get("day")
+        day = date.fromisoformat(day_text) if day_text else None
         added, gone = differences(database, name, day, hashers)
         if _body(name, day, added, gone) != asked.body:
             return Denial("stale", "what differs is no longer what was asked for; ask again")

@@ -32,7 +32,7 @@ def verify_replaced(
 ) -> None:
     """The versions of a billing day against the leaves that its entries retired. ``contents`` has the rows of
     ``tables`` next."""
-    retired, said, all_say = _retired(connection, source, day)
+    retired, recorded, all_say = _retired(connection, source, day)
     for table in tables:
         rows = 0
         left = Counter(retired)
@@ -49,16 +49,16 @@ def verify_replaced(
             for detail in wrong(part) if wrong is not None and part.height else ():
                 outcome.find("derived column", f"{table.name}: {detail}")
         outcome.checked[f"rows of {table.name}"] += rows
-        if rows < said.get(table.name, 0) or (all_say and rows > said.get(table.name, 0)):
-            detail = f"{table.name} {day}: {rows} rows, the day's entries say {said.get(table.name, 0)}"
-            outcome.find("leaf without row" if rows < said.get(table.name, 0) else "row without leaf", detail)
+        if rows < recorded.get(table.name, 0) or (all_say and rows > recorded.get(table.name, 0)):
+            detail = f"{table.name} {day}: {rows} rows, the day's entries say {recorded.get(table.name, 0)}"
+            outcome.find("leaf without row" if rows < recorded.get(table.name, 0) else "row without leaf", detail)
 
 
 def _retired(connection: store.Connection, source: Source, day: date) -> tuple[Counter[bytes], Mapping[str, int], bool]:
     """The leaves that a day's entries retired, each as often; how many rows they say went to each table; and whether
     all that retired something say so."""
     retired: Counter[bytes] = Counter()
-    said: Counter[str] = Counter()
+    recorded: Counter[str] = Counter()
     all_say = True
     for entry in store.entries_of(connection, source.kinds, day):
         body = json.loads(entry.body)["body"]
@@ -66,6 +66,6 @@ def _retired(connection: store.Connection, source: Source, day: date) -> tuple[C
         flat = entry.leaves or b""
         first = len(flat) - gone * merkle.HASH_SIZE
         retired.update(flat[at : at + merkle.HASH_SIZE] for at in range(first, len(flat), merkle.HASH_SIZE))
-        said.update(body.get("replaced", {}))
+        recorded.update(body.get("replaced", {}))
         all_say &= not gone or "replaced" in body
-    return retired, said, all_say
+    return retired, recorded, all_say

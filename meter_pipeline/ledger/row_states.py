@@ -27,11 +27,11 @@ def verify_states(connection: store.Connection, source: Source, outcome: VerifyO
     if source.states is None:
         return
     table, kinds = source.states
-    said, named = last_said(body for _, body in store.bodies_of(connection, kinds, None))
-    key = next((key for key, _ in said), "adjustment_id")
+    recorded, named = last_said(body for _, body in store.bodies_of(connection, kinds, None))
+    key = next((key for key, _ in recorded), "adjustment_id")
     held = ledger_rows.states(connection, table, key)
     outcome.checked[f"rows of {table}"] += len(held)
-    for (_, value), row in said.items():
+    for (_, value), row in recorded.items():
         now = held.get(value)
         if now is None:
             outcome.find("state", f"{table} {value}: its row is gone")
@@ -39,18 +39,18 @@ def verify_states(connection: store.Connection, source: Source, outcome: VerifyO
         for column, text in row.items():
             if now.get(column) != text:
                 outcome.find("state", f"{table} {value}: {column} is {now.get(column)!r}, its last entry says {text!r}")
-    for value in held.keys() - {value for _, value in said} - named:
+    for value in held.keys() - {value for _, value in recorded} - named:
         outcome.find("state", f"{table} {value}: no entry is about it")
 
 
 def last_said(bodies: Iterable[dict[str, Any]]) -> tuple[dict[tuple[str, str], dict[str, Any]], set[str]]:
     """By (key column, value) the row that the last of some entries says; and the adjustments that entries name
     otherwise."""
-    said: dict[tuple[str, str], dict[str, Any]] = {}
+    recorded: dict[tuple[str, str], dict[str, Any]] = {}
     named: set[str] = set()
     for body in bodies:
         named.add(str(body.get("adjustment_id")))
         for row in body.get("rows", ()):
             column, value = row["key"]
-            said[str(column), str(value)] = row["row"]
-    return said, named
+            recorded[str(column), str(value)] = row["row"]
+    return recorded, named

@@ -225,9 +225,9 @@ def main() -> int:
         for line in sys.stdin:
             print(reply(arguments.keys, line), flush=True)
         return 0
-    said = reply(arguments.keys, sys.stdin.read())
-    print(said)
-    return 1 if "refused" in json.loads(said) else 0
+    answer = reply(arguments.keys, sys.stdin.read())
+    print(answer)
+    return 1 if "refused" in json.loads(answer) else 0
 
 
 if __name__ == "__main__":

@@ -189,10 +189,10 @@ def _checkpoints(
         try:
             note = notes.parse_note(row.note)
             notes.verify_note(note, verifiers)
-            said = notes.parse_checkpoint(note.text)
-            if said.origin != origin or said.size != row.tree_size:
-                raise notes.NoteError(f"it is of {said.size} entries of {said.origin}")
-            roots[said.size] = said.root
+            checkpoint = notes.parse_checkpoint(note.text)
+            if checkpoint.origin != origin or checkpoint.size != row.tree_size:
+                raise notes.NoteError(f"it is of {checkpoint.size} entries of {checkpoint.origin}")
+            roots[checkpoint.size] = checkpoint.root
         except notes.NoteError as error:
             outcome.find("checkpoint", f"the checkpoint of {row.tree_size} entries: {error}", max(row.tree_size - 1, 0))
     return roots
@@ -276,12 +276,12 @@ def verify_entry(entry: store.StoredEntry, folded: bytes, outcome: VerifyOutcome
         outcome.find("leaf", f"the body of entry {entry.entry_id} does not have the hash recorded", index)
     try:
         document = json.loads(entry.body)
-        said, body, leaves = document["kind"], document["body"], document["leaves"]
+        kind, body, leaves = document["kind"], document["body"], document["leaves"]
     except (ValueError, KeyError, TypeError):
         outcome.find("entry", f"entry {entry.entry_id} is not a ledger entry", index)
         return
-    if said != entry.kind or said not in KINDS:
-        outcome.find("entry", f"entry {entry.entry_id} says it is {said!r}, its row {entry.kind!r}", index)
+    if kind != entry.kind or kind not in KINDS:
+        outcome.find("entry", f"entry {entry.entry_id} says it is {kind!r}, its row {entry.kind!r}", index)
     if body.get("billing_day") != (entry.billing_day.isoformat() if entry.billing_day else None):
         outcome.find("entry", f"entry {entry.entry_id} is filed under {entry.billing_day}", index)
     flat = entry.leaves or b""
@@ -290,10 +290,10 @@ def verify_entry(entry: store.StoredEntry, folded: bytes, outcome: VerifyOutcome
         outcome.find("leaves", f"the leaves beside entry {entry.entry_id} do not give its root", index)
     if leaves is None and flat:
         outcome.find("leaves", f"entry {entry.entry_id} has leaves it does not vouch for", index)
-    dual = KINDS[said].dual if said in KINDS else None
+    dual = KINDS[kind].dual if kind in KINDS else None
     if dual is not None and len({str(body.get(name) or "").strip().casefold() for name in dual} - {""}) != 2:
-        outcome.find("dual control", f"entry {entry.entry_id} ({said}) does not name two people", index)
-    if said == "file_loaded" and body.get("received") != sum(int(body.get(name, 0)) for name in TOTALS[1:]):
+        outcome.find("dual control", f"entry {entry.entry_id} ({kind}) does not name two people", index)
+    if kind == "file_loaded" and body.get("received") != sum(int(body.get(name, 0)) for name in TOTALS[1:]):
         outcome.find(
             "control totals", f"entry {entry.entry_id}: { ({name: body.get(name) for name in TOTALS}) }", index
         )

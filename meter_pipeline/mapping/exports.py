@@ -40,8 +40,10 @@ def read_export(folder: Path, name: str, source: Source, faults: list[Fault]) ->
     several match, or the file cannot be read as declared."""
     found = sorted(path for path in folder.iterdir() if path.is_file() and fnmatchcase(path.name, source.file))
     if len(found) != 1:
-        said = f"{len(found)} files match: {', '.join(path.name for path in found[:5])}" if found else "no file matches"
-        raise MappingError(f"sources.{name}: {source.file}: {said} in {folder}")
+        problem = (
+            f"{len(found)} files match: {', '.join(path.name for path in found[:5])}" if found else "no file matches"
+        )
+        raise MappingError(f"sources.{name}: {source.file}: {problem} in {folder}")
     path = found[0]
     if path.stat().st_size > MOST_BYTES:
         raise MappingError(f"sources.{name}: {path.name} has more than {MOST_BYTES} bytes")

@@ -146,11 +146,11 @@ def acknowledge(database: Database, path: Path, clock: Clock = SYSTEM_CLOCK) -> 
             number, records, digest, status = held
             wrong = _against(row, records, digest)
             new = "disputed" if wrong else "acknowledged"
-            said = "; ".join(wrong) or row.get("detail") or "taken"
+            detail = "; ".join(wrong) or row.get("detail") or "taken"
             if status == "acknowledged" and new == "disputed":
-                said = f"acknowledged before; now {said}"
-            tables.answer(connection, number, new, int(row["records"]), said, clock.now())
-            found.append(Answer(row["file_name"], new, said))
+                detail = f"acknowledged before; now {detail}"
+            tables.answer(connection, number, new, int(row["records"]), detail, clock.now())
+            found.append(Answer(row["file_name"], new, detail))
         connection.commit()
     return found
 

@@ -194,11 +194,13 @@ def delivery_of(connection: Connection, file_name: str) -> tuple[int, int, bytes
     return None if row is None else (int(row[0]), int(row[1]), bytes(row[2]), str(row[3]))
 
 
-def answer(connection: Connection, delivery_id: int, status: str, records: int | None, said: str, at: datetime) -> None:
+def answer(
+    connection: Connection, delivery_id: int, status: str, records: int | None, detail: str, at: datetime
+) -> None:
     """Keep what the customer system said of a file."""
     connection.execute(
         "UPDATE billing.delivery SET status = %s, answered_records = %s, answer = %s, answered_at = %s WHERE delivery_id = %s",
-        (status, records, said, at, delivery_id),
+        (status, records, detail, at, delivery_id),
     )
 
 

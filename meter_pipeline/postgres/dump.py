@@ -48,9 +48,9 @@ def program(name: str, server_major: int) -> Path:
     none: an older one refuses the server."""
     found: dict[int, Path] = {}
     for path in _candidates(name):
-        said = subprocess.run([str(path), "--version"], capture_output=True, text=True, check=False)  # noqa: S603
-        version = re.search(r"\) (\d+)", said.stdout)
-        if said.returncode == 0 and version:
+        done = subprocess.run([str(path), "--version"], capture_output=True, text=True, check=False)  # noqa: S603
+        version = re.search(r"\) (\d+)", done.stdout)
+        if done.returncode == 0 and version:
             found.setdefault(int(version[1]), path)
     fitting = sorted(major for major in found if major >= server_major)
     if not fitting:
@@ -74,6 +74,6 @@ def _run(database: Database, name: str, options: Sequence[str]) -> None:
         [str(tool), *options], capture_output=True, text=True, check=False, env=os.environ | {"LC_ALL": "C"}
     )
     if done.returncode:
-        said = [line for line in done.stderr.strip().splitlines() if "error:" in line or "ERROR:" in line]
-        text = "; ".join(said) or done.stderr.strip() or f"{name} ended with {done.returncode}"
+        errors = [line for line in done.stderr.strip().splitlines() if "error:" in line or "ERROR:" in line]
+        text = "; ".join(errors) or done.stderr.strip() or f"{name} ended with {done.returncode}"
         raise DumpError(text.replace(database.url, database.safe_url)[:2000])

@@ -159,10 +159,10 @@ class Cluster:
     def _check_version(self) -> None:
         """Refuse a cluster of another major version before the server does, with the way from one to the other."""
         made = (self.data / "PG_VERSION").read_text("utf-8").strip()
-        said = re.search(r"\) (\d+)", self._run("postgres", "--version").stdout)
-        if said is not None and said[1] != made:
+        version = re.search(r"\) (\d+)", self._run("postgres", "--version").stdout)
+        if version is not None and version[1] != made:
             raise EmbeddedError(
-                f"{self.data} was made by PostgreSQL {made}, and this installation has {said[1]}: with the version before, "
+                f"{self.data} was made by PostgreSQL {made}, and this installation has {version[1]}: with the version before, "
                 "run `meter-pipeline database backup FOLDER`; move that folder away; then `meter-pipeline database restore FOLDER`"
             )
 
@@ -323,8 +323,8 @@ def _borrowed(install: Path) -> Path:
     package = install.parent
     libraries = sorted(package.parent.glob(f"{package.name}*.libs"))
     files = [*sorted((install / "bin").iterdir()), *(file for folder in libraries for file in sorted(folder.iterdir()))]
-    said = "\n".join(f"{file.name} {file.stat().st_size}" for file in files)
-    copy = _ROOT_STATE / f"server-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+    listing = "\n".join(f"{file.name} {file.stat().st_size}" for file in files)
+    copy = _ROOT_STATE / f"server-{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
     if not copy.exists():
         _ROOT_STATE.mkdir(parents=True, exist_ok=True)
         half = Path(tempfile.mkdtemp(dir=_ROOT_STATE))

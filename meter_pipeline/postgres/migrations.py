@@ -75,12 +75,12 @@ def migrate(database: Database, directory: Path = MIGRATIONS) -> int:
         timeout=600,
     )
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().replace(url, database.safe_url)
+        message = (done.stderr or done.stdout).strip().replace(url, database.safe_url)
         for secret in {password, quote(password, safe="")} - {""}:
-            said = said.replace(secret, "***")
-        if "may not make it" in said:
-            raise RolesMissingError(said)
-        raise MigrationError(said)
+            message = message.replace(secret, "***")
+        if "may not make it" in message:
+            raise RolesMissingError(message)
+        raise MigrationError(message)
     return sum(line.startswith("Applied:") for line in (done.stdout + done.stderr).splitlines())
 
 

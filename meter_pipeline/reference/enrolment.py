@@ -186,9 +186,9 @@ def _refuse_mixed(stretches: pl.DataFrame) -> None:
     mixed = stretches.filter(pl.col("units").list.len() > 1)
     if mixed.height:
         meter, channel, units = mixed.select("meter_id", "channel", "units").row(0)
-        said = " and ".join(sorted(units))
+        names = " and ".join(sorted(units))
         raise EnrolmentRefused(
-            f"channel {channel} of meter {meter} holds {said}: give each unit its own channel in the declaration"
+            f"channel {channel} of meter {meter} holds {names}: give each unit its own channel in the declaration"
         )
 
 
@@ -241,8 +241,8 @@ def _learn(rows: list[dict[str, Any]], learnt: Mapping[tuple[str, str], Decimal]
         modulus = learnt.get((row["meter_id"], row["channel"]))
         if modulus is not None and row["dials"] is None and row["modulus"] is None:
             row["modulus"] = modulus
-            said = f"meter {row['meter_id']}: channel {row['channel']} went from its highest dial to 0 in this file"
-            yield f"{said}: it starts again after {modulus:f} {row['unit']}"
+            message = f"meter {row['meter_id']}: channel {row['channel']} went from its highest dial to 0 in this file"
+            yield f"{message}: it starts again after {modulus:f} {row['unit']}"
 
 
 def _finer(
@@ -267,12 +267,12 @@ def _finer(
 
 def _repeats(meter: str, row: dict[str, Any], finer: dict[str, Any]) -> str:
     """One line on a channel that is kept and not billed."""
-    said = f"meter {meter}: channel {row['channel']} ({row['interval_minutes']} minutes) repeats {finer['channel']} "
-    said += f"({finer['interval_minutes']} minutes): kept, not billed"
+    message = f"meter {meter}: channel {row['channel']} ({row['interval_minutes']} minutes) repeats {finer['channel']} "
+    message += f"({finer['interval_minutes']} minutes): kept, not billed"
     if "total" in finer:
         sums = f"{from_micro(row['total'])} and {from_micro(finer['total'])} {row['unit']}"
-        said += f"; their sums in the file are {sums}"
-    return said
+        message += f"; their sums in the file are {sums}"
+    return message
 
 
 def _meter_rows(

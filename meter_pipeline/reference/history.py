@@ -114,8 +114,8 @@ def record(connection: Connection, body: Mapping[str, Any], *, source: str, reas
     changed: dict[str, int] = {}
     for table, _ in rows:
         changed[table] = changed.get(table, 0) + 1
-    said = {**body, "changed": changed, "known_from": instant, **reference_rows.body_of_changes(connection)}
-    entry = entries.append(connection, "reference_imported", said, [leaf for _, leaf in rows], actor=by)
+    entry_body = {**body, "changed": changed, "known_from": instant, **reference_rows.body_of_changes(connection)}
+    entry = entries.append(connection, "reference_imported", entry_body, [leaf for _, leaf in rows], actor=by)
     tables.note_change_set(connection, (instant, entry, by, source, reason, len(rows)))
     return entry
 

@@ -96,8 +96,8 @@ def _with_spellings(connection: driver.Connection, rows: Rows) -> Rows:
         for column, kind in defined.items()
         for row in rows.get(name, [])
     }
-    said = {row[:2] for row in rows.get("id_spellings", [])}
-    turned = [(kind, key, key) for kind, key in tables.spelled(connection) if (kind, key) in here - said]
+    listed = {row[:2] for row in rows.get("id_spellings", [])}
+    turned = [(kind, key, key) for kind, key in tables.spelled(connection) if (kind, key) in here - listed]
     return {**rows, "id_spellings": [*rows.get("id_spellings", []), *turned]} if turned else rows
 
 
@@ -131,8 +131,8 @@ def change_row(connection: driver.Connection, change: RowChange) -> dict[str, An
     if row is None:
         raise ReferenceRefused([Fault(name, 0, "", f"no row {' '.join(key)}")])
     who = {"removed_by": change.by} if change.on is None else {"ended_by": change.by, "ended_on": change.on}
-    said = {**who, "reason": change.why}
-    body = {"table": name, "key": list(key), "row": {c: str(v) for c, v in row.items()}, **said}
+    change_body = {**who, "reason": change.why}
+    body = {"table": name, "key": list(key), "row": {c: str(v) for c, v in row.items()}, **change_body}
     history.record(connection, body, source="a person's change", reason=change.why, by=change.by or None)
     return row
 

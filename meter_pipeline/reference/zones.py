@@ -50,14 +50,14 @@ def _named(name: str, rows: Mapping[str, list[tuple[Any, ...]]], lines: Mapping[
 
 def _check_tree(zones: Sequence[Row], faults: list[Fault]) -> None:
     """The tree of each day on which a zone's row begins or ends; a fault is named for the first of its days."""
-    told: set[int] = set()
+    reported: set[int] = set()
     turns = {z["valid_from"] for z in zones} | {z["valid_to"] for z in zones if z["valid_to"] is not None}
     for day in sorted(turns):
         here = {z["zone_id"]: z for z in zones if _holds(z, day)}
         for name, zone in here.items():
             why = _wrong_parent(name, here, day)
-            if why and zone["line"] not in told:
-                told.add(zone["line"])
+            if why and zone["line"] not in reported:
+                reported.add(zone["line"])
                 faults.append(Fault("zones.csv", zone["line"], "parent_id", why))
 
 

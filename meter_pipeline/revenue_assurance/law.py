@@ -57,8 +57,8 @@ def last_said(connection: Connection, first: date, past: date) -> list[str]:
     """What stands against the days of [first, past) as the law was last asked: days on which it did not hold or was
     never asked."""
     return [
-        f"{day} {said}" if ok is not None else f"{day} was never checked"
-        for day, ok, said in tables.kept(connection, first, past)
+        f"{day} {report}" if ok is not None else f"{day} was never checked"
+        for day, ok, report in tables.kept(connection, first, past)
         if not ok
     ]
 
@@ -366,20 +366,20 @@ def _money(found: Iterable[dict[str, Any]], result: LawResult) -> None:
             result.bills_open.append(f"{name}: an adjustment is not the sum of its lines")
             continue
         books, due = row["lines"] + row["posted"], row["at_end"] if row["posted_due"] is None else row["posted_due"]
-        said = f"{name}: bills {cents(books)}, its days and period end are {cents(row['charged'] + due)}"
+        message = f"{name}: bills {cents(books)}, its days and period end are {cents(row['charged'] + due)}"
         # What its days were charged before they moved.
         left = books - row["charged"] + row["moved"]
         late = f"late_change of {cents(row['moved'])}" if row["noted"] else ""
         if abs(left - due) <= row["room"] or row["revised"]:
             if late:
-                result.bills_waiting.append(f"{said} ({late})")
+                result.bills_waiting.append(f"{message} ({late})")
         elif row["asked"] is not None and _explains(row, left, "asked"):
             what = f"an adjustment of {cents(row['asked'])} waits for a decision"
-            result.bills_waiting.append(f"{said} ({', '.join(w for w in (what, late) if w)})")
+            result.bills_waiting.append(f"{message} ({', '.join(w for w in (what, late) if w)})")
         elif row["refused"] is not None and _explains(row, left, "refused"):
-            result.bills_waiting.append(f"{said} (an adjustment of {cents(row['refused'])} was refused)")
+            result.bills_waiting.append(f"{message} (an adjustment of {cents(row['refused'])} was refused)")
         else:
-            result.bills_open.append(said)
+            result.bills_open.append(message)
 
 
 def _waived(connection: Connection, first: date, past: date, result: LawResult) -> None:
@@ -388,14 +388,14 @@ def _waived(connection: Connection, first: date, past: date, result: LawResult) 
     for row in waivers.waivers(connection, first, past):
         name = f"{row['adjustment_id']} {row['service_point_id']}"
         wrong = [
-            f"{name}: {what} {cents(lines)}, its rule {cents(said)}"
-            for what, lines, said in (
+            f"{name}: {what} {cents(lines)}, its rule {cents(reason)}"
+            for what, lines, reason in (
                 ("corrects", row["corrected"], row["full_amount"]),
                 ("corrects", row["allowed"] + row["waived"], row["full_amount"]),
                 ("waives", row["taken_back"], row["waived"]),
                 ("credits interest of", row["credited"], row["interest"]),
             )
-            if lines != said
+            if lines != reason
         ]
         if row["status"] != row["policy_status"]:
             wrong.append(f"{name}: is {row['status']}, what is waived of it {row['policy_status']}")

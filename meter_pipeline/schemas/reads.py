@@ -138,10 +138,10 @@ class ParsedFeed:
         """import, export, net or other, where the declaration or the file says it: in NEM12 and NEM13 files B channels
         flow to the grid and N channels are net (AEMO's list of suffixes); a B in another format's channel says
         nothing."""
-        said = self.flows.get((meter, channel)) or self.channel_flows.get(channel) or self.channel_flows.get("*")
-        if said is None and self.file_format in ("nem12", "nem13"):
+        stated = self.flows.get((meter, channel)) or self.channel_flows.get(channel) or self.channel_flows.get("*")
+        if stated is None and self.file_format in ("nem12", "nem13"):
             return {"B": "export", "N": "net"}.get(channel[:1])
-        return said
+        return stated
 
     @property
     def received(self) -> int:

@@ -256,25 +256,25 @@ def _open_points(
     database: Database, month: date, charges: pl.DataFrame, here: pl.DataFrame, roll: pl.DataFrame
 ) -> list[str]:
     """What does not agree with the bills' own figures, in words, the first of each kind."""
-    said = []
+    messages = []
     came = sum(int(roll[c].sum()) for c in ("opening", "restated", "charged", "corrected", "at_period_end"))
     went = sum(int(roll[c].sum()) for c in ("issued", "elsewhere", "closing"))
     if came != went:
-        said.append(f"the movement is off by {came - went} millionths")
+        messages.append(f"the movement is off by {came - went} millionths")
     charged = int(charges.filter(pl.col("phase") == "month")["total"].sum())
     if charged != int(roll["charged"].sum()):
-        said.append(f"the month's days cost {charged} millionths, their components {int(roll['charged'].sum())}")
+        messages.append(f"the month's days cost {charged} millionths, their components {int(roll['charged'].sum())}")
     moved = _moved(charges, here, month)
     known = tables.corrected_bills(database, month) if moved.height else set()
     for name, days, accrued in moved.sort("statement_id").iter_rows():
         if name not in known:
-            said.append(
+            messages.append(
                 f"{name}: its days come to {days} millionths, the bill says {accrued}, and no adjustment was asked for"
             )
     causes = pl.sum_horizontal(*END_CAUSES)
     odd = here.filter(pl.col("total") != pl.col("accrued") + causes)
-    said += [f"{name}: total is not its days and what its end added" for name in odd["statement_id"].to_list()]
-    return said[:20]
+    messages += [f"{name}: total is not its days and what its end added" for name in odd["statement_id"].to_list()]
+    return messages[:20]
 
 
 def sealed_totals(found: Unbilled) -> dict[str, str | int]:

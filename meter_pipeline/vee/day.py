@@ -470,14 +470,14 @@ def _record(run: _Run, writer: Writer, summary: Summary, exceptions: pl.DataFram
     leaves = written["content_hash"].to_list()
     filled = written.filter((pl.col("row_flags") & rr.ESTIMATED.mask) != 0)["content_hash"].to_list()
     if filled:
-        said = {
+        entry_body = {
             "billing_day": outcome.billing_day.isoformat(),
             "rules_version": outcome.rules_version,
             "channel_days": len(filled),
             "intervals_by_method": dict(sorted(outcome.methods.items())),
             "total_micro": summary.estimated_micro,
         }
-        ledger.append(connection, "estimated", said, filled, clock=clock, actor=actor)
+        ledger.append(connection, "estimated", entry_body, filled, clock=clock, actor=actor)
     body = {
         "billing_day": outcome.billing_day.isoformat(),
         "rules_version": outcome.rules_version,

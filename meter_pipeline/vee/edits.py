@@ -257,5 +257,5 @@ def mark(v: ValidatedMatrix, edited: Applied) -> None:
 def authors(edited: Applied, v: ValidatedMatrix) -> pl.DataFrame:
     """Who stands behind edited rows: service_point_id, meter_id, channel, said, by."""
     names = v.keys.select("service_point_id", "meter_id", "channel")
-    found = [(*names.row(row), said, by) for row, (_, by, said) in sorted(edited.items())]
+    found = [(*names.row(row), reason, by) for row, (_, by, reason) in sorted(edited.items())]
     return pl.DataFrame(found, schema=dict.fromkeys((*names.columns, "said", "by"), pl.String), orient="row")

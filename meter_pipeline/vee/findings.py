@@ -61,8 +61,8 @@ def row_findings(v: ValidatedMatrix, policy: DayPolicy) -> pl.DataFrame:
         key = names.row(int(i))
         for code in codes(INTERVAL_RULES, int(np.bitwise_or.reduce(v.flags[i])) & int(listed)):
             slots = np.flatnonzero(v.flags[i] & np.int32(INTERVAL_RULES[code].mask))
-            said = f"{slots.size} intervals from slot {int(slots[0]) + 1}: {INTERVAL_RULES[code].about}"
-            found.append((code, *key, _severity(code), said))
+            detail = f"{slots.size} intervals from slot {int(slots[0]) + 1}: {INTERVAL_RULES[code].about}"
+            found.append((code, *key, _severity(code), detail))
     return pl.concat([_frame(found), orphan])
 
 
@@ -95,8 +95,8 @@ def register_findings(of_registers: RegisterUsage, only: pl.DataFrame, policy: D
         silent = row_rules.READ_GAP.mask if of_registers.silent[i] else 0
         for code in codes(ROW_RULES, int(flags[i]) & (listed | silent)):
             if code not in _ELSEWHERE:
-                said = of_registers.details.get(int(i), {}).get(code, ROW_RULES[code].about.rstrip("."))
-                found.append((code, key[0], key[1], key[2], _severity(code), f"{said}; {day}"))
+                detail = of_registers.details.get(int(i), {}).get(code, ROW_RULES[code].about.rstrip("."))
+                found.append((code, key[0], key[1], key[2], _severity(code), f"{detail}; {day}"))
     return [_frame(found)]
 
 

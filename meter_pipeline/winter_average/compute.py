@@ -53,8 +53,8 @@ def compute(database: Database, effective: date) -> pl.DataFrame:
             raise WinterAverageRefusedError(
                 f"class {customer_class} has no rule, and there is none for *: add one to reference/winter_average_rules.csv"
             )
-        per_day, source, told = average(rule, part.to_dicts(), leaks.get(str(point), []))
-        rows.append((effective, point, account, part["unit"][-1], per_day, source, json.dumps(told, sort_keys=True)))
+        per_day, source, reasons = average(rule, part.to_dicts(), leaks.get(str(point), []))
+        rows.append((effective, point, account, part["unit"][-1], per_day, source, json.dumps(reasons, sort_keys=True)))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
@@ -66,7 +66,7 @@ def average(
     ``billed``: period_start, period_end, first_day, past_day, days, quantity (millionths), estimated and unit of each.
     The periods left are averaged by their days together, rounded half to even.
     """
-    told = []
+    reasons = []
     unit = billed[-1]["unit"] if billed else ""
     for row in billed:
         last = date.fromordinal(row["period_end"].toordinal() - 1)
@@ -80,7 +80,7 @@ def average(
             why = "no read"
         elif leak is not None:
             why = f"confirmed leak, case {leak}"
-        told.append(
+        reasons.append(
             {
                 "from": str(row["first_day"]),
                 "to": str(row["past_day"]),
@@ -89,7 +89,7 @@ def average(
                 "left_out": why,
             }
         )
-    kept = [k for k, period in enumerate(told) if not period["left_out"]]
+    kept = [k for k, period in enumerate(reasons) if not period["left_out"]]
     ordered = sorted(kept, key=lambda k: (Decimal(billed[k]["quantity"]) / billed[k]["days"], k))
     low = ordered[: rule.drop_low] if len(ordered) > rule.drop_low + rule.drop_high else []
     high = (
@@ -99,14 +99,14 @@ def average(
     )
     for dropped, why in ((low, "lowest"), (high, "highest")):
         for k in dropped:
-            told[k]["left_out"] = why
-    left = [k for k in kept if not told[k]["left_out"]]
+            reasons[k]["left_out"] = why
+    left = [k for k in kept if not reasons[k]["left_out"]]
     if len(left) < rule.least:
         if rule.default is None:
-            return None, "none", told
-        return _micro(rule.default * 10**6), "default", told
+            return None, "none", reasons
+        return _micro(rule.default * 10**6), "default", reasons
     days = sum(billed[k]["days"] for k in left)
-    return _micro(Decimal(sum(billed[k]["quantity"] for k in left)) / days), "computed", told
+    return _micro(Decimal(sum(billed[k]["quantity"] for k in left)) / days), "computed", reasons
 
 
 def _micro(value: Decimal) -> int:

@@ -152,9 +152,9 @@ def judge(rule: Rule, correction: Correction, standing: Standing) -> RuledCorrec
     undone, back, interest_back = _taken_back(full, standing)
     rest = full - undone
     lines = dict(back)
-    said: list[str] = []
+    reasons: list[str] = []
     if undone:
-        said.append(f"{_money(undone)} takes back an earlier correction, with what was waived of it")
+        reasons.append(f"{_money(undone)} takes back an earlier correction, with what was waived of it")
     limit: date | None = None
     interest = -interest_back
     months: int | None = None
@@ -169,12 +169,12 @@ def judge(rule: Rule, correction: Correction, standing: Standing) -> RuledCorrec
             left = 0
         for key, amount in part.items():
             lines[key] = lines.get(key, 0) + amount
-        said.append(words)
+        reasons.append(words)
         if rest < 0 and left < 0 and rule.interest_percent:
             days, year = days_between(correction.issued_on, correction.corrected_on, rule.day_count)
             earned = _cents(Decimal(-left) * rule.interest_percent * max(days, 0) / (100 * year))
             interest += earned
-            said.append(
+            reasons.append(
                 f"interest of {_plain(rule.interest_percent)} % a year ({rule.day_count}) on {_money(-left)} for {max(days, 0)} days "
                 f"from {correction.issued_on}: {_money(earned)}"
             )
@@ -182,7 +182,7 @@ def judge(rule: Rule, correction: Correction, standing: Standing) -> RuledCorrec
     else:
         offered = None
     lines = {key: amount for key, amount in lines.items() if amount}
-    why = "; ".join(words for words in said if words) or "the bill's sum stays"
+    why = "; ".join(words for words in reasons if words) or "the bill's sum stays"
     return RuledCorrection(rule, full, -sum(lines.values()), interest, limit, why, offered, lines)
 
 
@@ -218,10 +218,10 @@ def _not_allowed(rule: Rule, correction: Correction, limit: date | None, share: 
     rest = int(Decimal(full) * share)
     if not taken or (taken > 0) == (rest > 0):  # A limit never makes a charge or a credit larger.
         return {}, f"no day before {limit}" if not part else f"what lies before {limit} does not make it larger"
-    said = f"days before {limit} are not {'charged' if rest > 0 else 'credited'}"
+    reason = f"days before {limit} are not {'charged' if rest > 0 else 'credited'}"
     if abs(taken) >= abs(rest):  # Nor does it turn one into the other.
-        return _scaled({key: -amount for key, amount in correction.lines.items()}, share, -rest), said
-    return part, said
+        return _scaled({key: -amount for key, amount in correction.lines.items()}, share, -rest), reason
+    return part, reason
 
 
 def _scaled(lines: Mapping[Key, int], share: Decimal, total: int) -> dict[Key, int]:
@@ -253,12 +253,12 @@ def begins(rule: Rule, tested_on: date, good_on: date) -> tuple[date, str]:
     installation, and the rule's limit."""
     half = rule.unknown_beginning == "half_since_test"
     first = tested_on - timedelta(days=(tested_on - good_on).days // 2) if half else good_on
-    said = f"half the time since {good_on}" if half else f"since {good_on}"
+    reason = f"half the time since {good_on}" if half else f"since {good_on}"
     if rule.unknown_most_months is not None:
         bound = months_before(tested_on, rule.unknown_most_months)
         if bound > first:
             return bound, f"{rule.unknown_most_months} months, the rule's limit"
-    return first, said
+    return first, reason
 
 
 def _cents(amount: Decimal) -> int:

@@ -39,10 +39,10 @@ def limit_action(
         shown = shown or bool(rule["count_on_bill"])
         name = f"{rule['customer_class']}, {rule['commodity']}, {rule['cause']} from {rule['valid_from']}"
         over = count > rule["most_bills"]
-        said = LimitAction(rule["action"] if over else "none", rule["most_bills"], shown, name)
-        nearest = nearest or said
+        action = LimitAction(rule["action"] if over else "none", rule["most_bills"], shown, name)
+        nearest = nearest or action
         if over:
-            passed.append(said)
+            passed.append(action)
     chosen = next((p for p in passed if p.action == "hold"), passed[0] if passed else nearest)
     if chosen is None:
         return LimitAction("none", None, False, "")

@@ -27,7 +27,7 @@ def page(document: Mapping[str, Any], utility: str) -> str:
     """The page as text."""
     title = f"Rate study: {', '.join(document['proposed'])} in the place of {', '.join(document['replaces'])}"
     lost = document["reproduced"]["not_reproduced"]
-    said = (
+    summary = (
         f"<p class=bad>{len(lost)} bills do not come out as billed and are left out.</p>"
         if lost
         else f"<p>Each of the {document['bills']:,} bills, priced again under the tariffs in force, comes out as billed, to the cent.</p>"
@@ -45,7 +45,7 @@ def page(document: Mapping[str, Any], utility: str) -> str:
     )
     return (
         f"<!DOCTYPE html><html lang=en><head><meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
-        f"<h1>{escape(title)}</h1><p>{escape(utility)}; billing periods that end after {document['first']} and by {document['past']}</p>{said}"
+        f"<h1>{escape(title)}</h1><p>{escape(utility)}; billing periods that end after {document['first']} and by {document['past']}</p>{summary}"
         f"<ul>{left}{again}</ul>"
         f"<p>Billed {_cell(document['actual'])} {document['currency']}; proposed {_cell(document['proposed_revenue'])} "
         f"({document['difference_percent']} %).</p>{assumed}"

@@ -152,7 +152,9 @@ def study(
         for done, (change, cycle, within, mine) in enumerate(work):
             progress(done, len(work))
             olds = _versions(mine, change)
-            otherwise = next((said for old in olds.values() if (said := counts_otherwise(old, change.proposed))), None)
+            otherwise = next(
+                (reason for old in olds.values() if (reason := counts_otherwise(old, change.proposed))), None
+            )
             if otherwise:
                 why[change.replaces] = otherwise
             chain = _Chain(session, calendar, question, change, mine, olds, within, bool(otherwise), sums)

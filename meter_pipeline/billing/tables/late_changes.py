@@ -33,7 +33,7 @@ def late_changes(database: Database, checks: Sequence[str]) -> pl.DataFrame:
     meters' head-ends that wait to be loaded, but for days of before the first one billed. Days whose
     reconciliation is open correct nothing, nor do days whose data validation holds.
     """
-    said = "'validation of ' || min(f.billing_day) || ' found ' || string_agg(DISTINCT f.kind, ', ') || ': released by a person, or corrected'"
+    evidence = "'validation of ' || min(f.billing_day) || ' found ' || string_agg(DISTINCT f.kind, ', ') || ': released by a person, or corrected'"
     return database.read(
         f"""
         SELECT c.statement_id, s.cycle_id, s.period_start, s.period_end, max(c.noticed_at) AS noticed_at,
@@ -69,7 +69,7 @@ def late_changes(database: Database, checks: Sequence[str]) -> pl.DataFrame:
                             THEN coalesce((r.j ->> 'source_export')::bigint, d.source_export) END
                     AND NOT EXISTS (SELECT FROM billing.exception_day AS e WHERE e.billing_day = u.billing_day
                         AND e.service_point_id = u.service_point_id)),
-                {_HELD.format(said=said, which="<> ALL")}
+                {_HELD.format(said=evidence, which="<> ALL")}
             ) AS waits_for,
             {_HELD.format(said="string_agg(DISTINCT f.kind, ', ')", which="= ANY")} AS unusual
         FROM billing.late_change AS c JOIN billing.statement AS s USING (statement_id)

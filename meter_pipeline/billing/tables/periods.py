@@ -44,8 +44,8 @@ def checklist(connection: Connection, month: date, following: date) -> list[dict
     points = []
     for point, query in _CHECKS.items():
         against = [
-            str(said)
-            for (said,) in connection.execute(f"{query} LIMIT {_SHOWN + 1}".encode(), {"m": month, "n": following})
+            str(message)
+            for (message,) in connection.execute(f"{query} LIMIT {_SHOWN + 1}".encode(), {"m": month, "n": following})
         ]
         detail = ", ".join(against[:_SHOWN]) + (", and more" if len(against) > _SHOWN else "")
         points.append({"point": point, "ok": not against, "detail": detail})

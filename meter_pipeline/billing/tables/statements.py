@@ -391,4 +391,4 @@ def open_checks(database: Database, cycle_id: str, period_start: date) -> list[s
         "AND r.billing_day = p.period_end - 1 WHERE p.cycle_id = $1 AND p.period_start = $2 AND r.cause = 'open' ORDER BY 1",
         [cycle_id, period_start],
     )
-    return [str(said) for said in found["said"].to_list()]
+    return [str(message) for message in found["said"].to_list()]

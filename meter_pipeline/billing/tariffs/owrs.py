@@ -159,8 +159,8 @@ class _Class:
             if all(at[f] == chosen[f] for f in fields if f in chosen):
                 found[at.get("season", "*").lower(), at.get(_METER, "*")] = value
         if not found:
-            said = ", ".join(f"{k} {v}" for k, v in chosen.items())
-            raise self.file.refuse(f"{self.path}.{name}.values", f"has none for {said}")
+            attributes = ", ".join(f"{k} {v}" for k, v in chosen.items())
+            raise self.file.refuse(f"{self.path}.{name}.values", f"has none for {attributes}")
         return found
 
     def document(

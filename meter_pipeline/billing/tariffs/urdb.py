@@ -361,9 +361,9 @@ def read(item: Mapping[str, Any], digest: bytes) -> Tariff:
     if "demandreactivepowercharge" in root and root["demandreactivepowercharge"].decimal() != 0:
         notes.append("demandreactivepowercharge: needs a kVAr register, not priced from a kWh load")
     for key in _WORDS:
-        said = root.get(key).value
-        if said:
-            notes.append(f"{key}: words of the publisher, which are not priced: {str(said)[:200]}")
+        stated = root.get(key).value
+        if stated:
+            notes.append(f"{key}: words of the publisher, which are not priced: {str(stated)[:200]}")
     if "fixedchargeeaaddl" in root and root["fixedchargeeaaddl"].decimal() != 0:
         notes.append("fixedchargeeaaddl: the charge of a second meter is not owed by one")
     window = root["demandwindow"].integer(1, 1440) if "demandwindow" in root else None

@@ -106,8 +106,8 @@ def list_exceptions(context: dg.OpExecutionContext, config: ListExceptions, muni
     with municipality.database().connect("exceptions", autocommit=True) as connection:
         found = list_cases(connection, filters)
     frame = pl.DataFrame([{k: case[k] for k in _LISTED} for case in found[:_MOST]], schema=_LISTED)
-    said: dict[str, Any] = {"cases": len(found), "bills held": sum(bool(case["hold"]) for case in found)}
-    context.add_output_metadata(said | ({"newest": table(frame)} if found else {}))
+    metadata: dict[str, Any] = {"cases": len(found), "bills held": sum(bool(case["hold"]) for case in found)}
+    context.add_output_metadata(metadata | ({"newest": table(frame)} if found else {}))
 
 
 @dg.op(out=dg.Out(dg.Nothing))
@@ -119,7 +119,7 @@ def show_exception(context: dg.OpExecutionContext, config: ShowException, munici
             case = show_case(connection, config.case)
     except QueueError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    said: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         name: str(case[name]) for name in ("case_id", "about", "source", *tuple(_LISTED)[1:]) if case[name] is not None
     }
     rows = [
@@ -134,14 +134,14 @@ def show_exception(context: dg.OpExecutionContext, config: ShowException, munici
         for f in case["flags"]
     ]
     if rows:
-        said["flagged days"] = table(
+        metadata["flagged days"] = table(
             pl.DataFrame(rows, schema=["billing_day", "kind", "expected", "observed", "unit", "evidence"], orient="row")
         )
     try:
-        said["usage"] = image(plot_case(database, municipality.calendar(), case), config.case)
+        metadata["usage"] = image(plot_case(database, municipality.calendar(), case), config.case)
     except QueueError as error:  # a case about a collector or a head-end has no usage of its own
-        said["usage"] = str(error)
-    context.add_output_metadata(said)
+        metadata["usage"] = str(error)
+    context.add_output_metadata(metadata)
 
 
 def _decide(

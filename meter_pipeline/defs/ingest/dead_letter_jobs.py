@@ -121,14 +121,14 @@ def list_letters(context: dg.OpExecutionContext, config: ListDeadLetters, munici
         )
         for x in letters
     ]
-    said: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "open": sum(n for status, _, _, n, _ in counts if status == "open"),
         "by reason": table(by_reason),
     }
     if rows:
-        said["oldest"] = table(pl.DataFrame(rows, schema=schema, orient="row"))
+        metadata["oldest"] = table(pl.DataFrame(rows, schema=schema, orient="row"))
     context.log.info("%d listed", len(rows))
-    context.add_output_metadata(said)
+    context.add_output_metadata(metadata)
 
 
 @dg.op(out=dg.Out(dg.Nothing))
@@ -205,18 +205,18 @@ def replay_letters(context: dg.OpExecutionContext, config: ReplayDeadLetters, mu
         for r in done
     ]
     faulty = sum(bool(r.rejected) for r in done)
-    said: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "replayed": sum(not r.rejected and not r.already for r in done),
         "done before": sum(r.already for r in done),
         "again at fault": faulty,
     }
     if rows:
-        said["replays"] = table(pl.DataFrame(rows, schema=schema, orient="row"))
-    context.add_output_metadata(said)
+        metadata["replays"] = table(pl.DataFrame(rows, schema=schema, orient="row"))
+    context.add_output_metadata(metadata)
     if faulty:
         words = next(row[4] for row in rows if row[4])
         raise dg.Failure(
-            f"{faulty} of {len(done)} are still at fault and stay open: {words}", metadata=said, allow_retries=False
+            f"{faulty} of {len(done)} are still at fault and stay open: {words}", metadata=metadata, allow_retries=False
         )
 
 
@@ -235,7 +235,7 @@ def dismiss_letter(context: dg.OpExecutionContext, config: DismissDeadLetter, mu
 
 def _said(letter: dead_letters.DeadLetter) -> dict[str, Any]:
     """A dead letter as metadata."""
-    said: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "key": letter.key.hex(),
         "status": letter.status,
         "file": letter.file_name,
@@ -264,7 +264,7 @@ def _said(letter: dead_letters.DeadLetter) -> dict[str, Any]:
         "change reason": letter.change_reason,
         "replayed as": None if letter.replay_sha256 is None else letter.replay_sha256.hex(),
     }
-    return said | {k: v for k, v in optional.items() if v is not None}
+    return metadata | {k: v for k, v in optional.items() if v is not None}
 
 
 @dg.job(executor_def=dg.in_process_executor, description="Dead letters: how many by reason, and the oldest.")

@@ -50,12 +50,16 @@ def vendors() -> tuple[Vendor, ...]:
     for entry in sorted(resources.files(__name__).iterdir(), key=lambda each: each.name):
         if entry.name.endswith(".toml"):
             text = entry.read_text("utf-8")
-            said = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
-            marks = {key: next((line.removeprefix(key) for line in said if line.startswith(key)), "") for key in _MARKS}
+            comments = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+            marks = {
+                key: next((line.removeprefix(key) for line in comments if line.startswith(key)), "") for key in _MARKS
+            }
             with resources.as_file(entry) as path:
                 head_end = read_head_end(path)
             name = entry.name.removesuffix(".toml")
-            found.append(Vendor(name, said[0], marks[_MARKS[0]], text, head_end, marks[_MARKS[1]], marks[_MARKS[2]]))
+            found.append(
+                Vendor(name, comments[0], marks[_MARKS[0]], text, head_end, marks[_MARKS[1]], marks[_MARKS[2]])
+            )
     return tuple(found)
 
 

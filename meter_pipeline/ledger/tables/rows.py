@@ -273,12 +273,12 @@ _TEXT_KEYS: Final = frozenset({"channel", "flow", "unit"})
 def stored_content(
     database: Database,
     connection: Connection,
-    said: tuple[str, Sequence[str], Sequence[str]],
+    recorded: tuple[str, Sequence[str], Sequence[str]],
     of: int | tuple[str, str],
     day: date | None,
 ) -> tuple[int, str]:
     """``content`` of a table, its columns and its key (``said``), in the archive where the day lies there."""
-    table, columns, key = said
+    table, columns, key = recorded
     row = (
         partitions.archived_table(connection, table, day) if day is not None and table in partitions.ARCHIVED else None
     )

@@ -110,16 +110,16 @@ def own_daily(
     totals = np.full((keys.height, len(days)), NO_VALUE, np.int64)
     whole = np.zeros((keys.height, len(days)), np.bool_)
     column = {d: k for k, d in enumerate(days)}
-    told: dict[_Place, dict[str, _Told]] = {}
+    by_service: dict[_Place, dict[str, _Told]] = {}
     for *place, meter, day, total, actual in past.select(
         *_PLACE, "meter_id", "billing_day", "total_micro", "whole"
     ).iter_rows():
-        told.setdefault(tuple(place), {}).setdefault(meter, {})[day] = (total, actual)
+        by_service.setdefault(tuple(place), {}).setdefault(meter, {})[day] = (total, actual)
     here: dict[_Place, set[str]] = {}
     for *place, meter in present.select(*_PLACE, "meter_id").iter_rows():
         here.setdefault(tuple(place), set()).add(meter)
     for row, (*place, meter) in enumerate(keys.select(*_PLACE, "meter_id").iter_rows()):
-        meters = told.get(tuple(place), {})
+        meters = by_service.get(tuple(place), {})
         for day, (total, actual) in _with_predecessor(meter, meters, here.get(tuple(place), set())).items():
             if day in column:
                 totals[row, column[day]], whole[row, column[day]] = total, actual

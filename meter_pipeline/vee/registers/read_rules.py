@@ -50,11 +50,11 @@ class ReadFindings:
     paces: list[tuple[int, int, float | None, float | None]] = field(default_factory=list)
     fleet: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
-    def add(self, rows: Ints, rule: Rule, said: list[str] | str) -> None:
+    def add(self, rows: Ints, rule: Rule, details: list[str] | str) -> None:
         """Put a rule's hit on some rows."""
         np.bitwise_or.at(self.flags, rows, rule.mask)
         for k, row in enumerate(rows.tolist()):
-            self.details.setdefault(row, {})[rule.code] = said if isinstance(said, str) else said[k]
+            self.details.setdefault(row, {})[rule.code] = details if isinstance(details, str) else details[k]
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,12 +266,12 @@ def _multiplier(out: ReadFindings, multiplier: Ints, digit: Floats, limit: Float
     a day.
     """
     wrong = np.flatnonzero((multiplier <= 0) | (digit * 1e6 > limit * 24))
-    said = [
+    details = [
         f"the multiplier is {from_micro(int(multiplier[k]))}"
         + ("" if multiplier[k] <= 0 else ": one step of the dial is more than the service can carry in a day")
         for k in wrong
     ]
-    out.add(wrong, ROW_RULES["MULTIPLIER"], said)
+    out.add(wrong, ROW_RULES["MULTIPLIER"], details)
 
 
 def _ratio(found: ReadSpans) -> Floats:
@@ -350,12 +350,12 @@ def _said(registers: Registers, only: pl.DataFrame, found: ReadSpans, k: int) ->
     """A stretch in words: what it counted in how many days, and what was usual."""
     unit = only["unit"][int(found.row[k])]
     until = datetime.fromtimestamp(int(found.closes[k]), UTC)
-    said = f"{from_micro(int(found.amount[k]))} {unit} in {found.elapsed[k] / 86_400:.2f} days to {until:%Y-%m-%d %H:%M} UTC"
+    detail = f"{from_micro(int(found.amount[k]))} {unit} in {found.elapsed[k] / 86_400:.2f} days to {until:%Y-%m-%d %H:%M} UTC"
     if np.isfinite(found.usual[k]):
-        said += f"; usual in that time: {found.usual[k] / 1e6:.3f}"
+        detail += f"; usual in that time: {found.usual[k] / 1e6:.3f}"
     if found.zeros[k]:
-        said += f"; {int(found.zeros[k])} reads in a row without usage"
-    return said
+        detail += f"; {int(found.zeros[k])} reads in a row without usage"
+    return detail
 
 
 def _day_rules(
@@ -394,8 +394,8 @@ def _day_rules(
     }
     for code, hit in hits.items():
         at = np.flatnonzero(hit)
-        said = [f"{from_micro(int(quantity[rows[k]]))} {unit[rows[k]]} in the day" for k in at]
-        out.add(rows[at], ROW_RULES[code], said)
+        details = [f"{from_micro(int(quantity[rows[k]]))} {unit[rows[k]]} in the day" for k in at]
+        out.add(rows[at], ROW_RULES[code], details)
 
 
 def _of_rows(history: DailyHistory, rows: Ints) -> DailyHistory:
@@ -432,12 +432,12 @@ def _gaps(out: ReadFindings, registers: Registers, at: Ints, day: tuple[int, int
         (cause != Gap.NONE) & (cause != Gap.CLOCK_CHANGE) & (part.at > day[0]) & (part.at - silence < day[1])
     )
     rows = row[part.series[late]]
-    said = [
+    details = [
         f"{silence[k] / 3600:.1f} hours without a read to {datetime.fromtimestamp(int(part.at[k]), UTC):%Y-%m-%d %H:%M} UTC: "
         f"{GAP_ABOUT[Gap(int(cause[k]))]}"
         for k in late
     ]
-    out.add(rows, rr.READ_GAP, said)
+    out.add(rows, rr.READ_GAP, details)
     out.silent[rows[silence[late] >= t.gap_hours * 3600]] = True
 
 
@@ -457,7 +457,7 @@ def _steps(out: ReadFindings, registers: Registers, at: Ints, day: tuple[int, in
         if rule is rr.DIALS and found.used[k + 1 : past].any():
             rule = rr.READ_ERROR
         until = datetime.fromtimestamp(int(reads.at[k]), UTC)
-        said = f"{rule.about.rstrip('.')}: {from_micro(int(reads.as_read[k]))} at {until:%Y-%m-%d %H:%M} UTC"
+        detail = f"{rule.about.rstrip('.')}: {from_micro(int(reads.as_read[k]))} at {until:%Y-%m-%d %H:%M} UTC"
         if k and reads.series[k - 1] == reads.series[k]:
-            said += f", {from_micro(int(reads.as_read[k - 1]))} before"
-        out.add(row[reads.series[k : k + 1]], rule, said)
+            detail += f", {from_micro(int(reads.as_read[k - 1]))} before"
+        out.add(row[reads.series[k : k + 1]], rule, detail)

@@ -93,7 +93,7 @@ def stored_rows(
     rows, counted, found = connection.execute(values.encode(), at).fetchone() or (0, 0, [])
     wrong = sorted(((point, channel) for point, channel, _, _ in found), key=itemgetter(1))
     # A row that is not in ``found`` has as many values as it counts; the others are corrected by their difference.
-    slots = counted + sum(int(held or 0) - int(said) for _, _, held, said in found)
+    slots = counted + sum(int(stored or 0) - int(recorded) for _, _, stored, recorded in found)
     absent = sorted(connection.execute(lacking.encode(), at).fetchall())
     connection.execute("RESET parallel_setup_cost")
     services = {point: f"the stored values of {channel} are not as many as the row counts" for point, channel in wrong}

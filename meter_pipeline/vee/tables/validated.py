@@ -354,16 +354,16 @@ def write_intervals(
     connection.execute("SELECT raw.open_partition('vee.interval_day', %s)", (day,))
     own = ", ".join(f'd."{c}"' for c in INTERVAL_DAY.columns)
     listed = ", ".join(f'"{c}"' for c in INTERVAL_DAY.columns)
-    said = f"{why} AS r (service_point_id, meter_id, channel, reason, by)"
+    stated = f"{why} AS r (service_point_id, meter_id, channel, reason, by)"
     connection.execute(
         f"INSERT INTO vee.interval_day_version ({listed}, superseded_at, superseded_by, reason) "
-        f"SELECT {own}, %(now)s, coalesce(r.by, %(actor)s), r.reason FROM vee.interval_day AS d JOIN {said} USING (service_point_id, meter_id, channel) "
+        f"SELECT {own}, %(now)s, coalesce(r.by, %(actor)s), r.reason FROM vee.interval_day AS d JOIN {stated} USING (service_point_id, meter_id, channel) "
         "WHERE d.billing_day = %(day)s ON CONFLICT DO NOTHING".encode(),
         values,
     )
     if withdrawn.height:
         connection.execute(
-            f"DELETE FROM vee.interval_day AS d USING {said} WHERE d.billing_day = %(day)s AND d.service_point_id = r.service_point_id "
+            f"DELETE FROM vee.interval_day AS d USING {stated} WHERE d.billing_day = %(day)s AND d.service_point_id = r.service_point_id "
             "AND d.meter_id = r.meter_id AND d.channel = r.channel AND r.reason = 'withdrawn'".encode(),
             values,
         )
