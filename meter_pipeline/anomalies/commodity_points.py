@@ -69,19 +69,19 @@ class CommodityPoints:
 
     def __init__(self, weeks: packing.PackedDays, given: WindowInputs) -> None:
         self.weeks = weeks
-        placed = weeks.names.to_frame().join(given.points, on="service_point_id", how="left", maintain_order="left")
+        located = weeks.names.to_frame().join(given.points, on="service_point_id", how="left", maintain_order="left")
         self._coefficients, self._provisional, self._hourly = _coefficients(weeks, given.baselines)
-        self._weather = serve(placed, given.stations, given.temperatures, given.days, given.hours)
+        self._weather = serve(located, given.stations, given.temperatures, given.days, given.hours)
         self._weekend = np.array([d.weekday() >= 5 for d in given.days])
         self._holiday = np.array([d in given.holidays for d in given.days])
-        self._head_end, self.head_ends = _codes(placed["head_end"])
-        self._collector, self.collectors = _codes(placed["collector_id"])
+        self._head_end, self.head_ends = _codes(located["head_end"])
+        self._collector, self.collectors = _codes(located["collector_id"])
         self._classes = (
-            placed["customer_class"]
+            located["customer_class"]
             .replace_strict({n: i for i, n in enumerate(CLASSES)}, default=0, return_dtype=pl.Int64)
             .to_numpy()
         )
-        self._neighbourhood = _codes(placed["route"])[0] * len(CLASSES) + self._classes
+        self._neighbourhood = _codes(located["route"])[0] * len(CLASSES) + self._classes
         self._tolerance = np.ones(self.points)
         if given.decided:
             for row in np.flatnonzero(weeks.names.is_in(list(given.decided)).to_numpy()):

@@ -227,9 +227,9 @@ def _flows(
         return {}
     from meter_pipeline.anomalies.detect import lowest_and_sustained
 
-    low, held = lowest_and_sustained(hourly[1])
+    low, three_hour_low = lowest_and_sustained(hourly[1])
     at = _places(ids, hourly[0].to_list())
     known = at >= 0
     night, sustained = np.full(len(ids), np.nan, np.float32), np.full(len(ids), np.nan, np.float32)
-    night[known], sustained[known] = low[at[known]], held[at[known]]
+    night[known], sustained[known] = low[at[known]], three_hour_low[at[known]]
     return {"night": night, "sustained": sustained}

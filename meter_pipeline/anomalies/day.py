@@ -152,7 +152,7 @@ def detect_billing_day(
         days = _known(days, packed)
         given, version = surroundings.result()
         given = replace(given, days=days)
-    found, judged, with_weather = [], 0, 0
+    found, points_checked, with_weather = [], 0, 0
     plots: dict[str, bytes] = {}
     layout = (
         packed.filter(pl.col("billing_day") == day).select("commodity", "unit").sort("commodity", "unit")
@@ -163,16 +163,16 @@ def detect_billing_day(
         city = CommodityPoints(packing.PackedDays(packed, lists, commodity, unit, days, day), given)
         frame = city.judge(limits)
         found.append(_named(frame, city.weeks, day, version))
-        judged += city.points
+        points_checked += city.points
         with_weather += int(city.weather_known().sum())
         plots |= _plots(city, frame)
     flags = pl.concat(found) if found else pl.DataFrame(schema=FLAG_SCHEMA)
-    weather_state = "complete" if with_weather == judged else "missing" if with_weather == 0 else "partial"
+    weather_state = "complete" if with_weather == points_checked else "missing" if with_weather == 0 else "partial"
     return _write(
         database,
         day,
         flags.sort("kind", "service_point_id", "group_id", "unit"),
-        judged,
+        points_checked,
         weather_state,
         version,
         clock,
@@ -262,7 +262,7 @@ def _write(
     database: Database,
     day: date,
     flags: pl.DataFrame,
-    judged: int,
+    points_checked: int,
     weather: str,
     version: str | None,
     clock: Clock,
@@ -288,11 +288,11 @@ def _write(
             else {}
         )
         made, changed = merge_into_cases(related_rows, [_case(row) for row in stored.values()])
-        placed = _place(
+        located = _place(
             flags,
             [*(_case(r) for r in stored.values() if r["case_id"] not in {c.case_id for c in changed}), *changed, *made],
         )
-        digest = _digest(placed)
+        digest = _digest(located)
         new = detection.run_hash(connection, day) != digest
         commodity = dict(flags.select(pl.concat_str("service_point_id", "group_id"), "commodity").iter_rows())
         exception_cases.upsert_cases(
@@ -303,27 +303,27 @@ def _write(
         run = {
             "billing_day": day,
             "judged_at": now,
-            "points": judged,
-            "flags": placed.height,
+            "points": points_checked,
+            "flags": located.height,
             "weather": weather,
             "baseline_version": version,
             "content_hash": digest,
         }
         if new:
-            detection.write_flags(connection, day, placed, run)
+            detection.write_flags(connection, day, located, run)
             touched = sorted({*before, *(c.case_id for c in made), *(c.case_id for c in changed)})
             exception_cases.refresh_spans(connection, touched)
             exception_cases.drop_unflagged(connection, touched)
             body = {
                 "billing_day": day.isoformat(),
-                "flags": placed.height,
+                "flags": located.height,
                 "cases_opened": len(made),
                 "cases_continued": len(changed),
                 "weather": weather,
                 "baseline_version": version,
                 "content_hash": digest,
             }
-            entries.append(connection, "flagged", body, leaves=_leaves(placed) or None, clock=clock)
+            entries.append(connection, "flagged", body, leaves=_leaves(located) or None, clock=clock)
         rows = {row["case_id"]: row for row in exception_cases.open_before(connection, day)}
         closed = expired([_case(row) for row in rows.values()], day)
         exception_cases.upsert_cases(
@@ -336,7 +336,7 @@ def _write(
                 {"case_id": case.case_id, "decision": "expired", "last_day": case.last_day.isoformat()},
                 clock=clock,
             )
-    return AnomalyOutcome(day, judged, placed, made, changed, len(closed), weather, version, new, plots)
+    return AnomalyOutcome(day, points_checked, located, made, changed, len(closed), weather, version, new, plots)
 
 
 def _place(flags: pl.DataFrame, cases: list[Case]) -> pl.DataFrame:
@@ -346,15 +346,15 @@ def _place(flags: pl.DataFrame, cases: list[Case]) -> pl.DataFrame:
     of: dict[tuple[str, str], list[Case]] = {}
     for case in sorted(cases, key=lambda c: (c.first_day, c.case_id)):
         of.setdefault((case.subject, case.family), []).append(case)
-    placed = []
+    located = []
     for point, group, kind, day in flags.select("service_point_id", "group_id", "kind", "billing_day").iter_rows():
         mine = (
             [c for c in of.get((point or group, KINDS[kind].family), []) if c.first_day <= day <= c.last_day]
             if KINDS[kind].case
             else []
         )
-        placed.append(mine[-1].case_id if mine else None)
-    return flags.with_columns(pl.Series("case_id", placed, dtype=pl.String))
+        located.append(mine[-1].case_id if mine else None)
+    return flags.with_columns(pl.Series("case_id", located, dtype=pl.String))
 
 
 def _leaves(flags: pl.DataFrame) -> list[bytes]:

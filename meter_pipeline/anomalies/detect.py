@@ -150,5 +150,5 @@ def lowest_and_sustained(hourly: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     is NaN.
     """
     lowest = hourly.min(axis=1)
-    held = np.minimum(np.minimum(hourly[:, :-2], hourly[:, 1:-1]), hourly[:, 2:]).max(axis=1)
-    return lowest, held
+    sustained = np.minimum(np.minimum(hourly[:, :-2], hourly[:, 1:-1]), hourly[:, 2:]).max(axis=1)
+    return lowest, sustained

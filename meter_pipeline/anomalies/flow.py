@@ -73,28 +73,30 @@ def flow_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
                 },
             )
         )
-    held = window.sustained
+    sustained = window.sustained
     with np.errstate(invalid="ignore"):
-        seen = np.nanmax(np.where(np.isfinite(held[:, :-1]), held[:, :-1], 0.0), axis=1, initial=0.0)
-        days = np.isfinite(held[:, :-1]).sum(axis=1)
+        seen = np.nanmax(np.where(np.isfinite(sustained[:, :-1]), sustained[:, :-1], 0.0), axis=1, initial=0.0)
+        days = np.isfinite(sustained[:, :-1]).sum(axis=1)
         least = np.array(limits.burst_flow)[window.customer_class] * scale * window.tolerances
-        unheard = np.flatnonzero((days >= 14) & (held[:, -1] > least) & (held[:, -1] > limits.burst_ratio * seen))
+        unheard = np.flatnonzero(
+            (days >= 14) & (sustained[:, -1] > least) & (sustained[:, -1] > limits.burst_ratio * seen)
+        )
         # hours of such a flow must show in the day's total too: a garden watered in one go has the flow and not the
         # total
         typical = np.where(
             np.isfinite(window.expected[unheard, -1]), window.expected[unheard, -1], median_use(window, unheard)
         )
         most = np.max(np.where(window.measured[unheard, :-1], window.usage[unheard, :-1], 0.0), axis=1, initial=0.0)
-        today_use, flow = window.usage[unheard, -1], held[unheard, -1]
+        today_use, flow = window.usage[unheard, -1], sustained[unheard, -1]
         rows = unheard[(today_use - typical > 2.0 * flow) & (today_use > most + flow)]
     frames.append(
         findings(
             "burst",
             rows,
-            confidence=certainty(held[rows, -1] / np.maximum(seen[rows], least[rows]), 1.0),
+            confidence=certainty(sustained[rows, -1] / np.maximum(seen[rows], least[rows]), 1.0),
             expected=window.expected[rows, -1],
             observed=window.usage[rows, -1],
-            evidence={"three_hour_flow": held[rows, -1], "highest_before": seen[rows], "threshold": least[rows]},
+            evidence={"three_hour_flow": sustained[rows, -1], "highest_before": seen[rows], "threshold": least[rows]},
         )
     )
     return pl.concat(frames)

@@ -31,10 +31,10 @@ def weather_png(recent: pl.DataFrame, day: date) -> bytes:
     axes = figure.subplots()
     stations = recent["station_id"].unique().sort().to_list()
     for station in stations[:6]:
-        held = recent.filter(pl.col("station_id") == station).sort("weather_day")
+        of_station = recent.filter(pl.col("station_id") == station).sort("weather_day")
         axes.plot(
-            held["weather_day"].to_list(),
-            held["temperature_mean_c"].to_list(),
+            of_station["weather_day"].to_list(),
+            of_station["temperature_mean_c"].to_list(),
             marker=".",
             linewidth=1.2,
             label=station,

@@ -88,7 +88,7 @@ def decide(
     found = list_cases(connection, filters)
     if not found:
         raise QueueError("no case matches")
-    undecided = [c for c in found if c["state"] in UNDECIDED or _still_held(c, decision)]
+    undecided = [c for c in found if c["state"] in UNDECIDED or _still_holds_bill(c, decision)]
     if not undecided:
         raise QueueError(f"already decided: {', '.join(c['case_id'] + ' ' + c['state'] for c in found[:5])}")
     now = clock.now()
@@ -123,7 +123,7 @@ def decide(
     return Decided([c["case_id"] for c in undecided], released)
 
 
-def _still_held(case: Mapping[str, Any], decision: Decision) -> bool:
+def _still_holds_bill(case: Mapping[str, Any], decision: Decision) -> bool:
     """Whether a decided case still holds a bill and the decision would release it."""
     return bool(case["hold"]) and case["state"] == "confirmed" and decision == "dismissed"
 

@@ -110,10 +110,10 @@ def refit_baselines(
     frames = []
     for commodity, unit in packed.select("commodity", "unit").unique().sort("commodity", "unit").iter_rows():
         weeks = packing.PackedDays(packed, lists, commodity, unit, used, used[-1])
-        placed = weeks.names.to_frame().join(points, on="service_point_id", how="left", maintain_order="left")
-        weather = serve(placed, stations, temperatures, used, hours)
+        located = weeks.names.to_frame().join(points, on="service_point_id", how="left", maintain_order="left")
+        weather = serve(located, stations, temperatures, used, hours)
         mine = billed.filter(pl.col("unit") == unit)
-        frames.append(_fit(weeks, placed, weather, (weekend, holiday), mine, threads))
+        frames.append(_fit(weeks, located, weather, (weekend, holiday), mine, threads))
     rows = pl.concat(frames).filter(pl.col("intercept").is_finite()).sort("service_point_id", "unit")
     digest = _digest(rows)
     stands_from = known[0] if first_ever else as_of
@@ -157,7 +157,7 @@ def refit_baselines(
 
 def _fit(
     weeks: packing.PackedDays,
-    placed: pl.DataFrame,
+    located: pl.DataFrame,
     weather: Any,
     rest_days: tuple[np.ndarray, np.ndarray],
     billed: pl.DataFrame,
@@ -168,7 +168,7 @@ def _fit(
     which days are weekends, which holidays; ``billed``: daily totals from before the first billing day."""
     weekend, holiday = rest_days
     code = {name: i for i, name in enumerate(CLASSES)}
-    classes = placed["customer_class"].replace_strict(code, default=0, return_dtype=pl.Int64).to_numpy()
+    classes = located["customer_class"].replace_strict(code, default=0, return_dtype=pl.Int64).to_numpy()
     fuel: Any = weeks.commodity
     frames = []
     for station in np.unique(weather.station):

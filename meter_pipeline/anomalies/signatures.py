@@ -85,10 +85,10 @@ def signature_flags(window: Window, limits: Thresholds = DEFAULT) -> tuple[pl.Da
 
 @dataclass(frozen=True, slots=True)
 class NeighbourChecks:
-    """What can only be judged beside the neighbours, who may lie in another part of the city's list.
+    """What is checked against the neighbours of a point, which may lie in another part of the list of points.
 
     ``rows`` are points that fell, with (rows,) evidence and the share of the neighbours' change below which it is a
-    fall (``limit``). Of everybody (points,): the ``change`` of level, whether it can be ``judged``, the neighbourhood,
+    fall (``limit``). Of everybody (points,): the ``change`` of level, whether it can be ``checked``, the neighbourhood,
     and for outage flags (points, 14 days) what today's usage and expectation were.
     """
 
@@ -96,12 +96,12 @@ class NeighbourChecks:
     days: Ints
     relative: Floats
     before: Floats
-    asked: Floats
+    expected_sum: Floats
     used: Floats
     shortfall: Floats
     limit: Floats
     change: Floats
-    judged: Bools
+    checked: Bools
     neighbourhood: Ints
     outage: Bools
     expected: Floats
@@ -109,7 +109,7 @@ class NeighbourChecks:
 
 
 def _falls(window: Window, level: Levels, generates: Bools, limits: Thresholds) -> NeighbourChecks:
-    """A sudden lasting fall: the last thirteen judged days low without exception, their median below 46 % of the level
+    """A sudden lasting fall: the last thirteen checked days low without exception, their median below 46 % of the level
     before; or one to half, which needs more: see ``_halves``.
 
     Not where export began, the account changed, the service is off, or two days in a row stood empty before the new
@@ -138,9 +138,9 @@ def _falls(window: Window, level: Levels, generates: Bools, limits: Thresholds) 
     relative = row_median(np.where(seen, recent, np.nan))
     with np.errstate(invalid="ignore"):
         empty = seen & (recent < limits.empty_ratio)
-        asked = np.where(seen, window.expected[rows][:, last], 0.0).sum(axis=1)
+        expected_sum = np.where(seen, window.expected[rows][:, last], 0.0).sum(axis=1)
         used = np.where(seen, window.usage[rows][:, last], 0.0).sum(axis=1)
-        shortfall = level.before[rows] * asked - used
+        shortfall = level.before[rows] * expected_sum - used
         noise = window.sigma[rows] * np.sqrt(np.maximum(days, 1))
         fallen = (
             (days >= limits.fall_low_days)
@@ -158,7 +158,7 @@ def _falls(window: Window, level: Levels, generates: Bools, limits: Thresholds) 
         np.where(deep, days[flagged], half.days[flagged]),
         np.where(deep, relative[flagged], half.relative[flagged]),
         level.before[rows[flagged]],
-        np.where(deep, asked[flagged], half.asked[flagged]),
+        np.where(deep, expected_sum[flagged], half.expected_sum[flagged]),
         np.where(deep, used[flagged], half.used[flagged]),
         np.where(deep, shortfall[flagged], half.shortfall[flagged]),
         np.where(half.found[flagged], limits.half_ratio, limits.fall_ratio),
@@ -179,34 +179,34 @@ class _Halves:
 
     days: Ints
     relative: Floats
-    asked: Floats
+    expected_sum: Floats
     used: Floats
     shortfall: Floats
     found: Bools
 
 
 def _halves(window: Window, rows: Ints, recent: Floats, before: Floats, limits: Thresholds) -> _Halves:
-    """A fall to about half, as when one of two phases is by-passed: thirteen judged days or more, a fifth of them at
+    """A fall to about half, as when one of two phases is by-passed: thirteen checked days or more, a fifth of them at
     most as high as before, their median below 58 %.
 
-    So shallow a fall is distinguished from ordinary life only on a steady meter: at least three weeks judged in the
+    So shallow a fall is distinguished from ordinary life only on a steady meter: at least three weeks checked in the
     four before the last three, a tenth of them at most as low; and what is missing is eight times what the days scatter
     by.
     """
     last = window.tail(limits.fall_days)
     with np.errstate(invalid="ignore"):
-        high, judged = recent >= 0.7, np.isfinite(recent)
+        high, checked = recent >= 0.7, np.isfinite(recent)
     # the longest stretch up to today of which a fifth at most is high, and which begins low
-    counted = judged[:, ::-1].cumsum(axis=1)[:, ::-1]
-    allowed = (high[:, ::-1].cumsum(axis=1)[:, ::-1] <= limits.half_exceptions * counted) & judged & ~high
+    counted = checked[:, ::-1].cumsum(axis=1)[:, ::-1]
+    allowed = (high[:, ::-1].cumsum(axis=1)[:, ::-1] <= limits.half_exceptions * counted) & checked & ~high
     start = np.where(allowed.any(axis=1), allowed.argmax(axis=1), recent.shape[1])
-    run = judged & (np.arange(recent.shape[1])[None, :] >= start[:, None])
+    run = checked & (np.arange(recent.shape[1])[None, :] >= start[:, None])
     days = run.sum(axis=1)
     relative = row_median(np.where(run, recent, np.nan))
     expected, usage = window.expected[rows][:, last], window.usage[rows][:, last]
-    asked = np.where(run, expected, 0.0).sum(axis=1)
+    expected_sum = np.where(run, expected, 0.0).sum(axis=1)
     used = np.where(run, usage, 0.0).sum(axis=1)
-    shortfall = before * asked - used
+    shortfall = before * expected_sum - used
     earlier = slice(max(0, last.start - _BEFORE_DAYS), last.start)
     was = ratio(window.usage[rows][:, earlier], window.expected[rows][:, earlier]) / before[:, None]
     was[~window.measured[rows][:, earlier]] = np.nan
@@ -222,7 +222,7 @@ def _halves(window: Window, rows: Ints, recent: Floats, before: Floats, limits: 
             & (low <= 0.1 * known.sum(axis=1))
             & (shortfall > limits.half_sigma * window.tolerances[rows] * noise)
         )
-    return _Halves(days, relative, asked, used, shortfall, np.asarray(found, np.bool_))
+    return _Halves(days, relative, expected_sum, used, shortfall, np.asarray(found, np.bool_))
 
 
 def joined(parts: Sequence[NeighbourChecks]) -> NeighbourChecks:
@@ -251,7 +251,7 @@ def _fall(beside: NeighbourChecks, limits: Thresholds) -> pl.DataFrame:
         "tamper_fall",
         rows,
         confidence=certainty(beside.limit[own] / np.maximum(against[own], 0.01), 1.0),
-        expected=beside.asked[own],
+        expected=beside.expected_sum[own],
         observed=beside.used[own],
         evidence={
             "days": beside.days[own],
@@ -264,12 +264,12 @@ def _fall(beside: NeighbourChecks, limits: Thresholds) -> pl.DataFrame:
 
 
 def _neighbours(beside: NeighbourChecks) -> Floats:
-    """(points,) the median change of the point's neighbourhood (at least ten judged members), else of everyone; 1 where
-    no point can be judged."""
-    relative, judged, codes = beside.change, beside.judged, beside.neighbourhood
-    everyone = float(np.median(relative[judged])) if judged.any() else 1.0
+    """(points,) the median change of the point's neighbourhood, where it has ten checked members, else of all points;
+    1 where no point can be checked."""
+    relative, checked, codes = beside.change, beside.checked, beside.neighbourhood
+    everyone = float(np.median(relative[checked])) if checked.any() else 1.0
     result = np.full(relative.size, everyone if everyone > 0 else 1.0)
-    rows = np.flatnonzero(judged & (codes >= 0))
+    rows = np.flatnonzero(checked & (codes >= 0))
     order = rows[np.argsort(codes[rows], kind="stable")]
     edges = np.flatnonzero(np.diff(codes[order])) + 1
     medians = {}
@@ -298,7 +298,7 @@ def _stuck(window: Window, limits: Thresholds) -> pl.DataFrame:
     seen = (measured & ~in_run).sum(axis=1)
     idle = ratio((zero & ~in_run).sum(axis=1).astype(np.float64), seen.astype(np.float64))
     expected = window.expected[rows][:, last]
-    asked = np.where(np.isfinite(expected), expected, median_use(window, rows)[:, None]).sum(axis=1)
+    expected_sum = np.where(np.isfinite(expected), expected, median_use(window, rows)[:, None]).sum(axis=1)
     noise = np.maximum(window.sigma[rows], 0.0) * np.sqrt(days)
     generating = (
         np.zeros(rows.size, bool) if window.export is None else (np.nan_to_num(window.export[rows]) > 0).any(axis=1)
@@ -308,17 +308,17 @@ def _stuck(window: Window, limits: Thresholds) -> pl.DataFrame:
             (zeros >= days * window.tolerances[rows])
             & (seen >= 14)
             & (idle <= limits.stuck_zero_share)
-            & (asked > limits.stuck_sigma * noise)
-            & (asked > 0)
+            & (expected_sum > limits.stuck_sigma * noise)
+            & (expected_sum > 0)
             & ~generating
             & ~window.disconnected[rows][:, last].any(axis=1)
         )
-    zeros, asked, idle = zeros[stuck], asked[stuck], idle[stuck]
+    zeros, expected_sum, idle = zeros[stuck], expected_sum[stuck], idle[stuck]
     return findings(
         "stuck",
         rows[stuck],
         confidence=certainty(zeros / days, 1.0),
-        expected=asked,
+        expected=expected_sum,
         observed=np.zeros(zeros.size),
         evidence={"days_at_zero": zeros, "zero_share_before": idle},
     )

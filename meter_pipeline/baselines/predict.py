@@ -195,9 +195,11 @@ def scaled_profile(
     base = {name: values[classes].copy() for name, values in profiles.coefficients.items()}
     expected = expected_usage(base, temperatures_f)
     both = np.isfinite(usage) & np.isfinite(expected)
-    asked = np.where(both, expected, 0.0).sum(axis=1)
+    expected_sum = np.where(both, expected, 0.0).sum(axis=1)
     scale = np.where(
-        (both.sum(axis=1) >= 7) & (asked > 0), np.where(both, usage, 0.0).sum(axis=1) / np.maximum(asked, 1e-9), 1.0
+        (both.sum(axis=1) >= 7) & (expected_sum > 0),
+        np.where(both, usage, 0.0).sum(axis=1) / np.maximum(expected_sum, 1e-9),
+        1.0,
     )
     scale = np.maximum(scale, 0.0)
     for name in ("intercept", "hdd_beta", "cdd_beta", "weekend", "holiday"):
@@ -205,7 +207,7 @@ def scaled_profile(
     own = both.sum(axis=1) >= 7
     known = np.isfinite(expected)
     anyway = np.where(known, expected, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-    level = np.where(both.any(axis=1), asked / np.maximum(both.sum(axis=1), 1), anyway) * scale
+    level = np.where(both.any(axis=1), expected_sum / np.maximum(both.sum(axis=1), 1), anyway) * scale
     relative = np.where(own, np.minimum(profiles.relative_sigma[classes], 0.35), profiles.relative_sigma[classes])
     base["sigma"] = np.maximum(np.nan_to_num(relative, nan=1.0), 0.2) * np.maximum(level, 0.0)
     base["robust_sigma"] = base["sigma"]

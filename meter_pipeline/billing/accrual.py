@@ -120,7 +120,7 @@ def _rows(
     group: DayGroup, services: pl.DataFrame, prior: pl.DataFrame, day: date, scale: int = QUANTITY_SCALE
 ) -> _Rows:
     chosen = services[group.rows.tolist()]
-    held = chosen.select("service_point_id", "account_id", "tariff_id", "stretch_start").join(
+    of_agreement = chosen.select("service_point_id", "account_id", "tariff_id", "stretch_start").join(
         prior.rename({"tariff_version": "prior_version"}).drop(
             "billing_day", "cycle_id", "period_start", "days", "amounts", "total", strict=False
         ),
@@ -142,7 +142,7 @@ def _rows(
         budget = np.where(budget < 0, -1, budget * int(percent * 10**6) // 10**8)
     return _Rows(
         chosen,
-        held,
+        of_agreement,
         days["before"].to_numpy(),
         days["first"].to_numpy(),
         days["period"].to_numpy(),
@@ -164,7 +164,9 @@ def positions_after(
     for group in determinants.groups:
         fill_blocks(group.tariff, group.energy, group.peaks, scale)
         rows = _rows(group, determinants.services, prior, day, scale)
-        layouts = {version: held for (name, version), held in determinants.layouts.items() if name == group.tariff_id}
+        layouts = {
+            version: layout for (name, version), layout in determinants.layouts.items() if name == group.tariff_id
+        }
         reached = _reach(group, rows, day, calendar, layouts)
         kept = np.arange(len(group.rows))
         frames.append(_position_frame(rows, day, reached, kept, np.zeros((len(kept), 0), np.int64)))
@@ -185,7 +187,9 @@ def accrue(determinants: DayDeterminants, prior: pl.DataFrame, calendar: Billing
         fill_blocks(group.tariff, group.energy, group.peaks)
         rows = _rows(group, determinants.services, prior, day)
         determinant_frames.append(_determinant_frame(group, rows.services, day, calendar))
-        layouts = {version: held for (name, version), held in determinants.layouts.items() if name == group.tariff_id}
+        layouts = {
+            version: layout for (name, version), layout in determinants.layouts.items() if name == group.tariff_id
+        }
         try:
             charges, missing = _charge(group, rows, day, calendar, layouts)
         except PRICING_ERRORS as error:

@@ -57,7 +57,7 @@ def request_on_top(
     caller's transaction. The threshold holds as for corrections. Raises Refused for a name that may not ask."""
     person = decisions.entitled(connection, requested_by, decisions.WORK)
     adjustments.lock(connection, proposal.statement_id)
-    return _write(connection, calendar, proposal, _Asked(LEAK, evidence, person), [], clock, beside)
+    return _write(connection, calendar, proposal, _Request(LEAK, evidence, person), [], clock, beside)
 
 
 def request(
@@ -87,7 +87,7 @@ def request(
         person = decisions.entitled(connection, requested_by, decisions.WORK)
         noted = policies.corrected_on(connection, statement_id)
         on = noted or (calendar.day_of(clock.now()) if reason == "reference" else None)
-        return _ask(connection, calendar, proposal, _Asked(reason, evidence, person, corrected_on=on), clock)
+        return _ask(connection, calendar, proposal, _Request(reason, evidence, person, corrected_on=on), clock)
 
 
 def propose_late_changes(
@@ -136,15 +136,17 @@ def _propose_noted(database: Database, calendar: BillingCalendar, clock: Clock, 
             looked_at = f"validation found {unusual}; " if unusual else ""
             evidence_text = f"{looked_at}days that changed after it was issued: {evidence}"[:2000]
             if late_changes.take_late_change(connection, statement_id, noticed_at):
-                asked = _Asked("late_actual", evidence_text, actor, again=False, corrected_on=on, unusual=bool(unusual))
-                name = _ask(connection, calendar, found[statement_id], asked, clock)
+                request = _Request(
+                    "late_actual", evidence_text, actor, again=False, corrected_on=on, unusual=bool(unusual)
+                )
+                name = _ask(connection, calendar, found[statement_id], request, clock)
                 made += [name] if name is not None else []
             connection.commit()
     return made
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Request:
     """Why a correction is asked for, and by whom. ``again``: also where the same was refused before. ``corrected_on``:
     the day of the correction of reference data that moved the bill. ``kept_for``: what of the threshold the policy
     adjustment that goes with it needs; ``with_another``: it waits as the one does that it goes with; ``unusual``: it
@@ -161,7 +163,7 @@ class _Asked:
 
 
 def _ask(
-    connection: Connection, calendar: BillingCalendar, proposal: Proposal, asked: _Asked, clock: Clock
+    connection: Connection, calendar: BillingCalendar, proposal: Proposal, request: _Request, clock: Clock
 ) -> str | None:
     """Write a proposal in the place of the statement's undecided ones; None where nothing is left to
     correct, or the same was refused. One that waits already with the same lines stays, unless charges of its days
@@ -171,8 +173,9 @@ def _ask(
     now, statement_id = clock.now(), proposal.statement_id
     adjustments.lock(connection, statement_id)
     standing = adjustments.undecided(connection, statement_id)
-    asked = replace(
-        asked, corrected_on=asked.corrected_on or policies.last_correction(connection, [name for name, _ in standing])
+    request = replace(
+        request,
+        corrected_on=request.corrected_on or policies.last_correction(connection, [name for name, _ in standing]),
     )
     lines, due = _rows(proposal), adjustments.amount(proposal.due)
     for adjustment_id, _ in standing:
@@ -180,49 +183,51 @@ def _ask(
             return adjustment_id
     refused = adjustments.last_refused(connection, statement_id)
     standing = policies.with_policy(connection, standing)
-    repeated = lines and not asked.again and refused and adjustments.same(connection, refused, lines, due)
+    repeated = lines and not request.again and refused and adjustments.same(connection, refused, lines, due)
     if repeated or (not lines and adjustments.stands_on(connection, statement_id, proposal.segments, due)):
         adjustments.supersede(connection, [name for name, _ in standing], None, now)
         for name, requested_by in standing:
             ended = {
                 "adjustment_id": name,
                 "requested_by": requested_by,
-                "refused_by": asked.by,
+                "refused_by": request.by,
                 "reason": "nothing is left to correct",
                 "rows": _as_they_are(connection, name),
             }
-            ledger.append(connection, "adjustment_refused", ended, clock=clock, actor=asked.by)
+            ledger.append(connection, "adjustment_refused", ended, clock=clock, actor=request.by)
         return None
-    return _correct(connection, calendar, proposal, asked, standing, clock)
+    return _correct(connection, calendar, proposal, request, standing, clock)
 
 
 def _correct(
     connection: Connection,
     calendar: BillingCalendar,
     proposal: Proposal,
-    asked: _Asked,
+    request: _Request,
     standing: Sequence[tuple[str, str]],
     clock: Clock,
 ) -> str:
     """Write a correction in full and, where a back-billing rule holds, what the rule makes of it: a row beside it, and
     an adjustment of its own for what is waived and for interest. The two are decided together."""
     statement_id = proposal.statement_id
-    policy = back_billing.policy_of(connection, calendar, statement_id, proposal.lines, asked.corrected_on, clock.now())
+    policy = back_billing.policy_of(
+        connection, calendar, statement_id, proposal.lines, request.corrected_on, clock.now()
+    )
     if policy is None:
-        return _write(connection, calendar, proposal, asked, standing, clock)
-    asked = replace(
-        asked,
-        reason=asked.reason if asked.corrected_on is None else "reference",
-        evidence=f"{policy.said()}; {asked.evidence}"[:2000],
+        return _write(connection, calendar, proposal, request, standing, clock)
+    request = replace(
+        request,
+        reason=request.reason if request.corrected_on is None else "reference",
+        evidence=f"{policy.explanation()}; {request.evidence}"[:2000],
         kept_for=adjustments.amount(policy.gross),
     )
     beside = Beside(
         back_billing.TABLE, back_billing.KEY, policy.rows(adjustments.next_name(connection, statement_id, 2))
     )
-    name = _write(connection, calendar, proposal, asked, standing, clock, beside)
+    name = _write(connection, calendar, proposal, request, standing, clock, beside)
     if policy.lines.height:
         waits = policies.status(connection, name) == "requested"
-        waived = _Asked(POLICY, f"goes with {name}: {policy.said()}"[:2000], asked.by, with_another=waits)
+        waived = _Request(POLICY, f"goes with {name}: {policy.explanation()}"[:2000], request.by, with_another=waits)
         of = Proposal(statement_id, policy.lines, proposal.segments.clear())
         _write(connection, calendar, of, waived, [], clock)
     return name
@@ -232,7 +237,7 @@ def _write(
     connection: Connection,
     calendar: BillingCalendar,
     proposal: Proposal,
-    asked: _Asked,
+    request: _Request,
     standing: Sequence[tuple[str, str]],
     clock: Clock,
     beside: Beside | None = None,
@@ -242,18 +247,18 @@ def _write(
     now, statement_id, lines = clock.now(), proposal.statement_id, _rows(proposal)
     month = days.open_month(connection, calendar.day_of(now))
     net, gross = adjustments.amount(proposal.net), adjustments.amount(proposal.gross)
-    left = max(adjustments.left_without_approval(connection, statement_id) - asked.kept_for, Decimal(0))
-    left = Decimal(0) if asked.with_another or asked.unusual else left
+    left = max(adjustments.left_without_approval(connection, statement_id) - request.kept_for, Decimal(0))
+    left = Decimal(0) if request.with_another or request.unusual else left
     row: dict[str, Any] = {
         "statement_id": statement_id,
         "account_id": statement_id.rsplit(".", 3)[0],
-        "reason": asked.reason,
-        "evidence": asked.evidence,
+        "reason": request.reason,
+        "evidence": request.evidence,
         "net": net,
         "gross": gross,
         "approval_required": gross > left,
         "threshold": left,
-        "requested_by": asked.by,
+        "requested_by": request.by,
         "requested_at": now,
         "posting_month": month,
         "sealed_days_due": adjustments.amount(proposal.sealed_days),
@@ -261,7 +266,7 @@ def _write(
     }
     adjustment_id = adjustments.insert(connection, row, lines)
     written = dict(adjustments.WRITTEN_ONCE)
-    if asked.reason not in (LEAK, POLICY):
+    if request.reason not in (LEAK, POLICY):
         adjustments.keep_segments(connection, adjustment_id, month, proposal.segments.to_dicts())
     if beside is not None:
         for each in beside.rows:
@@ -273,8 +278,8 @@ def _write(
         "statement_id": statement_id,
         "net": net,
         "gross": gross,
-        "requested_by": asked.by,
-        "reason": asked.reason,
+        "requested_by": request.by,
+        "reason": request.reason,
     }
     body["rows"] = _as_they_are(connection, adjustment_id, *(name for name, _ in standing))
     body["content"] = [
@@ -284,9 +289,9 @@ def _write(
     if standing:
         body["supersedes"] = [name for name, _ in standing]
     hashes = _hashes(connection, adjustment_id)
-    ledger.append(connection, "adjustment_requested", body, hashes or None, clock=clock, actor=asked.by)
+    ledger.append(connection, "adjustment_requested", body, hashes or None, clock=clock, actor=request.by)
     if not row["approval_required"]:
-        _post(connection, adjustment_id, clock, asked.by)
+        _post(connection, adjustment_id, clock, request.by)
     return adjustment_id
 
 

@@ -99,20 +99,20 @@ class SpentCredits:
 
 
 def spend_credit(
-    tariff: Tariff, credit_in: npt.NDArray[Any], exported: Whole, owed: npt.NDArray[Any], held: Precision
+    tariff: Tariff, credit_in: npt.NDArray[Any], exported: Whole, owed: npt.NDArray[Any], precision: Precision
 ) -> SpentCredits:
     """Credits carried in and earned by ``exported`` (n, periods) against what they may pay."""
     assert tariff.sell is not None  # noqa: S101 - only a tariff that carries money asks
     rates, places = same_scale(list(tariff.sell.rates))
     earned = total([product(exported[:, p], rate) for p, rate in enumerate(rates)])
-    pool = total([credit_in, rounded(tariff, earned, held.scale * 10**places, held)])
+    pool = total([credit_in, rounded(tariff, earned, precision.scale * 10**places, precision)])
     used = np.minimum(pool, np.maximum(owed, 0))
     return SpentCredits(used, pool - used)
 
 
-def rounded(tariff: Tariff, numerator: Whole, denominator: int, held: Precision) -> Whole:
+def rounded(tariff: Tariff, numerator: Whole, denominator: int, precision: Precision) -> Whole:
     """A quotient in the currency as stored money, under the tariff's rounding rule (cents where it has none)."""
-    if held.exact:
+    if precision.exact:
         return quotient(product(numerator, 10**EXACT_PLACES), denominator)
     rule = tariff.rounding
     places = 2 if rule.places is None else rule.places
@@ -152,7 +152,7 @@ def settles_year(tariff: Tariff) -> bool:
 
 
 def year_end(
-    rows: pl.DataFrame, segments: pl.DataFrame, period: Period, held: Precision
+    rows: pl.DataFrame, segments: pl.DataFrame, period: Period, precision: Precision
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What a billing year's end adds: lines, and the segments with it.
 
@@ -161,7 +161,7 @@ def year_end(
     as the tariff says: units at the year-end rate, money as it is. Both also on a service's final bill. ``rows``: as
     price_segments.
     """
-    schema = LINE_SCHEMA | {"quantity": held.kind(), "amount": held.kind()}
+    schema = LINE_SCHEMA | {"quantity": precision.kind(), "amount": precision.kind()}
     none = pl.DataFrame(schema=schema)
     wanted = {key: t for key, t in period.tariffs.items() if settles_year(t)}
     if not wanted:
@@ -186,7 +186,7 @@ def year_end(
             continue
         head = {name: row[name] for name in LINE_SCHEMA.names() if name in row}
         added = 0
-        for key, quantity, amount in _endings(tariff, row, period, held):
+        for key, quantity, amount in _endings(tariff, row, period, precision):
             at, name, component = _ENDINGS[key]
             unit = "" if quantity is None else tariff.unit
             line = {"line_key": key, "name": name, "component": component, "quantity": quantity, "unit": unit}
@@ -196,7 +196,7 @@ def year_end(
         moved.append({name: row[name] for name in heads} | left)
     if not moved:
         return none, segments
-    figures = {"carry_now": pl.List(pl.Int64()), "credit_now": held.kind(), "added": held.kind()}
+    figures = {"carry_now": pl.List(pl.Int64()), "credit_now": precision.kind(), "added": precision.kind()}
     changes = pl.DataFrame(moved, schema={**{n: SEGMENT_SCHEMA[n] for n in heads}, **figures})
     closed = segments.join(changes, on=heads, how="left").with_columns(
         pl.coalesce("carry_now", "carry_out").alias("carry_out"),
@@ -207,7 +207,9 @@ def year_end(
     return pl.DataFrame(lines, schema=schema), closed.select(SEGMENT_SCHEMA.names())
 
 
-def _endings(tariff: Tariff, row: dict[str, Any], period: Period, held: Precision) -> list[tuple[str, int | None, int]]:
+def _endings(
+    tariff: Tariff, row: dict[str, Any], period: Period, precision: Precision
+) -> list[tuple[str, int | None, int]]:
     """Lines of one service's year end: key, quantity and amount. What credit becomes is written into the row."""
     found: list[tuple[str, int | None, int]] = []
     if tariff.annual_minimum is not None:
@@ -215,7 +217,7 @@ def _endings(tariff: Tariff, row: dict[str, Any], period: Period, held: Precisio
         number, places = scaled(tariff.annual_minimum)
         days, whole = row["served"] + (row["year_days"] or 0), (before.replace(year=before.year + 1) - before).days
         share = min(days, whole) if tariff.proration.minimum == "days" else whole
-        least = _one(tariff, number * share, whole * 10**places, held)
+        least = _one(tariff, number * share, whole * 10**places, precision)
         short = least - row["so_far"] - (row["year_lines"] or 0)
         if short > 0:
             found.append(("ANNUAL-MINIMUM", None, short))
@@ -229,7 +231,9 @@ def _endings(tariff: Tariff, row: dict[str, Any], period: Period, held: Precisio
     if tariff.carries_units and (left := sum(row["carry_out"])):
         number, places = scaled(sell.yearend_rate)
         if how == "pay":
-            found.append(("YEAR-END-CREDIT", left, -_one(tariff, left * number, held.scale * 10**places, held)))
+            found.append(
+                ("YEAR-END-CREDIT", left, -_one(tariff, left * number, precision.scale * 10**places, precision))
+            )
         row["carry_out"] = [0] * len(row["carry_out"])
     if tariff.carries_money and row["credit_out"]:
         if how == "pay":
@@ -238,5 +242,5 @@ def _endings(tariff: Tariff, row: dict[str, Any], period: Period, held: Precisio
     return found
 
 
-def _one(tariff: Tariff, numerator: int, denominator: int, held: Precision) -> int:
-    return int(rounded(tariff, np.array([numerator], dtype=object), denominator, held)[0])
+def _one(tariff: Tariff, numerator: int, denominator: int, precision: Precision) -> int:
+    return int(rounded(tariff, np.array([numerator], dtype=object), denominator, precision)[0])

@@ -137,11 +137,11 @@ def _registers(tariff: Tariff, use: BillUse, days: int) -> list[int]:
     counted = _listed(use.peaks, tariff.layout[1], "--peak")
     if any(register.block is not None for register in tariff.registers):
         energy = np.array([_listed(use.energy, tariff.layout[0], "--use")], np.int64)
-        held = np.zeros((2, len(counted)), np.int64)
+        sums = np.zeros((2, len(counted)), np.int64)
         # Every day uses the whole millionths, and the first one what is left over.
         each = np.array([energy[0] // days, energy[0] // days + energy[0] % days])
-        fill_blocks(tariff, each, held)
-        blocks = held[0] * (days - 1) + held[1]
+        fill_blocks(tariff, each, sums)
+        blocks = sums[0] * (days - 1) + sums[1]
         counted = [int(b) if r.block else c for r, b, c in zip(tariff.registers, blocks, counted, strict=True)]
     return counted
 

@@ -77,14 +77,14 @@ def waiting(database: Database, reference: Reference, period: Period, totals: pl
     wanted = period.wanted
     if not wanted.height:
         return pl.DataFrame(schema=HOLD_SCHEMA)
-    held = wanted.join(store.held_service_points(database, period.start, period.end), on="service_point_id").select(
+    on_hold = wanted.join(store.held_service_points(database, period.start, period.end), on="service_point_id").select(
         "account_id",
         pl.lit("held").alias("reason"),
         pl.format("{}: {}", "service_point_id", "held").alias("detail"),
     )
     found = [
         _days_missing(wanted.filter(~pl.col("account_id").is_in(period.revised)), totals),
-        held,
+        on_hold,
         _not_charged(database, period),
         _not_reconciled(database, period),
         _true_ups(database, period),
@@ -133,8 +133,8 @@ def _not_charged(database: Database, period: Period) -> pl.DataFrame:
         )
     )
     # A day between two versions is such a day too; only one that was never run has no exception that says so.
-    untold = uncovered(period.runs, period.wanted).join(findings, on="account_id", how="anti")
-    alone = pl.concat([findings, untold])
+    unexplained = uncovered(period.runs, period.wanted).join(findings, on="account_id", how="anti")
+    alone = pl.concat([findings, unexplained])
     return alone.select("account_id", pl.lit("not_charged").alias("reason"), "detail")
 
 
@@ -160,10 +160,10 @@ def _not_reconciled(database: Database, period: Period) -> pl.DataFrame:
 
 def _true_ups(database: Database, period: Period) -> pl.DataFrame:
     """Accounts with a day that will be validated again, or billed again: what the bill would say is known to change."""
-    asked = store.true_up_days(database, period.start, period.end)
-    everyone = asked.filter(pl.col("service_point_id").is_null()).select("billing_day", "what")
+    pending = store.true_up_days(database, period.start, period.end)
+    everyone = pending.filter(pl.col("service_point_id").is_null()).select("billing_day", "what")
     runs = period.runs.select("account_id", "service_point_id", "stretch_start", "stretch_end")
-    named = asked.filter(pl.col("service_point_id").is_not_null())
+    named = pending.filter(pl.col("service_point_id").is_not_null())
     findings = pl.concat([runs.join(named, on="service_point_id"), runs.join(everyone, how="cross")], how="diagonal")
     return (
         findings.filter(

@@ -91,8 +91,8 @@ def _dated_index(variants: ByAttribute, position: PeriodPosition) -> Whole:
     """Which of some dated rates holds for each service."""
     days = position.service_day if variants.attribute == "service_date" else position.bill_day
     since = np.array([date.fromisoformat(key).toordinal() for key in variants.keys], np.int64)
-    held = np.full(position.size, 0, np.int64) if days is None else np.asarray(days)
-    index = np.searchsorted(since, held, side="right") - 1
+    at = np.full(position.size, 0, np.int64) if days is None else np.asarray(days)
+    index = np.searchsorted(since, at, side="right") - 1
     if (index < 0).any():
         raise MissingAttributeError(f"rate before {variants.keys[0]}", np.flatnonzero(index < 0))
     return index

@@ -209,15 +209,15 @@ def statement_checks(connection: Connection, cycle_id: str, period_start: date, 
     and every leaf for its statement.
     """
     sums = checks.statement_sums(connection, cycle_id, period_start, period_end)
-    held = checks.issued_leaves(connection, cycle_id, period_start, period_end - timedelta(days=1))
-    leaves = [flat[k : k + 32] for flat in held.values() for k in range(0, len(flat), 32)]
+    issued = checks.issued_leaves(connection, cycle_id, period_start, period_end - timedelta(days=1))
+    leaves = [flat[k : k + 32] for flat in issued.values() for k in range(0, len(flat), 32)]
     if not sums.height and not leaves:
         return pl.DataFrame(schema=reconcile.SCHEMA)
     now = line_hashes(checks.statement_lines(connection, cycle_id, period_start), sums["statement_id"]).rename(
         {"lines_sha256": "now_sha256"}
     )
     claimed = [
-        None if entry is None or leaf is None else held.get(entry, b"")[leaf * 32 : leaf * 32 + 32]
+        None if entry is None or leaf is None else issued.get(entry, b"")[leaf * 32 : leaf * 32 + 32]
         for entry, leaf in sums.select("ledger_entry", "ledger_leaf").iter_rows()
     ]
     statements = sums.select("statement_id", "lines_sha256").join(

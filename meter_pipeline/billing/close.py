@@ -16,7 +16,7 @@ from meter_pipeline.control import decisions
 from meter_pipeline.ledger import entries as ledger
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
-from meter_pipeline.revenue_assurance.law import last_said, law
+from meter_pipeline.revenue_assurance.law import last_reports, law
 
 
 class CloseError(ValueError):
@@ -71,7 +71,7 @@ def _law(connection: Connection, month: date, following: date, anew: bool) -> di
         result = law(connection, month, following)
         ok, detail = result.ok, "" if result.ok else result.sentence()
     else:
-        against = last_said(connection, month, following)
+        against = last_reports(connection, month, following)
         ok, detail = not against, "; ".join(against)
     return {"point": "all usage is billed, accrued or waiting for a reason", "ok": ok, "detail": detail[:500]}
 
@@ -115,10 +115,10 @@ def approve_close(
     with database.connect("billing close") as connection:
         person = decisions.entitled(connection, person, decisions.FINANCE)
         periods.lock(connection)
-        asked = periods.requested_by(connection, month)
-        if asked is None:
+        requested_by = periods.requested_by(connection, month)
+        if requested_by is None:
             raise CloseError(f"the close of {month:%Y-%m} was not requested, or the month is sealed")
-        if asked.strip().casefold() == person.strip().casefold():
+        if requested_by.strip().casefold() == person.strip().casefold():
             raise CloseError(f"{person} asked for it; another person must approve")
         points = _points(connection, month)
         failed = [p for p in points if not p["ok"]]
@@ -133,7 +133,13 @@ def approve_close(
         totals = periods.control_totals(connection, month, following) | {"unbilled": unbilled.sealed_totals(left)}
         canonical = ledger.canonical_json({"month": month, "totals": totals, "v": "mp-period/1"})
         digest = hashlib.sha256(canonical).digest()
-        body = {"month": month, "requested_by": asked, "approved_by": person, "totals": totals, "totals_sha256": digest}
+        body = {
+            "month": month,
+            "requested_by": requested_by,
+            "approved_by": person,
+            "totals": totals,
+            "totals_sha256": digest,
+        }
         entry = ledger.append(connection, "period_sealed", body, clock=clock, actor=person)
         values = {
             "approved_by": person,

@@ -42,8 +42,10 @@ def with_heat(services: pl.DataFrame, contents: pl.DataFrame, attributes: pl.Dat
     zones = attributes.filter(pl.col("attribute") == HEAT_ZONE)
     if not zones.height and not contents.height:
         return services.with_columns(pl.lit(None, pl.String).alias("heat_content"))
-    held = contents.filter((pl.col("valid_from") <= day) & (pl.col("valid_to").is_null() | (pl.col("valid_to") > day)))
-    therms = dict(held.select("zone_id", "therms_per_ccf").iter_rows())
+    in_force = contents.filter(
+        (pl.col("valid_from") <= day) & (pl.col("valid_to").is_null() | (pl.col("valid_to") > day))
+    )
+    therms = dict(in_force.select("zone_id", "therms_per_ccf").iter_rows())
     zone = pl.col("value").str.strip_chars().str.to_uppercase()
     named = zones.select(
         "service_point_id", zone.replace_strict(therms, default=_UNKNOWN, return_dtype=pl.String).alias("heat_content")
@@ -95,8 +97,8 @@ def conversion(unit: str, tariff: Tariff, day: date, heat: pl.Series) -> Convers
         return Conversion((_VOLUMES[unit] / _VOLUMES[tariff.unit],))
     if tariff.unit != "therm" or unit not in _VOLUMES:
         return Conversion((), np.full(len(heat), -1, np.int64))
-    held = [h for h in tariff.heat_content if h.valid_from <= day]
-    own = Fraction(held[-1].therms_per_ccf) if held else None
+    in_force = [h for h in tariff.heat_content if h.valid_from <= day]
+    own = Fraction(in_force[-1].therms_per_ccf) if in_force else None
     if own is not None and heat.null_count() == len(heat):
         return Conversion((_ccf(unit) * own,))
     names = heat.unique().sort(nulls_last=True).to_list()

@@ -49,16 +49,16 @@ def final_bills(reference: Reference, accounts: Sequence[str]) -> list[FinalBill
     """Last bills of some accounts, on tariffs that say what becomes of credit when the account moves."""
     if not any(b'"on_move"' in raw for raw in reference.documents.values()):
         return []
-    held = reference.agreements.filter(pl.col("account_id").is_in(list(accounts)))
-    held = held.filter(pl.col("service_point_id").n_unique().over("account_id") > 1)
-    served = held.group_by("account_id", "service_point_id").agg(
+    agreements = reference.agreements.filter(pl.col("account_id").is_in(list(accounts)))
+    agreements = agreements.filter(pl.col("service_point_id").n_unique().over("account_id") > 1)
+    served = agreements.group_by("account_id", "service_point_id").agg(
         pl.col("valid_from").min().alias("begins"),
         pl.when(pl.col("valid_to").is_null().any()).then(None).otherwise(pl.col("valid_to").max()).alias("ends"),
     )
     found: list[FinalBill] = []
     for row in served.filter(pl.col("ends").is_not_null()).sort(pl.all()).to_dicts():
         here = pl.col("service_point_id") == row["service_point_id"]
-        mine = held.filter((pl.col("account_id") == row["account_id"]) & here)
+        mine = agreements.filter((pl.col("account_id") == row["account_id"]) & here)
         last = mine.filter(pl.col("valid_to") == row["ends"]).row(0, named=True)
         prior_day = _before(row["ends"])
         tariff = reference.in_force(last["tariff_id"], prior_day)
@@ -67,7 +67,7 @@ def final_bills(reference: Reference, accounts: Sequence[str]) -> list[FinalBill
             continue
         others = served.filter((pl.col("account_id") == row["account_id"]) & ~here)
         points = _named(
-            reference, row["service_point_id"], prior_day, _targets(reference, held, others, row, tariff, period)
+            reference, row["service_point_id"], prior_day, _targets(reference, agreements, others, row, tariff, period)
         )
         start = (str(last["cycle_id"]), period[0])
         found.append(FinalBill(row["account_id"], row["service_point_id"], row["ends"], start, tariff, points))
@@ -76,7 +76,7 @@ def final_bills(reference: Reference, accounts: Sequence[str]) -> list[FinalBill
 
 def _targets(
     reference: Reference,
-    held: pl.DataFrame,
+    agreements: pl.DataFrame,
     others: pl.DataFrame,
     leaving: Mapping[str, Any],
     tariff: Tariff,
@@ -87,7 +87,7 @@ def _targets(
     goes_on = pl.col("ends").is_null() | (pl.col("ends") > leaving["ends"])
     for row in others.filter((pl.col("begins") < period[1]) & goes_on).sort("service_point_id").to_dicts():
         day = max(leaving["ends"], row["begins"])
-        mine = held.filter(
+        mine = agreements.filter(
             (pl.col("account_id") == leaving["account_id"]) & (pl.col("service_point_id") == row["service_point_id"])
         )
         for tariff_id in in_force(mine, day)["tariff_id"].to_list():
@@ -105,10 +105,10 @@ def _same_credit(one: Tariff, other: Tariff) -> bool:
 
 def _named(reference: Reference, point: str, prior_day: date, points: list[str]) -> list[str]:
     """The service points that may take the credit, or the one of them that an attribute of the old one names."""
-    held = reference.service_attributes.filter(
+    attributes = reference.service_attributes.filter(
         (pl.col("service_point_id") == point) & (pl.col("attribute") == CREDITS_TO)
     )
-    values = [value.strip().upper() for value in in_force(held, prior_day)["value"].to_list()]
+    values = [value.strip().upper() for value in in_force(attributes, prior_day)["value"].to_list()]
     if not values:
         return points
     if values[0] == NOWHERE.upper() or values[0] in points:
@@ -185,9 +185,9 @@ def arriving(found: Sequence[tuple[FinalBill, str]]) -> pl.DataFrame:
 def _begun(reference: Reference, account: str, point: str, day: date) -> date | None:
     """The first day of the bill that holds a day of an account's service; None where it had none there."""
     own = (pl.col("account_id") == account) & (pl.col("service_point_id") == point)
-    held = reference.agreements.filter(own).sort("valid_from").to_dicts()
+    agreements = reference.agreements.filter(own).sort("valid_from").to_dicts()
     run: dict[str, Any] | None = None
-    for row in held:
+    for row in agreements:
         same = run is not None and all(row[c] == run[c] for c in ("tariff_id", "cycle_id"))
         follows = same and run is not None and row["valid_from"] == run["valid_to"]
         run = row | {"began": run["began"] if follows and run is not None else row["valid_from"]}
@@ -200,10 +200,10 @@ def _begun(reference: Reference, account: str, point: str, day: date) -> date | 
 
 
 def _period(reference: Reference, cycle_id: str, day: date) -> tuple[date, date] | None:
-    held = reference.billing_cycles.filter(
+    cycles = reference.billing_cycles.filter(
         (pl.col("cycle_id") == cycle_id) & (pl.col("period_start") <= day) & (pl.col("period_end") > day)
     )
-    return held.select("period_start", "period_end").row(0) if held.height else None
+    return cycles.select("period_start", "period_end").row(0) if cycles.height else None
 
 
 def _before(day: date) -> date:

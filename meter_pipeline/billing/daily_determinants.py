@@ -45,8 +45,8 @@ def fill_daily(
             if group.tariff.needs_intervals:
                 part, refusal = _with_demand(group, part, str(flow), work)
                 faults += refusal
-            held = whole_day_period(group.tariff, work.zone, work.day, holiday)
-            if held is None:
+            tou_period = whole_day_period(group.tariff, work.zone, work.day, holiday)
+            if tou_period is None:
                 faults.append(_fill_dials(group, part, str(unit), str(flow), work))
                 continue
             part, refusal = _convertible(group, part, str(unit), work)
@@ -61,9 +61,9 @@ def fill_daily(
             target, how = work.within[at], work.conversion(str(unit), group.tariff, at)
             group.add_metered(target, str(unit), quantity, export=flow == "export")
             if flow == "export":
-                group.export[target, held] += how.applied(quantity)
+                group.export[target, tou_period] += how.applied(quantity)
                 continue
-            group.energy[target, held] += how.applied(quantity)
+            group.energy[target, tou_period] += how.applied(quantity)
             group.estimated[target] += summed["estimated"].to_numpy().astype(np.int32)
             group.slots[target] += 1
         seen[joined["at"].to_numpy()] = True

@@ -276,7 +276,7 @@ def _before(run: _Run, inputs: _Inputs) -> Before:
     read at once: where several days share a transaction, nothing can be read later as it was."""
     if inputs.only is None:
         return Before.committed(run.session, run.day)
-    return Before.held(run.session, run.connection, run.day, inputs.only, rows=not run.undone)
+    return Before.read_stored(run.session, run.connection, run.day, inputs.only, rows=not run.undone)
 
 
 def _keep_revisions(run: _Run, inputs: _Inputs, computed: _Computed, before: Before) -> _Persisted:
@@ -420,12 +420,12 @@ def _summarise(
     outcome.exception_rows, outcome.reconciliation = result.exceptions, table
     used: list[dict[str, Any]] = []
     for (tariff_id, version), tariff in sorted(tariffs.items()):
-        held = (pl.col("tariff_id") == tariff_id) & (pl.col("tariff_version") == version)
-        amounts = matrix(result.charges.filter(held)["amounts"], len(tariff.day_keys)).sum(axis=0)
+        of_tariff = (pl.col("tariff_id") == tariff_id) & (pl.col("tariff_version") == version)
+        amounts = matrix(result.charges.filter(of_tariff)["amounts"], len(tariff.day_keys)).sum(axis=0)
         component = {line.day_key: line.component for line in tariff.lines}
         for key, amount in zip(tariff.day_keys, amounts, strict=True):
             outcome.by_component[component[key]] = outcome.by_component.get(component[key], 0) + int(amount)
-        energy = matrix(result.determinants.filter(held)["energy"], len(tariff.schedule.periods)).sum(axis=0)
+        energy = matrix(result.determinants.filter(of_tariff)["energy"], len(tariff.schedule.periods)).sum(axis=0)
         used += [
             {"tariff": tariff_id, "period": p, "unit": tariff.unit, "quantity": int(q)}
             for p, q in zip(tariff.schedule.periods, energy, strict=True)

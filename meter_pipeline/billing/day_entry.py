@@ -39,7 +39,7 @@ class Before:
         return cls(lambda points: _rows(session, day, points), amounts)
 
     @classmethod
-    def held(
+    def read_stored(
         cls, session: Database, connection: Connection, day: date, points: Sequence[str], *, rows: bool = True
     ) -> Before:
         """Read now, of some service points; without the rows where no entry is made of them."""

@@ -21,16 +21,16 @@ def after_day(
     A register of rank k takes the day's peak where that is above its own, or what the register of rank k - 1 gives up
     to a higher day.
     """
-    held, since = before
+    peak, since = before
     peaks, at = of_day
     if not registers:
-        return held, since
+        return peak, since
     daily = np.array([register.daily for register in registers], np.bool_)
-    after = np.where(daily, held + peaks, np.maximum(held, peaks))
-    moment = np.where(peaks > held, at, since)
+    after = np.where(daily, peak + peaks, np.maximum(peak, peaks))
+    moment = np.where(peaks > peak, at, since)
     for r, register in enumerate(registers):
         if register.rank > 1:
-            pushed = peaks[:, r] > held[:, r - 1]
-            after[:, r] = np.where(pushed, held[:, r - 1], after[:, r])
+            pushed = peaks[:, r] > peak[:, r - 1]
+            after[:, r] = np.where(pushed, peak[:, r - 1], after[:, r])
             moment[:, r] = np.where(pushed, since[:, r - 1], moment[:, r])
     return after, moment

@@ -76,7 +76,7 @@ def day_checks(
     """The day's reconciliation checks, each side read from its own table. ``own`` and ``source``: what was read
     already."""
     own, other = own or BilledRows.read(connection, day), source or SourceRows.read(connection, calendar, day)
-    held, charges, prior_day = own.determinants, own.charges, other.prior_day
+    determinants, charges, prior_day = own.determinants, own.charges, other.prior_day
     key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
     alone = charges.filter(pl.col("stretch_start") < day - timedelta(days=1)).join(prior_day, on=key, how="anti")
     excused = checks.excused(connection, day)
@@ -87,10 +87,10 @@ def day_checks(
             "intervals_to_register": other.registers,
             "registers_to_usage": other.register_usage,
             "validated_to_determinants": reconcile.usage_rows(
-                other.usage, held, excused, checks.revised(connection, day)
+                other.usage, determinants, excused, checks.revised(connection, day)
             ),
             "determinants_to_lines": reconcile.charged_rows(
-                held, charges, prior_day, checks.positions_before(connection, day, alone), excused
+                determinants, charges, prior_day, checks.positions_before(connection, day, alone), excused
             ),
             "lines_to_total": reconcile.line_rows(charges),
         }

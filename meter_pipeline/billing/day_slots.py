@@ -62,9 +62,9 @@ class SlotMap:
 
 def buckets(values: npt.NDArray[np.int64], columns: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
     out = np.zeros((len(values), len(columns)), np.int64)
-    for p, held in enumerate(columns):
+    for p, registers in enumerate(columns):
         # a period is a few runs of slots; a run is summed where it lies, scattered slots would be copied first
-        for run in np.split(held, np.flatnonzero(np.diff(held) != 1) + 1) if len(held) else []:
+        for run in np.split(registers, np.flatnonzero(np.diff(registers) != 1) + 1) if len(registers) else []:
             out[:, p] += values[:, run[0] : run[-1] + 1].sum(axis=1)
     return out
 
@@ -81,8 +81,8 @@ def bucket_sums(
     n, slots = values.shape
     weights = np.zeros((slots, len(columns) + 1))
     weights[:, -1] = 1.0
-    for p, held in enumerate(columns):
-        weights[held, p] = 1.0
+    for p, registers in enumerate(columns):
+        weights[registers, p] = 1.0
     sums = np.empty((n, len(columns) + 1), np.int64)
     for first in range(0, n, BLOCK):
         block = values[first : first + BLOCK]
@@ -107,17 +107,17 @@ def peaks_of(
     per_hour = Fraction(60, interval_minutes * window)
     peaks = np.zeros((n, len(slot_map.registers)), np.int64)
     at = np.full((n, len(slot_map.registers)), -1, np.int16)
-    for r, held in enumerate(slot_map.registers):
-        if not len(held):
+    for r, columns in enumerate(slot_map.registers):
+        if not len(columns):
             continue
-        inside = windows[:, held]
+        inside = windows[:, columns]
         best = inside.argmax(axis=1)
         highest = inside[np.arange(n), best]
         if per_hour.denominator == 1:
             peaks[:, r] = np.maximum(highest, 0) * per_hour.numerator
         else:
             peaks[:, r] = quotient(product(np.maximum(highest, 0), per_hour.numerator), per_hour.denominator)
-        at[:, r] = np.where(highest > 0, held[best] // window * window, -1)
+        at[:, r] = np.where(highest > 0, columns[best] // window * window, -1)
     return peaks, at
 
 
@@ -126,8 +126,8 @@ def whole_day_period(tariff: Tariff, zone: str, day: date, holiday: bool) -> int
     several periods."""
     if len(tariff.schedule.periods) == 1:
         return 0
-    held = {tariff.schedule.period(moment, holiday) for moment in local_clock(zone, day, 15)}
-    return held.pop() if len(held) == 1 else None
+    periods = {tariff.schedule.period(moment, holiday) for moment in local_clock(zone, day, 15)}
+    return periods.pop() if len(periods) == 1 else None
 
 
 def hours_period(tariff: Tariff, zone: str, day: date, holiday: bool, hours: Sequence[tuple[int, int]]) -> int | None:
@@ -135,5 +135,5 @@ def hours_period(tariff: Tariff, zone: str, day: date, holiday: bool, hours: Seq
     several.
     """
     moments = (m for m in local_clock(zone, day, 15) if any(a <= m.hour * 60 + m.minute < b for a, b in hours))
-    held = {tariff.schedule.period(moment, holiday) for moment in moments}
-    return held.pop() if len(held) == 1 else None
+    periods = {tariff.schedule.period(moment, holiday) for moment in moments}
+    return periods.pop() if len(periods) == 1 else None

@@ -86,8 +86,8 @@ def floored(position: PeriodPosition, register: int, ratchet: Ratchet | None, *,
     if position.history is not None and position.months is not None:
         percents, decimals = same_scale(list(ratchet.percent))
         percent = np.array(percents, np.int64)[position.months - 1]
-        held = product(position.history[:, register], percent)
-        lowest = np.maximum(lowest, quotient(held, 100 * 10**decimals))
+        least = product(position.history[:, register], percent)
+        lowest = np.maximum(lowest, quotient(least, 100 * 10**decimals))
     return np.maximum(peak, lowest)
 
 
@@ -139,14 +139,14 @@ def step_reached(tariff: Tariff, charge: FixedCharge, position: PeriodPosition) 
     if charge.demand is not None:
         demand = tariff.charges[charge.demand]
         assert isinstance(demand, DemandCharge)  # noqa: S101 - the reader found it there
-        held = billing_peak(position, demand)
+        quantity = billing_peak(position, demand)
     else:
-        held = _used(position)
+        quantity = _used(position)
     reached: Whole = np.zeros(position.size, np.int64)
     for upto in charge.steps:
         number, places = scaled(upto)
         limit: Whole = np.full(position.size, number * position.scale, np.int64)
         if charge.demand is None and tariff.proration.tiers == "days":
             limit = quotient(product(limit, position.days), position.period_days, "down")
-        reached = reached + (product(held, 10**places) > limit)
+        reached = reached + (product(quantity, 10**places) > limit)
     return reached

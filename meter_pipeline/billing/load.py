@@ -164,11 +164,11 @@ def _by_day(read: list[_Row], minutes: int, unit: str, zone: str) -> Load:
             days[day] = LoadDay(day, np.zeros(slots, np.int64), np.zeros(slots, np.int64), turned)
         seconds = int(row.instant.timestamp()) - calendar.start_s(day)
         slot = 0 if minutes == _DAY else seconds // (60 * minutes)
-        held = days[day]
-        held.imports[slot] += row.imported
-        held.exports[slot] += row.exported
-        if held.reactive is not None:
-            held.reactive[slot] += row.reactive or 0
+        values = days[day]
+        values.imports[slot] += row.imported
+        values.exports[slot] += row.exported
+        if values.reactive is not None:
+            values.reactive[slot] += row.reactive or 0
     return Load(tuple(days[d] for d in sorted(days)), minutes, unit, zone)
 
 

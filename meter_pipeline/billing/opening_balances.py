@@ -22,12 +22,12 @@ def opening_segments(
     Periods and registers are found by their names in the tariff's version of the old period's end, else its first one;
     what has no such name there is left out, which the import refuses.
     """
-    held: dict[tuple[str, str, str, date], list[dict[str, Any]]] = {}
+    by_segment: dict[tuple[str, str, str, date], list[dict[str, Any]]] = {}
     for row in opening.balances(database, points, before):
         key = (row["service_point_id"], row["account_id"], row["tariff_id"], row["period_end"])
-        held.setdefault(key, []).append(row)
+        by_segment.setdefault(key, []).append(row)
     rows = []
-    for (point, account, tariff_id, end), parts in sorted(held.items()):
+    for (point, account, tariff_id, end), parts in sorted(by_segment.items()):
         found = _tariff(reference, tariff_id, end)
         if found is None:
             continue

@@ -82,9 +82,9 @@ def price_period(database: Database, calendar: BillingCalendar, reference: Refer
         faults += [_holds([account], "set_aside", why) for account, why in again.faults.items()]
     priced = _joined(parts)
     faults.append(priced.refused.select("account_id", pl.lit("not_charged").alias("reason"), "detail"))
-    held = pl.concat(faults)
-    result = PeriodPrices(period.wanted, priced, accrued, held, tariffs)
-    return result.without(held["account_id"].unique().to_list())
+    all_faults = pl.concat(faults)
+    result = PeriodPrices(period.wanted, priced, accrued, all_faults, tariffs)
+    return result.without(all_faults["account_id"].unique().to_list())
 
 
 def _isolated(priced: Priced, price: Callable[[Sequence[str]], Priced]) -> list[Priced]:

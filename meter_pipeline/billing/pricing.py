@@ -180,8 +180,8 @@ class Pricer:
         used: list[list[Whole]] = [[np.zeros(self.position.size, np.int64) for _ in range(n)] for n in tiers]
         for k, variant in enumerate(charge.ladders):
             rows = slice(None) if index is None else np.flatnonzero(index == k)
-            for season, held in self._seasons(rows):
-                found = self._season(charge, variant, energy[rows], held, _Rows(rows, season))
+            for season, of_season in self._seasons(rows):
+                found = self._season(charge, variant, energy[rows], of_season, _Rows(rows, season))
                 for p, of_period in zip(season, found, strict=True):
                     for t, (amount, quantity) in enumerate(of_period):
                         columns[p][t] = _placed(columns[p][t], amount, rows)
@@ -191,11 +191,11 @@ class Pricer:
 
     def _daily_blocks(self, charge: UsageCharge) -> list[Whole]:
         """Lines of blocks that begin again each day: what their registers have counted, at the block's rate."""
-        held, result = peaks(self.position), []
+        demand, result = peaks(self.position), []
         for ladder, registers in zip(charge.ladders[0], charge.blocks or (), strict=True):
             rates, places = same_scale([tier.rate for tier in ladder])
             for rate, register in zip(rates, registers, strict=True):
-                inside = held[:, register]
+                inside = demand[:, register]
                 result.append(self.money(product(inside, rate), self.position.scale, places, charge.rounding))
                 self.quantities.append(inside)
         return result
@@ -209,8 +209,8 @@ class Pricer:
             energy[:, 0] = reactive_energy(position, charge.kvarh, charge.above)
             return energy
         if charge.basis in ("export", "surplus"):
-            held = position.export if charge.basis == "export" else position.surplus
-            energy = held if held is not None else np.zeros_like(position.energy)
+            quantity = position.export if charge.basis == "export" else position.surplus
+            energy = quantity if quantity is not None else np.zeros_like(position.energy)
         if charge.basis == "imports" and position.imports is not None:
             energy = np.maximum(position.imports, 0)
         if charge.factor != 1:
@@ -386,8 +386,8 @@ class Pricer:
         position = self.position
         numbers, places = same_scale(list(amounts))
         index = variant_index(variants, position)
-        held = np.array(numbers, np.int64 if max(map(abs, numbers)) < 1 << 62 else object)
-        amount = np.full(position.size, held[0], held.dtype) if index is None else held[index]
+        monthly = np.array(numbers, np.int64 if max(map(abs, numbers)) < 1 << 62 else object)
+        amount = np.full(position.size, monthly[0], monthly.dtype) if index is None else monthly[index]
         if counts is not None:
             amount, places = product(amount, counts), places + 6
         if per == "day":

@@ -58,7 +58,7 @@ def price(
             )
     terms = terms or Terms()
     months = price_months(tariff, load, holidays=holidays, attributes=attributes, terms=terms)
-    money = 10 ** (EXACT_PLACES if terms.held.exact else MONEY_PLACES)
+    money = 10 ** (EXACT_PLACES if terms.precision.exact else MONEY_PLACES)
     rows = [_row(month.priced.lines) for month in months]
     monthly = [
         {
@@ -68,7 +68,7 @@ def price(
         }
         for month, row in zip(months, rows, strict=True)
     ]
-    left = left_over(tariff, months[-1], terms.held) if tariff.carries_units or tariff.carries_money else None
+    left = left_over(tariff, months[-1], terms.precision) if tariff.carries_units or tariff.carries_money else None
     return {
         "tariff": tariff.name,
         "source": tariff.source,
@@ -100,8 +100,8 @@ def _lines(tariff: Tariff, months: Sequence[Month], money: int) -> list[dict[str
         for key, name, component, amount in month.priced.lines.select(
             "line_key", "name", "component", "amount"
         ).iter_rows():
-            held = found.setdefault(key, {"line": key, "name": name, "component": component, "amount": 0})
-            held["amount"] += int(amount)
+            entry = found.setdefault(key, {"line": key, "name": name, "component": component, "amount": 0})
+            entry["amount"] += int(amount)
     return [line | {"amount": _decimal(line["amount"], money)} for line in found.values()]
 
 

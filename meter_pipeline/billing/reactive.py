@@ -71,11 +71,11 @@ class _Channel:
 
     def minutes_of(self, n: int) -> list[list[int]]:
         """The interval lengths in which each of n services has values."""
-        held: list[list[int]] = [[] for _ in range(n)]
+        parts: list[list[int]] = [[] for _ in range(n)]
         for minutes, (rows, _, _) in sorted(self.by_minutes.items()):
             for row in rows.tolist():
-                held[row].append(minutes)
-        return held
+                parts[row].append(minutes)
+        return parts
 
 
 def fill_reactive(of: ReactiveDay, usage: Sequence[DayMatrix], reactive: Sequence[DayMatrix]) -> pl.DataFrame:
@@ -113,9 +113,9 @@ def fill_reactive(of: ReactiveDay, usage: Sequence[DayMatrix], reactive: Sequenc
     return pl.concat([p.cast(EXCEPTION_SCHEMA) for p in parts]) if parts else pl.DataFrame(schema=EXCEPTION_SCHEMA)
 
 
-def _chosen(held: tuple[Numbers, Numbers, Numbers], rows: Numbers) -> tuple[Numbers, Numbers]:
+def _chosen(numbers: tuple[Numbers, Numbers, Numbers], rows: Numbers) -> tuple[Numbers, Numbers]:
     """Values and missing counts of some rows; zeros for one that has none."""
-    have, values, missing = held
+    have, values, missing = numbers
     at = np.searchsorted(have, rows)
     at = np.minimum(at, len(have) - 1)
     there = have[at] == rows
@@ -135,13 +135,13 @@ def _registers(of: ReactiveDay, rows: Numbers, kwh: Numbers, kvarh: Numbers, win
     for r, register in enumerate(of.tariff.registers):
         if register.measure not in REACTIVE_MEASURES:
             continue
-        held = np.array([k for k, moment in enumerate(clock) if register.holds(moment, of.holiday)], np.int64)
-        if not len(held):
+        of_register = np.array([k for k, moment in enumerate(clock) if register.holds(moment, of.holiday)], np.int64)
+        if not len(of_register):
             continue
         if register.measure == "kvarh":
-            of.peaks[rows, r] = sent[:, held].sum(axis=1)
+            of.peaks[rows, r] = sent[:, of_register].sum(axis=1)
             continue
-        inside = squares[:, held] if register.measure == "kva" else sent[:, held]
+        inside = squares[:, of_register] if register.measure == "kva" else sent[:, of_register]
         best = np.asarray(inside.argmax(axis=1))
         top = inside[np.arange(len(rows)), best].tolist()
         apparent = register.measure == "kva"
@@ -150,7 +150,7 @@ def _registers(of: ReactiveDay, rows: Numbers, kwh: Numbers, kvarh: Numbers, win
         ]
         of.peaks[rows, r] = figures
         step = np.maximum(of.interval_minutes[rows].astype(np.int64), 1)
-        slots = held[best] * window // step
+        slots = of_register[best] * window // step
         of.peak_slots[rows, r] = np.where(np.array(figures) > 0, slots, -1).astype(np.int16)
 
 

@@ -40,14 +40,14 @@ def groups_of(bound: DayServices, frame: pl.DataFrame, day: date, calendar: Bill
     ):
         tariff = bound.tariffs[str(tariff_id), int(str(version))]
         at = np.sort(part["at"].to_numpy().astype(np.int64))
-        held = rows[at.tolist()]
+        of_group = rows[at.tolist()]
         group = blank_group(str(tariff_id), int(str(version)), tariff, at)
         periods, registers = len(tariff.schedule.periods), len(tariff.registers)
-        group.energy, group.export = matrix(held["energy"], periods), matrix(held["export"], periods)
-        group.peaks = matrix(held["peaks"], registers)
-        group.interval_minutes = held["interval_minutes"].to_numpy()
+        group.energy, group.export = matrix(of_group["energy"], periods), matrix(of_group["export"], periods)
+        group.peaks = matrix(of_group["peaks"], registers)
+        group.interval_minutes = of_group["interval_minutes"].to_numpy()
         step = np.maximum(group.interval_minutes.astype(np.int64), 1)[:, None] * 60
-        began = matrix(held["peak_at"], registers)
+        began = matrix(of_group["peak_at"], registers)
         group.peak_slots = np.where(began > 0, (began - calendar.start_s(day)) // step, -1).astype(np.int16)
         groups.append(group)
     return DayDeterminants(day, services, groups, layouts=bound.layouts)
@@ -86,12 +86,12 @@ def carry_forward(
         moved = stretches["service_point_id"].to_list()
         if not moved:
             break
-        held = days.read_day(database, "determinant_day", later, DETERMINANT_SCHEMA.names(), moved).cast(
+        stored = days.read_day(database, "determinant_day", later, DETERMINANT_SCHEMA.names(), moved).cast(
             DETERMINANT_SCHEMA
         )
-        compute = partial(_again, bound, held, later, calendar, position)
-        done = apart(held["service_point_id"].to_list(), compute)
-        again = joined(done.results) if done.results else DayCharges(held.clear(), position.clear())
+        compute = partial(_again, bound, stored, later, calendar, position)
+        done = apart(stored["service_point_id"].to_list(), compute)
+        again = joined(done.results) if done.results else DayCharges(stored.clear(), position.clear())
         # A service that cannot be worked out again loses the charge that stood on the old position: its bill waits.
         touched = [*again.charges["service_point_id"].to_list(), *done.faults]
         stood = days.read_day(database, "charge_day", later, CHARGE_SCHEMA.names(), touched)
@@ -101,18 +101,18 @@ def carry_forward(
             record(again, written, later, stood.filter(pl.col("service_point_id").is_in(written)))
         position = pl.concat([position.filter(~pl.col("service_point_id").is_in(touched)), again.charges])
         # A service without a row on this day may have some on a later one.
-        absent = set(moved) - set(held["service_point_id"].to_list())
+        absent = set(moved) - set(stored["service_point_id"].to_list())
         moved = sorted(absent | (set(written) - set(done.faults)))
     return carried
 
 
 def _again(
     bound: DayServices,
-    held: pl.DataFrame,
+    stored: pl.DataFrame,
     later: date,
     calendar: BillingCalendar,
     position: pl.DataFrame,
     service_points: Sequence[str],
 ) -> DayCharges:
     mine = pl.col("service_point_id").is_in(list(service_points))
-    return accrue(groups_of(bound, held.filter(mine), later, calendar), position.filter(mine), calendar)
+    return accrue(groups_of(bound, stored.filter(mine), later, calendar), position.filter(mine), calendar)

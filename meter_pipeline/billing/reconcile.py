@@ -104,7 +104,7 @@ def table(found: Mapping[str, Sequence[Sequence[Any]]]) -> pl.DataFrame:
 
 
 def usage_rows(
-    wanted: pl.DataFrame, held: pl.DataFrame, excused: pl.DataFrame, revised: pl.DataFrame | None = None
+    wanted: pl.DataFrame, stored: pl.DataFrame, excused: pl.DataFrame, revised: pl.DataFrame | None = None
 ) -> list[tuple[Any, ...]]:
     """validated_to_determinants of a day, service point by service point, by the meter's unit and cause.
 
@@ -115,11 +115,11 @@ def usage_rows(
     charged for the day any more, the reason for it does.
     """
     net = wanted.filter(pl.col("flow") == "net")["service_point_id"].unique()
-    bills = _netted(_by_flow(held, "held"), net, "held")
+    bills = _netted(_by_flow(stored, "held"), net, "held")
     both = _netted(wanted, net, "quantity").join(
         bills, on=["service_point_id", "unit", "flow"], how="full", coalesce=True
     )
-    later = held.clear() if revised is None else revised
+    later = stored.clear() if revised is None else revised
     gone = later.filter(pl.col("source_unit") == "")["service_point_id"]
     # A revision that does not name a unit has none of it.
     none = pl.col("service_point_id").is_in(later["service_point_id"].to_list())
@@ -174,7 +174,7 @@ def _by_flow(determinants: pl.DataFrame, name: str) -> pl.DataFrame:
 
 
 def charged_rows(
-    held: pl.DataFrame, charges: pl.DataFrame, prior_day: pl.DataFrame, older: pl.DataFrame, excused: pl.DataFrame
+    stored: pl.DataFrame, charges: pl.DataFrame, prior_day: pl.DataFrame, older: pl.DataFrame, excused: pl.DataFrame
 ) -> list[tuple[Any, ...]]:
     """determinants_to_lines of a day: what was used against how far the stored positions moved from those of the day
     before, in the tariff's unit.
@@ -195,7 +195,7 @@ def charged_rows(
     )
     refused = excused.filter(pl.col("uncharged")).select("service_point_id", pl.col("reason").alias("refused"))
     both = (
-        held.join(moved, on="service_point_id", how="left")
+        stored.join(moved, on="service_point_id", how="left")
         .join(refused, on="service_point_id", how="left")
         .with_columns(
             pl.when(pl.col("moved").is_null() & pl.col("refused").is_not_null())

@@ -62,14 +62,14 @@ def reprice(
     position = pl.DataFrame(schema=CHARGE_SCHEMA)
     day = period_start
     while day < period_end:
-        held = days.read_day(database, "determinant_day", day, DETERMINANT_SCHEMA.names(), points).cast(
+        stored = days.read_day(database, "determinant_day", day, DETERMINANT_SCHEMA.names(), points).cast(
             DETERMINANT_SCHEMA
         )
-        held = _with_revisions(held, later.filter(pl.col("billing_day") == day))
+        stored = _with_revisions(stored, later.filter(pl.col("billing_day") == day))
         if change is not None:
-            held = change.determinants(held)
+            stored = change.determinants(stored)
         bound = services_of_day(reference, day)
-        accrued = accrue(groups_of(bound, held, day, calendar), position, calendar).charges
+        accrued = accrue(groups_of(bound, stored, day, calendar), position, calendar).charges
         charges[day] = accrued
         position = pl.concat(
             [position.filter(~pl.col("service_point_id").is_in(accrued["service_point_id"].to_list())), accrued]
@@ -119,14 +119,14 @@ def _unreached(wanted: pl.DataFrame, charges: Mapping[date, pl.DataFrame]) -> pl
     )
 
 
-def _with_revisions(held: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
+def _with_revisions(stored: pl.DataFrame, later: pl.DataFrame) -> pl.DataFrame:
     if not later.height:
-        return held
+        return stored
     rows = [row for text in later["determinants"].to_list() if (row := json.loads(text)) is not None]
     for row in rows:
         row.update(
             {c: date.fromisoformat(row[c]) for c in ("billing_day", "period_start", "period_end", "stretch_start")}
         )
     newer = pl.DataFrame(rows, schema=DETERMINANT_SCHEMA)
-    kept = held.filter(~pl.col("service_point_id").is_in(later["service_point_id"].to_list()))
+    kept = stored.filter(~pl.col("service_point_id").is_in(later["service_point_id"].to_list()))
     return pl.concat([kept, newer]).sort("service_point_id")

@@ -21,12 +21,12 @@ from meter_pipeline.postgres.driver import Connection
 def repriced_points(connection: Connection, database: Database, result: DayCharges, day: date) -> list[str]:
     """Service points that a correction of reference data asked for and whose sealed day would cost something else now,
     or did before: a class, a meter's size or an exemption moves the price of determinants that stay as they are."""
-    asked = corrected_points(connection, day)
-    if not asked:
+    points = corrected_points(connection, day)
+    if not points:
         return []
-    now = result.charges.filter(pl.col("service_point_id").is_in(asked))
+    now = result.charges.filter(pl.col("service_point_id").is_in(points))
     columns = ["service_point_id", "account_id", "tariff_id", "total"]
-    stored = store.read_day(database, "charge_day", day, columns, asked)
+    stored = store.read_day(database, "charge_day", day, columns, points)
     differs = now.select(columns).join(stored.select(columns), on=columns, how="anti", nulls_equal=True)
     kept = store.revised(connection, day) & set(now["service_point_id"])
     return sorted(kept | set(differs["service_point_id"]))

@@ -32,13 +32,13 @@ class SegmentInputs:
         """Statements of some of the accounts."""
         chosen = self.rows.filter(pl.col("account_id").is_in(list(accounts)))
         priced = price_stretches(chosen, self.tariffs, self.carry, period_end)
-        asked = unclear(chosen, priced.segments, self.tariffs)
-        if not asked.height:
+        refused = unclear(chosen, priced.segments, self.tariffs)
+        if not refused.height:
             return priced
         return Priced(
-            priced.lines.join(asked, on="account_id", how="anti"),
-            priced.segments.join(asked, on="account_id", how="anti"),
-            pl.concat([priced.refused, asked]).unique("account_id", keep="first"),
+            priced.lines.join(refused, on="account_id", how="anti"),
+            priced.segments.join(refused, on="account_id", how="anti"),
+            pl.concat([priced.refused, refused]).unique("account_id", keep="first"),
         )
 
 

@@ -138,17 +138,17 @@ def _rate_days(reference: Reference, tariff_id: str, version: int) -> frozenset[
 
 def _changes(wanted: pl.DataFrame, reference: Reference) -> dict[str, list[tuple[str, date]]]:
     """Days inside a segment on which an attribute of its service point has another value than the day before."""
-    held = reference.service_attributes
-    if not held.height or not wanted.height:
+    attributes = reference.service_attributes
+    if not attributes.height or not wanted.height:
         return {}
     first, past = wanted["segment_start"].min(), wanted["segment_end"].max()
-    begins = held.filter((pl.col("valid_from") > first) & (pl.col("valid_from") < past))
-    ends = held.filter((pl.col("valid_to") > first) & (pl.col("valid_to") < past))
+    begins = attributes.filter((pl.col("valid_from") > first) & (pl.col("valid_from") < past))
+    ends = attributes.filter((pl.col("valid_to") > first) & (pl.col("valid_to") < past))
     key = ["service_point_id", "attribute"]
     # Few points have a change in a period; only theirs are looked at one by one.
     moving = pl.concat([begins.select(key), ends.select(key)]).unique()
     found: dict[str, list[tuple[str, date]]] = {}
-    rows = held.join(moving, on=key).sort(*key, "valid_from")
+    rows = attributes.join(moving, on=key).sort(*key, "valid_from")
     for (point, attribute), part in rows.group_by(key, maintain_order=True):
         spans = part.select("valid_from", "valid_to", "value").rows()
         for day in {d for a, b, _ in spans for d in (a, b) if d is not None}:
@@ -163,14 +163,14 @@ def _changes(wanted: pl.DataFrame, reference: Reference) -> dict[str, list[tuple
 
 def _class_changes(wanted: pl.DataFrame, reference: Reference) -> dict[str, set[date]]:
     """By account, days inside a segment on which its class is another one than the day before."""
-    held = reference.account_values
-    if not held.height or not wanted.height:
+    values = reference.account_values
+    if not values.height or not wanted.height:
         return {}
-    held = held.join(wanted.select("account_id").unique(), on="account_id")
+    values = values.join(wanted.select("account_id").unique(), on="account_id")
     first, past = wanted["segment_start"].min(), wanted["segment_end"].max()
     whole = dict(reference.accounts.select("account_id", "customer_class").iter_rows())
     found: dict[str, set[date]] = {}
-    for (account,), part in held.sort("account_id", "valid_from").group_by("account_id", maintain_order=True):
+    for (account,), part in values.sort("account_id", "valid_from").group_by("account_id", maintain_order=True):
         spans = part.select("valid_from", "valid_to", "customer_class").rows()
         for day in {d for a, b, _ in spans for d in (a, b) if d is not None and first < d < past}:
             value, before = (
@@ -186,11 +186,11 @@ def uncovered(runs: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
     """Stretches with days that no version of their tariff covers: account_id, detail. ``runs``: from stretches;
     ``wanted``: their segments."""
     key = [*_PEOPLE, "tariff_id", "stretch_start"]
-    held = wanted.group_by(key).agg(
+    covered = wanted.group_by(key).agg(
         (pl.col("segment_end") - pl.col("segment_start")).dt.total_days().sum().alias("covered")
     )
     return (
-        runs.join(held, on=key, how="left")
+        runs.join(covered, on=key, how="left")
         .with_columns(
             pl.col("covered").fill_null(0),
             (pl.col("stretch_end") - pl.col("stretch_start")).dt.total_days().alias("whole"),

@@ -152,8 +152,8 @@ class Reference:
 
     def in_force(self, tariff_id: str, day: date) -> Tariff | None:
         """The tariff as it is priced on a day; None where no version is in force or it is refused."""
-        held = in_force(self.tariffs.filter(pl.col("tariff_id") == tariff_id), day)
-        for version in held["version"].to_list():
+        found = in_force(self.tariffs.filter(pl.col("tariff_id") == tariff_id), day)
+        for version in found["version"].to_list():
             with suppress(TariffRefusedError):
                 return self.tariff(tariff_id, version)
         return None
@@ -180,11 +180,11 @@ class DayServices:
         low = low if span.first is None else int(ids.search_sorted(span.first, "left"))
         high = high if span.past is None else int(ids.search_sorted(span.past, "left"))
         point = pl.col("service_point_id")
-        held = pl.lit(True) if span.first is None else point >= span.first
+        inside = pl.lit(True) if span.first is None else point >= span.first
         return DayServices(
             self.services.slice(low, high - low),
             self.tariffs,
-            self.exceptions.filter(held, pl.lit(True) if span.past is None else point < span.past),
+            self.exceptions.filter(inside, pl.lit(True) if span.past is None else point < span.past),
             self.layouts,
             self.parts,
             self.supply_meters,
@@ -266,8 +266,8 @@ def attribute_columns(values: Mapping[str, str]) -> dict[str, str | None]:
 def _declared(attributes: pl.DataFrame) -> pl.DataFrame:
     """What the utility declares of services beyond ATTRIBUTES: service_point_id, declared. A service with two values of
     one attribute has two rows."""
-    held = attributes.filter(~pl.col("attribute").is_in([*ATTRIBUTES, *_LINKS])).sort("service_point_id", "attribute")
-    pairs = held.select(
+    rows = attributes.filter(~pl.col("attribute").is_in([*ATTRIBUTES, *_LINKS])).sort("service_point_id", "attribute")
+    pairs = rows.select(
         "service_point_id",
         "attribute",
         pl.concat_str("attribute", "value", separator=NAMED).alias("pair"),
@@ -296,11 +296,11 @@ def services_of_day(reference: Reference, day: date) -> DayServices:
         try:
             tariffs[tariff_id, version] = reference.tariff(tariff_id, version)
         except TariffRefusedError as error:
-            held = (pl.col("tariff_id") == tariff_id) & (pl.col("tariff_version") == version)
+            of_tariff = (pl.col("tariff_id") == tariff_id) & (pl.col("tariff_version") == version)
             faults.append(
-                exceptions(services.filter(held), "tariff_refused", f"{tariff_id} version {version}: {error}")
+                exceptions(services.filter(of_tariff), "tariff_refused", f"{tariff_id} version {version}: {error}")
             )
-            services = services.filter(~held)
+            services = services.filter(~of_tariff)
     services = services.join(reference.classes(day), on="account_id", how="left")
     attributes = in_force(reference.service_attributes, day)
     if not attributes.height:

@@ -46,7 +46,7 @@ def several_days_checks(
 ) -> pl.DataFrame:
     """The rows of ``day_checks`` of each day whose cause is open and whose subject is one of the service points:
     billing_day, and the columns of ``reconcile.SCHEMA``, sorted."""
-    held, charges = store.determinants(connection, days, points), store.charges(connection, days, points)
+    determinants, charges = store.determinants(connection, days, points), store.charges(connection, days, points)
     prior = store.positions_of_the_day_before(connection, days, points)
     excused, revised = store.excused(connection, days, points), store.revised(connection, days, points)
     table = reconcile.table(
@@ -54,9 +54,11 @@ def several_days_checks(
             "reads_to_validated": _open(before_billing.channel_days_of(connection, days, points)),
             "intervals_to_register": _open(_registers(connection, calendar, days, points)),
             "registers_to_usage": _open(before_billing.register_usage_of(connection, days, points)),
-            "validated_to_determinants": reconcile.usage_rows(_usage(connection, days, points), held, excused, revised),
+            "validated_to_determinants": reconcile.usage_rows(
+                _usage(connection, days, points), determinants, excused, revised
+            ),
             "determinants_to_lines": reconcile.charged_rows(
-                held, charges, prior, _older(connection, charges, prior), excused
+                determinants, charges, prior, _older(connection, charges, prior), excused
             ),
             "lines_to_total": reconcile.line_rows(charges),
         }

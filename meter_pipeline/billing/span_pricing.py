@@ -67,7 +67,11 @@ def price_part(
             if tariff.proration.minimum == "days":
                 # Each part asks for its days: a minimum that goes from 20 to 30 half-way asks for 25.
                 least = total(
-                    [least, -Pricer(tariff, before, exact, False).least(charge), _held(earlier.least, charge.code, n)]
+                    [
+                        least,
+                        -Pricer(tariff, before, exact, False).least(charge),
+                        _sum_of_code(earlier.least, charge.code, n),
+                    ]
                 )
             came_to.least[charge.code] = least
             columns = [_top_up(lines, charge, least, earlier)]
@@ -76,14 +80,16 @@ def price_part(
             quantities.append(None)
             continue
         if isinstance(charge, PercentCharge):
-            for pricer, held in ((unrounded, earlier.exact_by_code), (lines, earlier.by_code)):
-                pricer.charged_before = total([np.zeros(n, np.int64), *(_held(held, code, n) for code in charge.of)])
-                pricer.percent_before = _held(held, charge.code, n)
+            for pricer, totals in ((unrounded, earlier.exact_by_code), (lines, earlier.by_code)):
+                pricer.charged_before = total(
+                    [np.zeros(n, np.int64), *(_sum_of_code(totals, code, n) for code in charge.of)]
+                )
+                pricer.percent_before = _sum_of_code(totals, charge.code, n)
             found, columns = unrounded.charge(charge), lines.charge(charge)
             if charge.cap is not None:
                 # What the earlier parts came to counts towards the cap.
-                found = [_within(unrounded, charge.cap, found[0], _held(earlier.exact_by_code, charge.code, n))]
-                columns = [_within(lines, charge.cap, columns[0], _held(earlier.by_code, charge.code, n))]
+                found = [_within(unrounded, charge.cap, found[0], _sum_of_code(earlier.exact_by_code, charge.code, n))]
+                columns = [_within(lines, charge.cap, columns[0], _sum_of_code(earlier.by_code, charge.code, n))]
             counts: list[Whole | None] = [None]
         else:
             found, counts = _difference(charge, end, start)
@@ -94,9 +100,9 @@ def price_part(
         rounded.extend(columns)
         quantities.extend(counts)
     for code, columns in lines.by_code.items():
-        came_to.by_code[code] = total([*columns, _held(earlier.by_code, code, n)])
+        came_to.by_code[code] = total([*columns, _sum_of_code(earlier.by_code, code, n)])
     for code, columns in unrounded.by_code.items():
-        came_to.exact_by_code[code] = total([*columns, _held(earlier.exact_by_code, code, n)])
+        came_to.exact_by_code[code] = total([*columns, _sum_of_code(earlier.exact_by_code, code, n)])
     came_to.exact = total([*exactly, _column(earlier.exact, n)])
     came_to.rounded = total([*rounded, _column(earlier.rounded, n)])
     money = np.stack([np.asarray(c) for c in lines.columns], axis=1) if lines.columns else np.zeros((n, 0), np.int64)
@@ -120,7 +126,7 @@ def _column(value: Whole | int, n: int) -> Whole:
     return np.full(n, value, np.int64) if isinstance(value, int) else value
 
 
-def _held(sums: dict[str, Whole], code: str, n: int) -> Whole:
+def _sum_of_code(sums: dict[str, Whole], code: str, n: int) -> Whole:
     return sums.get(code, np.zeros(n, np.int64))
 
 
@@ -164,7 +170,7 @@ def _top_up(lines: Pricer, charge: MinimumCharge, least: Whole, earlier: Earlier
     n = lines.position.size
     if not lines.closing:
         return np.zeros(n, np.int64)
-    counted = [lines.sum_of(charge.of), *(_held(earlier.by_code, code, n) for code in charge.of)]
+    counted = [lines.sum_of(charge.of), *(_sum_of_code(earlier.by_code, code, n) for code in charge.of)]
     return lines.top_up(least, total(counted))
 
 

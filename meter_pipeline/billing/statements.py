@@ -72,14 +72,14 @@ class Priced:
         return cls(pl.DataFrame(schema=LINE_SCHEMA), pl.DataFrame(schema=SEGMENT_SCHEMA))
 
 
-def _arrays(rows: pl.DataFrame, prefix: str, tariff: Tariff, period: Period, held: Precision) -> dict[str, Any]:
+def _arrays(rows: pl.DataFrame, prefix: str, tariff: Tariff, period: Period, precision: Precision) -> dict[str, Any]:
     """Cumulative arrays at the segments' ends, or with ``before_`` at their starts."""
     layouts = period.layouts(rows["tariff_id"][0])
     aligned = Aligned(tariff, rows[prefix + "tariff_version"], layouts)
     days = rows[prefix + "days"].fill_null(0).cast(pl.Int64).to_numpy()
     starts = rows["stretch_start"].cast(pl.Int32).to_numpy() + EPOCH
     budget = rows[prefix + "budget_to_date"].fill_null(0).to_numpy()
-    finer = held.scale // QUANTITY_SCALE
+    finer = precision.scale // QUANTITY_SCALE
     average = micro_of(rows["winter_average_per_day"])
     return {
         "energy": aligned.periods(rows[prefix + "energy_to_date"]),
@@ -100,7 +100,7 @@ def _arrays(rows: pl.DataFrame, prefix: str, tariff: Tariff, period: Period, hel
         "service_day": rows["segment_end"].cast(pl.Int32).to_numpy().astype(np.int64) + EPOCH - 1,
         "bill_day": np.full(rows.height, period.end.toordinal(), np.int64),
         "attributes": attribute_arrays(rows, tariff),
-        "scale": held.scale,
+        "scale": precision.scale,
     }
 
 
@@ -118,16 +118,18 @@ class _Segments:
     rounding: npt.NDArray[Any]
 
 
-def _whole(tariff: Tariff, after: dict[str, Any], held: Precision) -> _Segments:
+def _whole(tariff: Tariff, after: dict[str, Any], precision: Precision) -> _Segments:
     """Segments that are all of their bill: they cost what their last position costs."""
-    money, used = priced(tariff, position(tariff, after), closing=True, exact=held.exact)
+    money, used = priced(tariff, position(tariff, after), closing=True, exact=precision.exact)
     nothing = np.zeros(len(money), np.int64)
     credit, ratchet = nothing, nothing
     days_only = money
     if _settles(tariff, after):
-        opened = amounts(tariff, position(tariff, after), exact=held.exact)
-        uncredited = amounts(tariff, position(tariff, after | _without(after, "carry")), exact=held.exact)
-        days_only = amounts(tariff, position(tariff, after | _without(after, "carry", "history")), exact=held.exact)
+        opened = amounts(tariff, position(tariff, after), exact=precision.exact)
+        uncredited = amounts(tariff, position(tariff, after | _without(after, "carry")), exact=precision.exact)
+        days_only = amounts(
+            tariff, position(tariff, after | _without(after, "carry", "history")), exact=precision.exact
+        )
         credit, ratchet = (opened - uncredited).sum(axis=1), (uncredited - days_only).sum(axis=1)
     end = (money - days_only).sum(axis=1) - credit - ratchet
     return _Segments(money, used, credit, ratchet, end, nothing)
@@ -145,14 +147,21 @@ def _without(after: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _part(
-    tariff: Tariff, before: dict[str, Any], after: dict[str, Any], earlier: EarlierParts, last: bool, held: Precision
+    tariff: Tariff,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    earlier: EarlierParts,
+    last: bool,
+    precision: Precision,
 ) -> tuple[_Segments, EarlierParts]:
     """Segments of bills that a change cuts: each is priced from its own exact amounts."""
-    part = price_part(tariff, position(tariff, before), position(tariff, after), earlier, last=last, exact=held.exact)
+    part = price_part(
+        tariff, position(tariff, before), position(tariff, after), earlier, last=last, exact=precision.exact
+    )
 
     def moved(*names: str) -> npt.NDArray[Any]:
         ends = (
-            amounts(tariff, position(tariff, at | _without(at, *names)), exact=held.exact).sum(axis=1)
+            amounts(tariff, position(tariff, at | _without(at, *names)), exact=precision.exact).sum(axis=1)
             for at in (after, before)
         )
         return np.asarray(next(ends) - next(ends))
@@ -168,7 +177,7 @@ def price_segments(
     tariffs: Mapping[tuple[str, int], Tariff],
     period_start: date,
     period_end: date,
-    held: Precision = CENTS,
+    precision: Precision = CENTS,
 ) -> Priced:
     """Lines of every segment.
 
@@ -185,7 +194,7 @@ def price_segments(
         (pl.len().over(stretch) > 1).alias("cut"),
         pl.struct(stretch).rank("dense").cast(pl.Int64).alias("bill"),
     )
-    found = _Found(held, RunningSums(int(str(rows["bill"].max() or 0)) + 1))
+    found = _Found(precision, RunningSums(int(str(rows["bill"].max() or 0)) + 1))
     refused: list[tuple[str, str]] = []
     groups = rows.group_by("part", "cut", "last", "tariff_id", "tariff_version")
     for (_, cut, last, tariff_id, version), of_tariff in sorted(groups, key=lambda item: (item[0][0], str(item[0]))):
@@ -198,7 +207,7 @@ def price_segments(
     if not found.segments:
         return Priced(pl.DataFrame(schema=LINE_SCHEMA), pl.DataFrame(schema=SEGMENT_SCHEMA), _refused(refused))
     lines, segments = pl.concat(found.lines), pl.concat(found.segments)
-    owed, segments = year_end(rows, segments, period, held)
+    owed, segments = year_end(rows, segments, period, precision)
     out = _refused(refused)
     order = ["account_id", "service_point_id", "segment_start"]
     return Priced(
@@ -216,7 +225,7 @@ def _refused(found: list[tuple[str, str]]) -> pl.DataFrame:
 class _Found:
     """Frames of lines and segments so far, and what the earlier parts of cut bills came to."""
 
-    held: Precision
+    precision: Precision
     sums: RunningSums
     lines: list[pl.DataFrame] = field(default_factory=list)
     segments: list[pl.DataFrame] = field(default_factory=list)
@@ -224,32 +233,32 @@ class _Found:
 
 def _price_group(rows: pl.DataFrame, tariff: Tariff, period: Period, cut: bool, last: bool, found: _Found) -> None:
     """Lines and segments of one tariff version."""
-    held = found.held
-    after = _arrays(rows, "", tariff, period, held)
+    precision = found.precision
+    after = _arrays(rows, "", tariff, period, precision)
     before: dict[str, Any] | None = None
     bills = rows["bill"].to_numpy()
     if cut or tariff.rounding.of == "bill" or keeps_minimum(tariff):
-        before = _arrays(rows, "before_", tariff, period, held)
-        of, came_to = _part(tariff, before, after, found.sums.of(bills), last, held)
+        before = _arrays(rows, "before_", tariff, period, precision)
+        of, came_to = _part(tariff, before, after, found.sums.of(bills), last, precision)
         found.sums.put(bills, came_to)
     else:
-        of = _whole(tariff, after, held)
+        of = _whole(tariff, after, precision)
     head = rows.select("account_id", "service_point_id", "tariff_id", "tariff_version", "segment_start", "segment_end")
     for k, line in enumerate(tariff.lines):
-        found.lines.append(_line(head, k, line, of.quantities[k], of.money[:, k], held))
+        found.lines.append(_line(head, k, line, of.quantities[k], of.money[:, k], precision))
     added = of.rounding
     if added.any():
-        found.lines.append(_line(head, len(tariff.lines), ROUNDING_LINE, None, added, held))
+        found.lines.append(_line(head, len(tariff.lines), ROUNDING_LINE, None, added, precision))
     credit_out = np.zeros(rows.height, np.int64)
-    _, surplus = netted(tariff, after["energy"], after["export"], after["carry"], held.scale)
+    _, surplus = netted(tariff, after["energy"], after["export"], after["carry"], precision.scale)
     if tariff.carries_money and last:
         owed = payable(tariff, of.money) + found.sums.charged(bills)
         if keeps_minimum(tariff):
             owed = above_minimum(tariff, found.sums.of(bills), owed)
         spent = spend_credit(
-            tariff, np.array(rows["credit_in"].fill_null(0).to_list(), dtype=object), surplus, owed, held
+            tariff, np.array(rows["credit_in"].fill_null(0).to_list(), dtype=object), surplus, owed, precision
         )
-        found.lines.append(_line(head, len(tariff.lines) + 1, CREDIT_LINE, None, -spent.used, held))
+        found.lines.append(_line(head, len(tariff.lines) + 1, CREDIT_LINE, None, -spent.used, precision))
         added, credit_out = added - spent.used, spent.left
     elif cut:
         found.sums.add_charged(bills, of.money, tariff)
@@ -263,27 +272,31 @@ def _price_group(rows: pl.DataFrame, tariff: Tariff, period: Period, cut: bool, 
             lists(after["peaks"]).alias("peaks"),
             rows["peak_at_to_date"].alias("peak_at"),
             lists(left).alias("carry_out"),
-            _figures("credit_out", credit_out, held),
-            _figures("period_end", of.period_end + (added - of.rounding), held),
-            _figures("credit", of.credit, held),
-            _figures("ratchet", of.ratchet, held),
-            _figures("year_end", np.zeros(rows.height, np.int64), held),
-            _figures("total", of.money.sum(axis=1) + added, held),
-        ).cast({name: kind for name, kind in SEGMENT_SCHEMA.items() if not (held.exact and name in SEGMENT_MONEY)})
+            _figures("credit_out", credit_out, precision),
+            _figures("period_end", of.period_end + (added - of.rounding), precision),
+            _figures("credit", of.credit, precision),
+            _figures("ratchet", of.ratchet, precision),
+            _figures("year_end", np.zeros(rows.height, np.int64), precision),
+            _figures("total", of.money.sum(axis=1) + added, precision),
+        ).cast({name: kind for name, kind in SEGMENT_SCHEMA.items() if not (precision.exact and name in SEGMENT_MONEY)})
     )
 
 
-def _figures(name: str, values: npt.NDArray[Any], held: Precision) -> pl.Series:
+def _figures(name: str, values: npt.NDArray[Any], precision: Precision) -> pl.Series:
     """A column of money or quantities; what does not fit it raises OverflowError."""
-    return pl.Series(name, values.tolist() if held.exact or values.dtype == object else values, held.kind)
+    return pl.Series(name, values.tolist() if precision.exact or values.dtype == object else values, precision.kind)
 
 
 def _line(
-    head: pl.DataFrame, at: int, line: TariffLine, quantity: Whole | None, amount: Whole, held: Precision
+    head: pl.DataFrame, at: int, line: TariffLine, quantity: Whole | None, amount: Whole, precision: Precision
 ) -> pl.DataFrame:
     """One line of every service that has it."""
     keep = (amount != 0) if quantity is None else (amount != 0) | (quantity != 0)
-    counted = pl.lit(None, held.kind).alias("quantity") if quantity is None else _figures("quantity", quantity, held)
+    counted = (
+        pl.lit(None, precision.kind).alias("quantity")
+        if quantity is None
+        else _figures("quantity", quantity, precision)
+    )
     frame = head.with_columns(
         pl.lit(at, pl.Int32).alias("at"),
         pl.lit(line.key).alias("line_key"),
@@ -291,7 +304,7 @@ def _line(
         pl.lit(line.component).alias("component"),
         counted,
         pl.lit(line.unit).alias("unit"),
-        _figures("amount", amount, held),
+        _figures("amount", amount, precision),
     )
     return frame.filter(pl.Series(np.asarray(keep, np.bool_))).select(LINE_SCHEMA.names())
 

@@ -57,7 +57,7 @@ class Terms:
     """How an account is billed. ``held``: exact, or as on a statement; ``last_bill``: one of LAST_BILLS where the last
     month's bill is the account's last at the service point; ``credit``: what the bill before the first left."""
 
-    held: Precision = EXACT
+    precision: Precision = EXACT
     last_bill: str | None = None
     credit: Credit = field(default_factory=Credit)
 
@@ -101,7 +101,7 @@ class _Account:
     def determinants(self, services: pl.DataFrame, load: Load, of: LoadDay) -> DayDeterminants:
         """A day's determinants. Raises TariffRefusedError where the day can't be priced."""
         bound = DayServices(services, {_KEY: self.tariff}, pl.DataFrame(schema=EXCEPTION_SCHEMA))
-        of = _held(of, self.terms.held.scale)
+        of = _scaled_load(of, self.terms.precision.scale)
         matrices: list[DayMatrix] = []
         daily = pl.DataFrame(schema=DAILY_SCHEMA)
         flows = [("import", of.imports), *([("export", of.exports)] if of.exports.any() else [])]
@@ -133,7 +133,7 @@ class _Account:
 
     def bill(self, load: Load, days: Sequence[LoadDay], *, last: bool) -> Month:
         """One month's bill. ``last``: it is the load's last month."""
-        tariff, held = self.tariff, self.terms.held
+        tariff, precision = self.tariff, self.terms.precision
         start, past = days[0].day, days[-1].day + timedelta(days=1)
         services = self.services(start, past)
         reached = self._positions(services, load, days)
@@ -155,7 +155,7 @@ class _Account:
         rows = mine.join(reached, on=[*_WHOSE, "billing_day"]).join(
             before_columns(reached), on=[*_WHOSE, "segment_start"], how="left"
         )
-        priced = price_segments(self._carried_in(rows, start), {_KEY: tariff}, start, past, held)
+        priced = price_segments(self._carried_in(rows, start), {_KEY: tariff}, start, past, precision)
         if priced.refused.height:
             raise TariffRefusedError("document", str(priced.refused["detail"][0]))
         self.billed.append(priced.segments.with_columns(pl.lit(past).alias("period_end_day")))
@@ -171,25 +171,25 @@ class _Account:
             day = days[0].day + timedelta(days=k)
             of = by_day.get(day) or _empty(days[0], day, self.calendar, load.interval_minutes)
             found = self.determinants(services, load, of)
-            position = positions_after(found, position, self.calendar, self.terms.held.scale)
+            position = positions_after(found, position, self.calendar, self.terms.precision.scale)
             every.append(position)
         return pl.concat(every)
 
     def _carried_in(self, rows: pl.DataFrame, start: date) -> pl.DataFrame:
         """The month with what the bills before it carry into it."""
-        held = self.terms.held
+        precision = self.terms.precision
         earlier = pl.concat(self.billed) if self.billed else self._opening(start)
         found = carried(self.tariff, earlier.drop("period_end").rename({"period_end_day": "period_end"}), {}, start)
         year = earlier.filter(pl.col("segment_start") > year_before(self.tariff, start))
         return rows.with_columns(
             *(pl.lit(found[name]).first().alias(name) for name in ("carry_in", "history_in", "credit_in")),
-            pl.lit(int(year["total"].sum() or 0), held.kind).alias("year_lines"),
+            pl.lit(int(year["total"].sum() or 0), precision.kind).alias("year_lines"),
             pl.lit(int(year["days"].sum() or 0), pl.Int64).alias("year_days"),
         )
 
     def _opening(self, start: date) -> pl.DataFrame:
         """What the bill before the first left, as a segment."""
-        held, periods = self.terms.held, self.tariff.schedule.periods
+        precision, periods = self.terms.precision, self.tariff.schedule.periods
         given = self.terms.credit
         for name in given.units:
             if name not in periods:
@@ -198,7 +198,7 @@ class _Account:
             given.money and not self.tariff.carries_money
         ):
             raise TariffRefusedError("credit", "this tariff keeps no credit of that kind")
-        places = EXACT_PLACES if held.exact else MONEY_PLACES
+        places = EXACT_PLACES if precision.exact else MONEY_PLACES
         row = {
             "account_id": "A",
             "service_point_id": "SP",
@@ -208,12 +208,12 @@ class _Account:
             "segment_end": start,
             "days": 0,
             "peaks": [0] * len(self.tariff.registers),
-            "carry_out": [_whole(given.units.get(name, Decimal(0)) * held.scale) for name in periods],
+            "carry_out": [_whole(given.units.get(name, Decimal(0)) * precision.scale) for name in periods],
             "credit_out": _whole(given.money * 10**places),
             "total": 0,
             "period_end_day": start,
         }
-        money = dict.fromkeys(("credit_out", "total"), held.kind())
+        money = dict.fromkeys(("credit_out", "total"), precision.kind())
         schema = {**SEGMENT_SCHEMA, **money, "period_end_day": pl.Date()}
         return pl.DataFrame([row], schema=schema)
 
@@ -222,7 +222,7 @@ def _whole(value: Decimal) -> int:
     return int(value.quantize(Decimal(1), ROUND_HALF_EVEN))
 
 
-def _held(of: LoadDay, scale: int) -> LoadDay:
+def _scaled_load(of: LoadDay, scale: int) -> LoadDay:
     """A day's load in parts of a unit as it is billed: rounded half to even where they are fewer than it is read
     with."""
     ratio = LOAD_SCALE // scale
@@ -264,12 +264,13 @@ def price_months(
     return [account.bill(load, days, last=key == max(months)) for key, days in months.items()]
 
 
-def left_over(tariff: Tariff, month: Month, held: Precision) -> Credit:
+def left_over(tariff: Tariff, month: Month, precision: Precision) -> Credit:
     """The credit that a month's bill leaves for the next."""
     segment = month.priced.segments.row(-1, named=True)
     names = tariff.schedule.periods
     units = zip(names, segment["carry_out"], strict=True) if tariff.carries_units else ()
-    places = EXACT_PLACES if held.exact else MONEY_PLACES
+    places = EXACT_PLACES if precision.exact else MONEY_PLACES
     return Credit(
-        {name: Decimal(count) / held.scale for name, count in units}, Decimal(segment["credit_out"]).scaleb(-places)
+        {name: Decimal(count) / precision.scale for name, count in units},
+        Decimal(segment["credit_out"]).scaleb(-places),
     )

@@ -36,15 +36,15 @@ class UsageChange:
     def _base(self) -> int:
         return max(self.now, self.of_codes) if self.codes else self.now
 
-    def determinants(self, held: pl.DataFrame) -> pl.DataFrame:
+    def determinants(self, stored: pl.DataFrame) -> pl.DataFrame:
         """A day's determinants with the usage changed; the days of a period are given in their order."""
-        mine = held["service_point_id"].to_list()
+        mine = stored["service_point_id"].to_list()
         if self.service_point_id not in mine:
-            return held
+            return stored
         at = mine.index(self.service_point_id)
-        rows = held["energy"].to_list()
+        rows = stored["energy"].to_list()
         rows[at] = [self._share(quantity) for quantity in rows[at]]
-        return held.with_columns(pl.Series("energy", rows, held.schema["energy"]))
+        return stored.with_columns(pl.Series("energy", rows, stored.schema["energy"]))
 
     def _share(self, quantity: int) -> int:
         before = self._seen * self._base // self.was if self.was else 0

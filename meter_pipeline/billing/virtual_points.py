@@ -41,11 +41,11 @@ def with_parts(services: DayServices, reference: Reference, day: date) -> DaySer
 
 def parts_of(reference: Reference, day: date) -> pl.DataFrame:
     """Which service points' usage of a day is billed at another one: PART_SCHEMA."""
-    held = reference.service_attributes.filter(pl.col("attribute").is_in(list(SIGNS)))
-    if not held.height:
+    signed = reference.service_attributes.filter(pl.col("attribute").is_in(list(SIGNS)))
+    if not signed.height:
         return pl.DataFrame(schema=PART_SCHEMA)
     served = in_force(reference.agreements, day)["service_point_id"]
-    return in_force(held, day).select(
+    return in_force(signed, day).select(
         pl.col("service_point_id").alias("member"),
         pl.col("value").str.strip_chars().str.to_uppercase().alias("target"),
         pl.col("attribute").replace_strict(SIGNS, return_dtype=pl.Int64).alias("sign"),
@@ -149,18 +149,18 @@ def merged(matrices: Sequence[DayMatrix]) -> list[DayMatrix]:
     by_minutes: dict[int, list[DayMatrix]] = {}
     for matrix in matrices:
         by_minutes.setdefault(matrix.interval_minutes, []).append(matrix)
-    return [_joined(held) for _, held in sorted(by_minutes.items())]
+    return [_joined(parts) for _, parts in sorted(by_minutes.items())]
 
 
-def _joined(held: Sequence[DayMatrix]) -> DayMatrix:
-    if len(held) == 1:
-        return held[0]
+def _joined(parts: Sequence[DayMatrix]) -> DayMatrix:
+    if len(parts) == 1:
+        return parts[0]
     return replace(
-        held[0],
-        keys=pl.concat([m.keys for m in held]),
-        values=np.concatenate([m.values for m in held]),
-        quality=np.concatenate([m.quality for m in held]),
-        sequence=np.concatenate([m.sequence for m in held]),
+        parts[0],
+        keys=pl.concat([m.keys for m in parts]),
+        values=np.concatenate([m.values for m in parts]),
+        quality=np.concatenate([m.quality for m in parts]),
+        sequence=np.concatenate([m.sequence for m in parts]),
         offsets=None,
     )
 

@@ -258,10 +258,12 @@ def law(
     database = _open()[1]
     if day is not None and month is not None:
         problem("--day and --month exclude each other", "Give one of them.")
-    asked = day.date() if day is not None else last_day(database)
-    if month is None and asked is None:
+    wanted_day = day.date() if day is not None else last_day(database)
+    if month is None and wanted_day is None:
         problem("nothing was billed yet", "Bill a day first: meter-pipeline run --day DAY")
-    result = law_of_month(database, _month(month)) if month is not None else law_of_day(database, asked or date.min)
+    result = (
+        law_of_month(database, _month(month)) if month is not None else law_of_day(database, wanted_day or date.min)
+    )
     document = result.document()
 
     def show(d: dict[str, Any]) -> None:
@@ -348,8 +350,8 @@ def threshold(
         elif amount is not None:
             person = _acting(database, "flag", "adjustment_threshold", by)
             text = f"{Decimal(amount):.2f}"
-            asked = flags.request_change(database, decisions.ADJUSTMENT_THRESHOLD, text, by=person, reason=reason)
-            document = {"request": asked.request_id, "to": text, "expires_at": asked.expires_at}
+            pending = flags.request_change(database, decisions.ADJUSTMENT_THRESHOLD, text, by=person, reason=reason)
+            document = {"request": pending.request_id, "to": text, "expires_at": pending.expires_at}
         else:
             with database.connect("billing", autocommit=True) as connection:
                 value = flags.read(connection, decisions.ADJUSTMENT_THRESHOLD)

@@ -145,8 +145,8 @@ def roles(
     """
     if as_sql:
         settings = load_settings()
-        asked = user_of(settings.database_url) if settings.database_url else None
-        user = owner or asked or os.environ.get("PGUSER") or getpass.getuser()
+        login = user_of(settings.database_url) if settings.database_url else None
+        user = owner or login or os.environ.get("PGUSER") or getpass.getuser()
         sys.stdout.write(database_roles.administrators_script(str(user)))
         return
     emit(

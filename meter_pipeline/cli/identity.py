@@ -45,9 +45,9 @@ def approving(database: Database, action: str, subject: str, approver: str, duti
 def _proof(database: Database, by: str) -> decisions.Proof:
     os_user = pwd.getpwuid(os.getuid()).pw_name
     with database.connect("identity", autocommit=True) as connection:
-        asked = register.has_people(connection)
-        mapped = register.person_of_os_user(connection, os_user) if asked else None
-    if not asked:
+        register_has_people = register.has_people(connection)
+        mapped = register.person_of_os_user(connection, os_user) if register_has_people else None
+    if not register_has_people:
         return decisions.Proof()
     token = os.environ.get(TOKEN_VARIABLE, "")
     if not token and mapped is None and sys.stdin.isatty():

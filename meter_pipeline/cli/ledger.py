@@ -316,8 +316,13 @@ def repair(
         elif source is not None:
             person = acting(database, "ledger_repair", source, by, room.ACTION.ask)
             at = day.date() if day else None
-            asked = room.request(database, source, at, hashers(), by=person, reason=reason)
-            document = {"repaired": False, "request": asked.request_id, **asked.body, "expires_at": asked.expires_at}
+            pending = room.request(database, source, at, hashers(), by=person, reason=reason)
+            document = {
+                "repaired": False,
+                "request": pending.request_id,
+                **pending.body,
+                "expires_at": pending.expires_at,
+            }
         else:
             _usage("name a source, or --confirm a request")
     except (Refused, room.RepairError) as error:

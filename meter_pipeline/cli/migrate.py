@@ -87,8 +87,8 @@ def advance(
             document: dict[str, Any] = {"done": True, "stage": now.value, "version": now.version}
             document["bills_after"] = who_bills(now.value)
         elif report is not None:
-            asked = cutover.request_step(database, value, report, by=by, reason=reason)
-            document = {"done": False, "request": asked.request_id, "expires": asked.expires_at}
+            pending = cutover.request_step(database, value, report, by=by, reason=reason)
+            document = {"done": False, "request": pending.request_id, "expires": pending.expires_at}
             document["bills_after"] = who_bills(value)
         else:
             now = cutover.step(database, value, by=by, reason=reason)

@@ -59,19 +59,19 @@ def reads_(
     settings, database = _open()
     zone = settings.utility().zone
     if request is not None:
-        asked, scope = _asked(request), request.stem
+        wanted, scope = _requested_reads(request), request.stem
     elif read_date is not None and (route or cycle):
         day = read_date.date()
-        asked = [(meter, day) for meter in tables.meters_of(database, route, cycle, day, zone)]
+        wanted = [(meter, day) for meter in tables.meters_of(database, route, cycle, day, zone)]
         scope = "-".join(part for part in (route, cycle, day.isoformat()) if part)
     else:
         raise typer.BadParameter("give --request, or --read-date with --route, --cycle or both")
-    if not asked:
+    if not wanted:
         problem(
             "no meter is asked for",
             "look at the route, the cycle and the date: meter-pipeline reference show service_points",
         )
-    _send(settings, database, "reads", scope, rooms.reads(database, asked, zone), (template, out, by, as_json))
+    _send(settings, database, "reads", scope, rooms.reads(database, wanted, zone), (template, out, by, as_json))
 
 
 @app.command()
@@ -199,7 +199,7 @@ def _open() -> tuple[Settings, Database]:
     return settings, open_database(settings)
 
 
-def _asked(path: Path) -> list[tuple[str, date]]:
+def _requested_reads(path: Path) -> list[tuple[str, date]]:
     """Meters and dates of a request. Ends with one line where it cannot be read."""
     try:
         reader = csv.DictReader(path.read_text("utf-8-sig").splitlines())
@@ -210,16 +210,16 @@ def _asked(path: Path) -> list[tuple[str, date]]:
             f"{path}: line 1: the columns are {', '.join(reader.fieldnames or ()) or 'none'}",
             "a request has meter_id and read_date",
         )
-    asked: list[tuple[str, date]] = []
+    wanted: list[tuple[str, date]] = []
     for row in reader:
         meter, day = (row["meter_id"] or "").strip(), (row["read_date"] or "").strip()
         try:
-            asked.append((meter, date.fromisoformat(day)))
+            wanted.append((meter, date.fromisoformat(day)))
         except ValueError:
             problem(f"{path}: line {reader.line_num}: read_date is {day!r}", "write dates like 2026-07-31")
         if not meter:
             problem(f"{path}: line {reader.line_num}: meter_id is empty", "each line names a meter")
-    return asked
+    return wanted
 
 
 def _template(settings: Settings, output: str, name: str | None) -> Template:
@@ -248,7 +248,7 @@ def _send(
         done = deliver(database, chosen, scope, found, out or settings.home / "outbound", by=by)
     except (DeliveryError, TemplateError) as error:
         problem(str(error), "nothing was sent; docs/outputs.md has contracts and templates")
-    emit(done.document(), as_json, lambda _: OUT.print(_said(done), highlight=False))
+    emit(done.document(), as_json, lambda _: OUT.print(_summary(done), highlight=False))
 
 
 def _period(database: Database, cycle: str, period_end: date) -> None:
@@ -260,7 +260,7 @@ def _period(database: Database, cycle: str, period_end: date) -> None:
         )
 
 
-def _said(done: Delivery) -> str:
+def _summary(done: Delivery) -> str:
     if done.path is None and not done.sequence:
         return f"{done.output} of {done.scope}: there is no record, and no file was written"
     if done.path is None:

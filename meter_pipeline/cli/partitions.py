@@ -112,15 +112,17 @@ def list_(as_json: AsJson = False) -> None:
     Example: meter-pipeline partitions list
     """
     with _database().connect("partitions") as connection:
-        held, gone = partitions.sizes(connection), partitions.catalogue(connection)
+        attached, gone = partitions.sizes(connection), partitions.catalogue(connection)
     document = {
-        "partitions": [{"day": d, "table": t, "state": s, "rows_estimated": r, "bytes": b} for d, t, s, r, b in held],
+        "partitions": [
+            {"day": d, "table": t, "state": s, "rows_estimated": r, "bytes": b} for d, t, s, r, b in attached
+        ],
         "archive": [_document(t) for t in gone],
     }
 
     def render(_: Any) -> None:
         days: dict[tuple[date, str], list[int]] = {}
-        for d, _t, s, r, b in [*held, *((g.billing_day, g.table, g.state, g.rows, g.size) for g in gone)]:
+        for d, _t, s, r, b in [*attached, *((g.billing_day, g.table, g.state, g.rows, g.size) for g in gone)]:
             figures = days.setdefault((d, s), [0, 0, 0])
             figures[0], figures[1], figures[2] = figures[0] + 1, figures[1] + r, figures[2] + b
         rows = [(d, s, *figures) for (d, s), figures in sorted(days.items())]

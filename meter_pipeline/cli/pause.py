@@ -154,7 +154,7 @@ def request_resume(
     database = _database()
     try:
         person = _acting(database, "resume", "pause", by, emergency.RESUME.ask)
-        asked = emergency.request_resume(
+        pending = emergency.request_resume(
             database,
             reason=reason,
             by=person,
@@ -166,11 +166,11 @@ def request_resume(
         _refused(refusal, as_json)
         return
     document = {
-        "request": asked.request_id,
-        "subject": asked.subject,
-        "requested_by": asked.requested_by,
-        "expires_at": asked.expires_at,
-        "digest": asked.digest,
+        "request": pending.request_id,
+        "subject": pending.subject,
+        "requested_by": pending.requested_by,
+        "expires_at": pending.expires_at,
+        "digest": pending.digest,
     }
     emit(
         document,
@@ -240,11 +240,11 @@ def _render_status(document: dict[str, Any]) -> None:
         if one["further_evidence"]:
             rows = [[e["raised_at"], e["rule"] or e["raised_by"], e["reason"]] for e in one["further_evidence"]]
             OUT.print(table("Further evidence since", ["when", "by", "reason"], rows))
-    for asked in document["pending"]:
-        title = f"Request {asked['request']} by {asked['requested_by']}: {asked['reason']}"
-        OUT.print(table(title, ["checked", "found"], list(asked["checklist"].items())))
+    for pending in document["pending"]:
+        title = f"Request {pending['request']} by {pending['requested_by']}: {pending['reason']}"
+        OUT.print(table(title, ["checked", "found"], list(pending["checklist"].items())))
         OUT.print(
-            f"Next: a second person runs  meter-pipeline pause confirm-resume {asked['request']} --by NAME",
+            f"Next: a second person runs  meter-pipeline pause confirm-resume {pending['request']} --by NAME",
             highlight=False,
         )
     if document["refusals"]:

@@ -93,8 +93,8 @@ def list_(json: Json = False) -> None:
     """
     with _database().connect("people", autocommit=True) as connection:
         found = register.people(connection)
-    held = {duty for person in found if person["active"] for duty in person["duties"]}
-    document = {"people": found, "duties_of_nobody": [duty for duty in people.DUTIES if duty not in held]}
+    duties = {duty for person in found if person["active"] for duty in person["duties"]}
+    document = {"people": found, "duties_of_nobody": [duty for duty in people.DUTIES if duty not in duties]}
     emit(document, json, _show)
 
 

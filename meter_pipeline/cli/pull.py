@@ -42,8 +42,8 @@ def pull(
         declared = read_head_ends(settings.head_ends)
     except HeadEndError as error:
         problem(str(error), f"mend the declaration under {settings.head_ends}")
-    asked = [h for h in declared.values() if h.is_pulled and head_end in (None, h.name)]
-    if head_end is not None and not asked:
+    wanted = [h for h in declared.values() if h.is_pulled and head_end in (None, h.name)]
+    if head_end is not None and not wanted:
         ERR.print(
             f"[bold red]Problem:[/] no head-end {head_end} of format http, or with a table [fetch], is declared under {settings.head_ends}",
             highlight=False,
@@ -58,7 +58,7 @@ def pull(
         raise typer.Exit(USAGE)
     database, calendar = prepare(settings), settings.calendar()
     with PauseProbe(database, application_name="pull-pause") as probe:
-        outcome = work.pull(database, calendar, asked, settings.inbox, days=days, pause=probe)
+        outcome = work.pull(database, calendar, wanted, settings.inbox, days=days, pause=probe)
     landed = land_inbox(database, calendar, settings) if land else None
     document: dict[str, Any] = {
         "asked": [
@@ -74,9 +74,9 @@ def pull(
                 "meters_missing": a.missing,
                 "meters": a.meters,
             }
-            for a in outcome.asked
+            for a in outcome.pulls
         ],
-        "held": [{"head_end": name, "why": why} for name, why in outcome.held],
+        "held": [{"head_end": name, "why": why} for name, why in outcome.postponed],
         "landed": None if landed is None else landed.report().figures,
     }
 
@@ -91,7 +91,7 @@ def pull(
                 a.retries,
                 f"{a.missing} of {a.meters}" if a.meters else "",
             )
-            for a in outcome.asked
+            for a in outcome.pulls
         ]
         OUT.print(
             table(
@@ -101,13 +101,13 @@ def pull(
                 numbers=["reads", "pages", "retries"],
             )
         )
-        for name, why in outcome.held:
+        for name, why in outcome.postponed:
             OUT.print(f"{name} was not asked: {why}", highlight=False)
         if landed is not None:
             OUT.print(f"{len(landed.landed)} files landed, {len(landed.days)} billing days wait for their run")
-        elif any(a.file for a in outcome.asked):
+        elif any(a.file for a in outcome.pulls):
             OUT.print("Next: meter-pipeline run --day YYYY-MM-DD, or leave it to the sensors")
 
     emit(document, json, render)
-    if outcome.held or any(not a.ok for a in outcome.asked):
+    if outcome.postponed or any(not a.ok for a in outcome.pulls):
         raise typer.Exit(PROBLEM)

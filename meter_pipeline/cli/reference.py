@@ -117,9 +117,9 @@ def _show_imported(document: dict[str, Any], kept: Sequence[str] = ()) -> None:
     _show_asked(document["asked"])
 
 
-def _show_asked(asked: dict[str, Any]) -> None:
-    if days := asked["days"]:
-        reached = f"{len(days)} billing days of {asked['service_points']} service points"
+def _show_asked(pending: dict[str, Any]) -> None:
+    if days := pending["days"]:
+        reached = f"{len(days)} billing days of {pending['service_points']} service points"
         OUT.print(
             f"{reached} are asked for again ({days[0]} to {days[-1]}); meter-pipeline run or the sensor runs them."
         )
@@ -245,13 +245,13 @@ def request(digest: Digest, by: Who, why: Why, json: Json = False) -> None:
     database = prepare(load_settings())
     found = _digest(digest)
     try:
-        asked = ask(database, found, by=_acting(database, digest[:16], by), reason=why)
+        pending = ask(database, found, by=_acting(database, digest[:16], by), reason=why)
     except ReferenceRefused as refused:
         problem(refused.faults[0].why)
     except Refused as refusal:
         problem(str(refusal))
     emit(
-        {"request": asked.request_id, "digest": digest, "expires_at": asked.expires_at},
+        {"request": pending.request_id, "digest": digest, "expires_at": pending.expires_at},
         json,
         lambda d: OUT.print(
             f"request {d['request']} waits: meter-pipeline reference approve {d['request']} --by NAME --why ..."

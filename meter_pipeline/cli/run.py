@@ -97,9 +97,9 @@ def run_days(first: date, last: date, *, land: bool, one_run: bool, opening: dat
             bar.advance(task, (end - start).days + 1)
         again: list[dict[str, Any]] = []
         tried: set[tuple[date, bytes]] = set()
-        while asked := _true_ups(settings, tried):
-            task = bar.add_task("days that register reads true up", total=len(asked))
-            for start, end in stretches(asked):
+        while waiting_days := _true_ups(settings, tried):
+            task = bar.add_task("days that register reads true up", total=len(waiting_days))
+            for start, end in stretches(waiting_days):
                 bar.update(task, description=f"true-up of {start}" if start == end else f"true-up of {start} to {end}")
                 again.append(_materialise(job, instance, quiet, start, end))
                 bar.advance(task, (end - start).days + 1)
@@ -210,13 +210,13 @@ def _true_ups(settings: Settings, tried: set[tuple[date, bytes]]) -> list[date]:
 
     known = set(billing_days().get_partition_keys())
     database = open_database(settings)
-    asked = [
+    waiting_days = [
         *waiting(database),
         *unvalidated_loads(database),
         *unbilled_validations(database),
         *released_bills(database),
     ]
-    new = {(day, e) for day, evidence in asked for e in evidence if day.isoformat() in known} - tried
+    new = {(day, e) for day, evidence in waiting_days for e in evidence if day.isoformat() in known} - tried
     tried |= new
     return sorted({day for day, _ in new})
 

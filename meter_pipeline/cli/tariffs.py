@@ -166,10 +166,10 @@ def _priced(
     load: Load,
     holidays: frozenset[date] | None,
     attributes: dict[str, str],
-    asked: tuple[bool, str | None, list[str] | None],
+    options: tuple[bool, str | None, list[str] | None],
 ) -> dict[str, Any]:
     """The document of ``price``. ``asked``: as billed, the last bill, the credit that an earlier bill left."""
-    as_billed, last_bill, credit = asked
+    as_billed, last_bill, credit = options
     if last_bill not in (None, *LAST_BILLS):
         _usage(f"--last-bill {last_bill!r} is not one of {', '.join(LAST_BILLS)}")
     left = _named(credit, tariff.schedule.periods, "--credit")

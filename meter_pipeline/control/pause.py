@@ -95,8 +95,8 @@ class PauseState:
         text = f"PAUSED ({self.scope.words()}) since {self.raised_at:%Y-%m-%d %H:%M:%S} UTC by {source}: {self.reason}."
         if self.pending_request is None:
             return text + " Nobody has asked to resume."
-        asked = f" {self.pending_by} asked to resume (request {self.pending_request});"
-        return text + asked + f" a second person in finance must confirm before {self.pending_until:%H:%M} UTC."
+        pending = f" {self.pending_by} asked to resume (request {self.pending_request});"
+        return text + pending + f" a second person in finance must confirm before {self.pending_until:%H:%M} UTC."
 
 
 def unreachable(error: BaseException, clock: Clock = SYSTEM_CLOCK) -> PauseState:

@@ -30,8 +30,8 @@ def before_writing(database: Database, *, clock: Clock = SYSTEM_CLOCK) -> None:
     between. Where everything is one transaction it is asked there, and not at all where that is undone.
     """
     if isinstance(database, ReadSession) and database.shared:
-        if not database.undone and (held := is_paused(database.connect())) is not None:
-            raise PausedError(held)
+        if not database.undone and (pause := is_paused(database.connect())) is not None:
+            raise PausedError(pause)
         return
     # By its URL alone: a reading session is read-only, and is the stage's own.
     with PauseProbe(Database(database.url, database.role), application_name="stage-pause", clock=clock) as probe:

@@ -73,7 +73,9 @@ _TOUCHED: Final = {"service_point_id": pl.String, "first": pl.Date, "past": pl.D
 def spans(change: Change, calendar: BillingCalendar, connection: Connection) -> list[Span]:
     """The days a change touches, before anybody asks whose they are."""
     kinds = days_of(change.table, tuple(c for c in change.columns if c in REACHES[change.table]))
-    both = [_held(change.table, row, calendar, connection) for row in (change.old, change.new) if row is not None]
+    both = [
+        _dates_covered(change.table, row, calendar, connection) for row in (change.old, change.new) if row is not None
+    ]
     found: list[Span] = []
     if Days.HELD in kinds:
         found += [Span(*each) for each in both]
@@ -89,7 +91,9 @@ def spans(change: Change, calendar: BillingCalendar, connection: Connection) -> 
     return found
 
 
-def _held(table: str, row: Mapping[str, Any], calendar: BillingCalendar, connection: Connection) -> tuple[date, date]:
+def _dates_covered(
+    table: str, row: Mapping[str, Any], calendar: BillingCalendar, connection: Connection
+) -> tuple[date, date]:
     """The days [first, past) on which a row holds."""
     match table:
         case "installations":
@@ -161,16 +165,20 @@ def _by_agreement(
 ) -> pl.DataFrame:
     """The service points whose agreement names what changed in a column of its own (None: all of them)."""
     values = None if column is None else sorted(_values(column, touched))
-    held = tables.agreements(connection, column or "account_id", values)
-    asked = [
+    agreements = tables.agreements(connection, column or "account_id", values)
+    days = [
         (value, s.first, s.past, s.to_period_end)
         for change, found in touched
         for value in ([None] if column is None else _values(column, [(change, found)]))
         for s in found
     ]
     schema = {"value": pl.String, "from": pl.Date, "to": pl.Date, "to_period_end": pl.Boolean}
-    wanted = pl.DataFrame(asked, schema=schema, orient="row")
-    same = held.join(wanted, how="cross") if column is None else held.join(wanted, left_on=column, right_on="value")
+    wanted = pl.DataFrame(days, schema=schema, orient="row")
+    same = (
+        agreements.join(wanted, how="cross")
+        if column is None
+        else agreements.join(wanted, left_on=column, right_on="value")
+    )
     return _cut(same)
 
 
@@ -178,29 +186,29 @@ def _of_riders(connection: Connection, touched: Sequence[tuple[Change, list[Span
     """The service points on tariffs that share a rider of which a version changed. A rider by the day on which a bill's
     period ends moves the period's days from its first one on."""
     shared = tables.sharing(connection, sorted(_values("tariff_id", touched)))
-    asked = [
+    days = [
         (tariff, s.first, s.past, s.to_period_end, by_bill)
         for change, found in touched
         for rider, tariff, by_bill in shared
         if rider in _values("tariff_id", [(change, found)])
         for s in found
     ]
-    if not asked:
+    if not days:
         return pl.DataFrame(schema=_TOUCHED)
     dates = {"from": pl.Date, "to": pl.Date, "to_period_end": pl.Boolean, "by_bill": pl.Boolean}
-    wanted = pl.DataFrame(asked, schema={"tariff_id": pl.String, **dates}, orient="row").unique()
-    held = tables.agreements(connection, "tariff_id", sorted({tariff for _, tariff, _ in shared}))
-    same = held.join(wanted, on="tariff_id")
+    wanted = pl.DataFrame(days, schema={"tariff_id": pl.String, **dates}, orient="row").unique()
+    agreements = tables.agreements(connection, "tariff_id", sorted({tariff for _, tariff, _ in shared}))
+    same = agreements.join(wanted, on="tariff_id")
     inside = (pl.col("period_start") < pl.col("from")) & (pl.col("period_end") > pl.col("from"))
     earlier = same.filter("by_bill").join(tables.periods(connection), on="cycle_id").filter(inside)
     begun = earlier.with_columns(pl.col("period_start").alias("from"))
     return pl.concat([_cut(same), _cut(begun.select(same.columns))])
 
 
-def _cut(held: pl.DataFrame) -> pl.DataFrame:
+def _cut(agreements: pl.DataFrame) -> pl.DataFrame:
     """Rows in force from ``first`` to ``past`` (null: open), each with the days ``from`` to ``to`` that are touched:
     the days of both."""
-    both = held.with_columns(
+    both = agreements.with_columns(
         pl.max_horizontal("first", "from").alias("first"),
         pl.min_horizontal(pl.col("past").fill_null(_FOREVER), "to").alias("past"),
     )
@@ -210,14 +218,14 @@ def _cut(held: pl.DataFrame) -> pl.DataFrame:
 def _of_heat(connection: Connection, touched: Sequence[tuple[Change, list[Span]]]) -> pl.DataFrame:
     """The gas services of the zones whose heat content changes: those that name the zone, and for ``*`` those that name
     none."""
-    asked = [
+    days = [
         (zone, s.first, s.past, s.to_period_end)
         for change, found in touched
         for zone in _values("zone_id", [(change, found)])
         for s in found
     ]
     schema = {"zone_id": pl.String, "from": pl.Date, "to": pl.Date, "to_period_end": pl.Boolean}
-    wanted = pl.DataFrame(asked, schema=schema, orient="row").unique()
+    wanted = pl.DataFrame(days, schema=schema, orient="row").unique()
     named = tables.heat_zones(connection)
     served = tables.gas_services(connection).join(wanted.filter(pl.col("zone_id") == "*"), how="cross")
     covered = (
@@ -239,9 +247,9 @@ def _to_period_ends(connection: Connection, touched: pl.DataFrame) -> pl.DataFra
     cuts = touched.filter(pl.col("to_period_end") & (pl.col("past") < _FOREVER)).unique()
     if not cuts.height:
         return touched
-    held = tables.agreements(connection, "service_point_id", cuts["service_point_id"].unique().to_list())
+    agreements = tables.agreements(connection, "service_point_id", cuts["service_point_id"].unique().to_list())
     whole = (
-        cuts.join(held.select("service_point_id", "cycle_id").unique(), on="service_point_id")
+        cuts.join(agreements.select("service_point_id", "cycle_id").unique(), on="service_point_id")
         .join(tables.periods(connection), on="cycle_id")
         .filter((pl.col("period_start") < pl.col("past")) & (pl.col("period_end") > pl.col("past")))
         .select("service_point_id", "first", pl.col("period_end").alias("past"), "to_period_end")

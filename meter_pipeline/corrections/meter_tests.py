@@ -134,5 +134,5 @@ def corrected(
 
 def _row(meter_id: str, channel: str, first: date, past: date, multiplier: Decimal) -> dict[str, Any]:
     empty = dict.fromkeys(TABLES["channel_values"].columns)
-    held = {"meter_id": meter_id, "channel": channel, "valid_from": first, "valid_to": past}
-    return empty | held | {"multiplier": multiplier.quantize(_STEP, ROUND_HALF_EVEN)}
+    key_and_dates = {"meter_id": meter_id, "channel": channel, "valid_from": first, "valid_to": past}
+    return empty | key_and_dates | {"multiplier": multiplier.quantize(_STEP, ROUND_HALF_EVEN)}

@@ -132,7 +132,7 @@ def _impact(tried: OneTransaction, session: Any, calendar: BillingCalendar, mark
     waiting, issued, sealed = tables.statements(session, pairs)
     before = tables.money(session, points, first) if first else {}
     corrected_on = calendar.day_of(clock.now())
-    judged = policies.of_points(session, points, first) if first else []
+    policies_by_point = policies.of_points(session, points, first) if first else []
     known = {(day, evidence) for day, several in true_up.waiting(tried) for evidence in several}
     # Asked for as an import asks: no day's charges are then carried into one that is billed again anyhow.
     ask(session, pairs, changed, hashlib.sha256(mark.encode()).digest(), corrected_on, clock.now())
@@ -142,16 +142,18 @@ def _impact(tried: OneTransaction, session: Any, calendar: BillingCalendar, mark
             validate_billing_day(tried, calendar, day, clock=clock, only=touched_since(tried, day))
             billed = bill_billing_day(tried, calendar, day, clock=clock, only=validated_since_billed(tried, day))
             unchecked.setdefault(day, set()).update(billed.unchecked)
-        asked = {(day, evidence) for day, several in true_up.waiting(tried) for evidence in several} - known
-        known |= asked
-        again = sorted({day for day, _ in asked})
+        true_ups = {(day, evidence) for day, several in true_up.waiting(tried) for evidence in several} - known
+        known |= true_ups
+        again = sorted({day for day, _ in true_ups})
         if not again:
             break
     keep_several_days_checks(tried, calendar, {day: sorted(points) for day, points in unchecked.items()})
     if days:
         propose_late_changes(tried, calendar, clock=clock)
     after = tables.money(session, points, first) if first else {}
-    rules = [each for each in policies.of_points(session, points, first) if each not in judged] if first else []
+    rules = (
+        [each for each in policies.of_points(session, points, first) if each not in policies_by_point] if first else []
+    )
     bills_waiting = tables.bills_waiting(session, points) if points else []
     document: dict[str, Any] = {
         "changes": [cell for change in changed for cell in _cells(change)],

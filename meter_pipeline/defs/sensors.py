@@ -121,17 +121,17 @@ def touched_days_sensor(engine: str | None = None) -> dg.SensorDefinition:
         for day, evidence in chain.from_iterable(asking):
             waiting.setdefault(day, []).extend(evidence)
         closed = {day: files for day, files in waiting.items() if day.isoformat() in known}
-        asked = day_requests.ask(
+        requests = day_requests.ask(
             database,
             closed,
             days_under_way(context.instance, job_name),
             most=MOST_REQUESTS,
             clock=municipality.clock(),
         )
-        for request in asked:
+        for request in requests:
             key = request.day.isoformat()
             yield dg.RunRequest(run_key=request.run_key, partition_key=key, tags={policy.DAY_TAG: key})
-        if not asked:
+        if not requests:
             yield dg.SkipReason(
                 f"no closed billing day is to be asked for now ({len(closed)} closed days wait, {len(waiting)} in all)"
             )

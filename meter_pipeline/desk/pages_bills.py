@@ -19,22 +19,22 @@ _STATEMENT = re.compile(r"[^.\s]+\.[^.\s]+\.[0-9]{8}\.[0-9]+")
 
 def bills(ask: DeskRequest) -> Response:
     """Statements, newest first; a search for a statement's or a line's id goes straight there."""
-    asked = ask.query.get("q", "").strip()
-    if asked:
-        if _STATEMENT.fullmatch(asked):
-            return RedirectResponse(f"/bills/{path_part(asked)}", status_code=303)
-        if (line := _LINE.fullmatch(asked)) and _STATEMENT.fullmatch(line[1]):
+    search = ask.query.get("q", "").strip()
+    if search:
+        if _STATEMENT.fullmatch(search):
+            return RedirectResponse(f"/bills/{path_part(search)}", status_code=303)
+        if (line := _LINE.fullmatch(search)) and _STATEMENT.fullmatch(line[1]):
             return RedirectResponse(f"/bills/{path_part(line[1])}/{line[2]}", status_code=303)
     found = parse_cursor(ask.query.get("after"))
     after = (instant(found[0]), str(found[1])) if found else None
     with ask.desk.reading() as connection:
-        listed = tables.statements(connection, asked or None, after, tables.PAGE + 1)
+        listed = tables.statements(connection, search or None, after, tables.PAGE + 1)
     more = len(listed) > tables.PAGE
     listed = listed[: tables.PAGE]
     following = (
-        link("/bills", q=asked, after=place(listed[-1]["issued_at"], listed[-1]["statement_id"])) if more else None
+        link("/bills", q=search, after=place(listed[-1]["issued_at"], listed[-1]["statement_id"])) if more else None
     )
-    return ask.show("bills.html", statements=listed, q=asked, following=following, first=after is None)
+    return ask.show("bills.html", statements=listed, q=search, following=following, first=after is None)
 
 
 def bill(ask: DeskRequest) -> Response:

@@ -91,7 +91,7 @@ def raise_pause(ask: DeskRequest) -> Response:
 
 def request_resume(ask: DeskRequest) -> Response:
     notes = {key: ask.field(key, required=label) for key, (label, _) in CHECKLIST.items()}
-    asked = emergency.request_resume(
+    pending = emergency.request_resume(
         ask.desk.database,
         reason=ask.field("reason", required="The reason"),
         by=ask.visitor.person,
@@ -101,7 +101,7 @@ def request_resume(ask: DeskRequest) -> Response:
     )
     return ask.back(
         "/pause",
-        f"Request {asked.request_id} waits for a second person in finance until {formats_of(ask.desk.settings).when(asked.expires_at)}.",
+        f"Request {pending.request_id} waits for a second person in finance until {formats_of(ask.desk.settings).when(pending.expires_at)}.",
     )
 
 

@@ -40,7 +40,7 @@ def correction(ask: DeskRequest) -> Response:
         found = tables.kept(connection, digest)
         if found is None:
             raise NotFoundError(f"There is no correction {ask.path['digest'][:80]}.")
-        waiting, asked = tables.progress(connection, digest)
+        waiting, requests = tables.progress(connection, digest)
         pending = tables.pending_request(connection, making.CORRECTION.name, digest.hex(), ask.desk.clock.now())
     mine = pending is not None and pending["requested_by"] == ask.visitor.person
     summary: dict[str, Any] = found["summary"]
@@ -54,7 +54,7 @@ def correction(ask: DeskRequest) -> Response:
         pending=pending,
         mine=mine,
         waiting=waiting,
-        asked=asked,
+        asked=requests,
     )
 
 

@@ -27,14 +27,14 @@ def check_totals(head_end: HeadEnd, reader: RowReader, rows: Rows, noted: Sequen
     if control.rows_are is not None and control.rows_are != reader.rows:
         raise FeedRefused("control_total", f"{control.rows_are} rows are declared, {reader.rows} are in the file")
     if control.rows is not None:
-        message = _found(head_end, control.rows, noted, "rows")
-        if message != reader.rows:
-            raise FeedRefused("control_total", f"the file says {message} rows, {reader.rows} are in it")
+        stated = _found(head_end, control.rows, noted, "rows")
+        if stated != reader.rows:
+            raise FeedRefused("control_total", f"the file says {stated} rows, {reader.rows} are in it")
     if control.sum is not None:
-        message = _found(head_end, control.sum, noted, "sum")
+        stated = _found(head_end, control.sum, noted, "sum")
         own = reader.file_sum(rows)
-        if message != own and not len(reader.rejects):
-            raise FeedRefused("control_total", f"the file says a sum of {float(message)}, its rows have {float(own)}")
+        if stated != own and not len(reader.rejects):
+            raise FeedRefused("control_total", f"the file says a sum of {float(stated)}, its rows have {float(own)}")
 
 
 def _found(head_end: HeadEnd, pattern: str, noted: Sequence[str], what: str) -> Fraction:

@@ -183,18 +183,18 @@ class _Body:
 
     def _before_footer(self, blocks: Iterator[Block | LongLine], footer: int) -> Iterator[Block | LongLine]:
         """Blocks without the file's last lines: those that might be them are held back until more lines came."""
-        held: list[Block] = []
+        kept_back: list[Block] = []
         for piece in blocks:
             if isinstance(piece, LongLine):
-                yield from held
-                held = []
+                yield from kept_back
+                kept_back = []
                 yield piece
                 continue
-            held.append(piece)
-            while len(held) > 1 and sum(each.lines for each in held[1:]) >= footer:
-                yield held.pop(0)
-        while held and footer:
-            last = held.pop()
+            kept_back.append(piece)
+            while len(kept_back) > 1 and sum(each.lines for each in kept_back[1:]) >= footer:
+                yield kept_back.pop(0)
+        while kept_back and footer:
+            last = kept_back.pop()
             lines = _LINES.findall(last.data)
             taken = list(lines[-footer:])
             for line in taken:
@@ -202,9 +202,9 @@ class _Body:
             footer -= len(taken)
             rest = b"".join(lines[: len(lines) - len(taken)])
             if rest:
-                held.append(Block(rest, last.offset, last.first_line, last.lines - len(taken)))
+                kept_back.append(Block(rest, last.offset, last.first_line, last.lines - len(taken)))
                 break
-        yield from held
+        yield from kept_back
 
     def _after_header(self, source: Source) -> Iterator[Block | LongLine]:
         skip = int(self.head_end.options.get("skip_lines", 0))

@@ -459,10 +459,10 @@ def _check_shape(head_end: HeadEnd) -> None:
             raise HeadEndError("day_columns: count must be 1 to 1500, step 1 to 10, quality 0 to 9")
         if day.second and (day.order != "clock" or not 1 < day.second <= day.count):
             raise HeadEndError('day_columns: second: a number of a column of the day, with order = "clock"')
-        held = day.count * (head_end.interval_minutes or 24 * 60)
-        if held < 23 * 60 and day.order != "from_stamp":
+        minutes = day.count * (head_end.interval_minutes or 24 * 60)
+        if minutes < 23 * 60 and day.order != "from_stamp":
             raise HeadEndError(
-                f"day_columns: {day.count} of {head_end.interval_minutes} minutes are {held / 60:g} hours, no day"
+                f"day_columns: {day.count} of {head_end.interval_minutes} minutes are {minutes / 60:g} hours, no day"
             )
     counted = "period" in head_end.columns or head_end.day_columns is not None
     if counted and head_end.interval_minutes is None:

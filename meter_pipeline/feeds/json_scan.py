@@ -103,8 +103,8 @@ def records_by(loops: Loops, content: bytes, wanted: Wanted, decimal: str = ".")
     for most in (*room, objects + lists + values // max(len(wanted) - 1, 1), objects + lists + values):
         begins = np.empty((len(wanted), most), np.int64)
         lengths = np.empty((len(wanted), most), np.int32)
-        asked = (tree.column, tree.parents, tree.below, tree.number, tree.place, number_at, begins, lengths)
-        rows = int(loops.scan(data, size, known, key_begin, *asked))
+        options = (tree.column, tree.parents, tree.below, tree.number, tree.place, number_at, begins, lengths)
+        rows = int(loops.scan(data, size, known, key_begin, *options))
         if rows != OVERFLOW:
             break
     if rows < 0:

@@ -63,10 +63,10 @@ class ScanBuffers:
             "last": np.full(kinds, -1, np.int32),
         }
 
-    def scan(self, loop: Callable[..., Any], *asked: Any) -> Scanned:
+    def scan(self, loop: Callable[..., Any], *options: Any) -> Scanned:
         """The block as ``loop`` reads it. Its dictionaries begin small, since most files repeat a few thousand texts;
         where they fill up, all of the block is read again with sixteen times the room."""
-        while (rows := int(loop(*asked, *self.arrays.values()))) < 0:
+        while (rows := int(loop(*options, *self.arrays.values()))) < 0:
             self.arrays["table"] = np.full((self.kinds, self.arrays["table"].shape[1] << 4), -1, np.int32)
             self.arrays["counts"][:] = 0
             self.arrays["last"][:] = -1

@@ -136,8 +136,8 @@ class Controller:
     def parts(self, rows: int, sent_s: float, around_s: float) -> None:
         """Of one write, the seconds in which its ``rows`` were written, and those of everything around them."""
         keep = 0.95
-        n, held, sent, around = (keep * v for v in self._parts)
-        self._parts = (n + 1, held + rows, sent + sent_s, around + around_s)
+        n, kept, sent, around = (keep * v for v in self._parts)
+        self._parts = (n + 1, kept + rows, sent + sent_s, around + around_s)
 
     @property
     def least_rows(self) -> int:

@@ -41,7 +41,7 @@ class LandingOutcome:
     are tried again."""
 
     landed: list[Landed] = field(default_factory=list)
-    held: list[tuple[str, str]] = field(default_factory=list)
+    postponed: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def days(self) -> list[date]:
@@ -54,7 +54,7 @@ class LandingOutcome:
         figures = {
             "files": len(self.landed),
             "duplicates": len(self.landed) - len(new),
-            "held": len(self.held),
+            "held": len(self.postponed),
             "reads": sum(f.received for f in new),
             "reads_rejected": sum(f.rejected for f in new),
             "dead_letters": sum(f.dead_letters for f in new),
@@ -78,9 +78,9 @@ class LandingOutcome:
             },
             orient="row",
         )
-        held = pl.DataFrame(self.held, schema={"file": pl.String, "why": pl.String}, orient="row")
+        postponed = pl.DataFrame(self.postponed, schema={"file": pl.String, "why": pl.String}, orient="row")
         fresh = files.filter(pl.col("note") != "duplicate")
-        tables = {name: t.head(200) for name, t in (("files", files), ("held", held)) if t.height}
+        tables = {name: t.head(200) for name, t in (("files", files), ("held", postponed)) if t.height}
         return StageReport(len(new), figures, tables, {"reads by file": files_plot(fresh)} if fresh.height else {})
 
 
@@ -149,7 +149,7 @@ def land_inbox(
     are done.
     """
     outcome = LandingOutcome()
-    outcome.held += [
+    outcome.postponed += [
         (plain_files.shown(e.path), e.fault) for e in plain_files.entries(settings.inbox) if e.fault is not None
     ]
     names = new_files(database, settings.inbox)
@@ -229,7 +229,7 @@ class _Landing:
     def _land_one(
         self, pause: PauseProbe, name: str, head_end: HeadEnd | None, coming: Future[Prepared] | PauseState | None
     ) -> None:
-        hold = self.outcome.held.append
+        hold = self.outcome.postponed.append
         called = plain_files.shown(name)
         if head_end is None:
             hold((called, f"no head-end {called.split('/', 1)[0]} is declared"))

@@ -65,11 +65,11 @@ class Declared:
             return reads
         numbered = reads.with_row_index("row")
         day, past = pl.col("billing_day"), pl.col("valid_to")
-        held = numbered.join(self.dated, on=["meter_id", "channel"]).filter(
+        in_force = numbered.join(self.dated, on=["meter_id", "channel"]).filter(
             (pl.col("valid_from") <= day) & (past.is_null() | (past > day))
         )
         found = numbered.join(
-            held.select("row", "dated_unit", "dated_minutes"), on="row", how="left", maintain_order="left"
+            in_force.select("row", "dated_unit", "dated_minutes"), on="row", how="left", maintain_order="left"
         )
         return found.with_columns(
             pl.coalesce("dated_unit", "declared_unit").alias("declared_unit"),

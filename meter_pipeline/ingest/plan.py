@@ -48,7 +48,8 @@ class Source:
 class WritePlan:
     """Payloads to write, at most one a key. ``incoming`` has src, row, payload_hash, reads, accepted, duplicate,
     superseded, rejected; ``current`` and ``kept`` hold the rows to write with ``at``, the position in incoming that
-    they belong to (sorted); ``asked`` payloads of reads about which a person is asked, with ``at`` too (unordered.py).
+    they belong to (sorted); ``rechecked`` the payloads of reads that a person must decide about, with ``at`` too
+    (unordered.py).
     """
 
     kind: Kind
@@ -57,7 +58,7 @@ class WritePlan:
     incoming: pl.DataFrame
     current: pl.DataFrame
     kept: pl.DataFrame
-    asked: pl.DataFrame = field(default_factory=pl.DataFrame)
+    rechecked: pl.DataFrame = field(default_factory=pl.DataFrame)
     _cutter: _Cutter | None = None
 
     @property
@@ -158,7 +159,7 @@ def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame
     counts = [_counted(numbered.filter(is_known), "duplicate"), _counted(fresh, "accepted")]
     current = [fresh.select(*kind.columns, "at")]
     kept = [fresh.select(*kind.columns, "at").clear()]
-    asked = to_fold.clear()
+    rechecked = to_fold.clear()
     if to_fold.height:
         before = load.current_rows(database, kind, day, to_fold)
         old = pl.concat(
@@ -168,15 +169,15 @@ def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame
             ]
         )
         is_interval = kind is INTERVAL
-        to_fold, asked = (unordered.settle_intervals if is_interval else unordered.settle_registers)(
+        to_fold, rechecked = (unordered.settle_intervals if is_interval else unordered.settle_registers)(
             to_fold, old, before
         )
-        counts.append(_counted(asked, "rejected"))
+        counts.append(_counted(rechecked, "rejected"))
         # What is left of a payload that was asked about may be what is here already.
         again = to_fold.join(hashes, on=[*key, "payload_hash"], how="semi")
         counts.append(_counted(again, "duplicate"))
         to_fold = to_fold.join(again.select("at"), on="at", how="anti", maintain_order="left")
-        numbered = _with_own_hashes(numbered, to_fold) if asked.height else numbered
+        numbered = _with_own_hashes(numbered, to_fold) if rechecked.height else numbered
     if to_fold.height:
         touched = to_fold.select(key)
         before, old = (f.join(touched, on=key, how="semi", maintain_order="left") for f in (before, old))
@@ -201,7 +202,7 @@ def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame
         counted.drop("at"),
         pl.concat(current).sort("at"),
         pl.concat(kept).sort("at", "payload_hash"),
-        asked,
+        rechecked,
     )
 
 
@@ -238,9 +239,9 @@ def cut(load_pass: WritePlan, first: int, past: int, epoch: int, sources: Sequen
             pieces.append(FileShare(sources[int(index)].sha256, _ranges(row[of]), *map(int, outcome[of].sum(axis=0))))
     made = _entries(load_pass, cutter.hashes[first:past].to_list(), outcome, pieces, sources, clock)
     batch = Batch(load_pass.kind, load_pass.day, epoch, pieces, made, rows=past - first, monotonic=clock.monotonic)
-    if load_pass.asked.height:
-        letters, asked_entries = _asked_letters(load_pass, first, past, sources, clock)
-        batch.letters, batch.entries = letters, [*made, *asked_entries]
+    if load_pass.rechecked.height:
+        letters, rechecked_entries = _rechecked_dead_letters(load_pass, first, past, sources, clock)
+        batch.letters, batch.entries = letters, [*made, *rechecked_entries]
     current = cutter.current.rows(*_between(cutter.current_at, first, past))
     if load_pass.direct:
         batch.direct = current
@@ -249,12 +250,12 @@ def cut(load_pass: WritePlan, first: int, past: int, epoch: int, sources: Sequen
     return batch
 
 
-def _asked_letters(
+def _rechecked_dead_letters(
     load_pass: WritePlan, first: int, past: int, sources: Sequence[Source], clock: Clock
 ) -> tuple[pl.DataFrame | None, list[EntryRow]]:
     """Dead letters of the reads in payloads [first, past) about which a person is asked, and their ledger entries."""
-    chosen = load_pass.asked.filter(pl.col("at").is_between(first, past, closed="left"))
-    letters, asked_entries = [], []
+    chosen = load_pass.rechecked.filter(pl.col("at").is_between(first, past, closed="left"))
+    letters, rechecked_entries = [], []
     reason = pl.Series("reasons", [[{"code": unordered.CODE, "detail": unordered.DETAIL}]])
     for (src,), rows in chosen.group_by(["src"], maintain_order=True):
         source = sources[int(src)]
@@ -271,8 +272,10 @@ def _asked_letters(
             "letters": made.height,
             "reads": int(made["reads"].sum()),
         }
-        asked_entries.append(entries.encode("rejected", body, made["leaf"].to_list(), at=clock.now(), actor=ACTOR).row)
-    return (pl.concat(letters) if letters else None), asked_entries
+        rechecked_entries.append(
+            entries.encode("rejected", body, made["leaf"].to_list(), at=clock.now(), actor=ACTOR).row
+        )
+    return (pl.concat(letters) if letters else None), rechecked_entries
 
 
 def rejection(

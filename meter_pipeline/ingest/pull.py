@@ -85,21 +85,21 @@ class DayPull:
 
 @dataclass(slots=True)
 class PullOutcome:
-    """What a round of asking did. ``held``: head-ends that were not asked, and why (a pause, another pull at work)."""
+    """Result of a round of pulls. ``postponed``: head-ends that were not asked, and why (a pause, another pull)."""
 
-    asked: list[DayPull] = field(default_factory=list)
-    held: list[tuple[str, str]] = field(default_factory=list)
+    pulls: list[DayPull] = field(default_factory=list)
+    postponed: list[tuple[str, str]] = field(default_factory=list)
 
     def report(self) -> StageReport:
         """For Dagster and the CLI."""
         figures = {
-            "days_asked": len(self.asked),
-            "files": sum(a.file is not None for a in self.asked),
-            "reads": sum(a.reads for a in self.asked),
-            "pages": sum(a.pages for a in self.asked),
-            "retries": sum(a.retries for a in self.asked),
-            "failed": sum(not a.ok for a in self.asked),
-            "held": len(self.held),
+            "days_asked": len(self.pulls),
+            "files": sum(a.file is not None for a in self.pulls),
+            "reads": sum(a.reads for a in self.pulls),
+            "pages": sum(a.pages for a in self.pulls),
+            "retries": sum(a.retries for a in self.pulls),
+            "failed": sum(not a.ok for a in self.pulls),
+            "held": len(self.postponed),
         }
         schema = {
             "head_end": pl.String,
@@ -110,16 +110,16 @@ class PullOutcome:
             "meters": pl.Int64,
             "file": pl.String,
         }
-        asked = pl.DataFrame(
-            [(a.head_end, a.day, a.outcome, a.reads, a.missing, a.meters, a.file) for a in self.asked],
+        pulls = pl.DataFrame(
+            [(a.head_end, a.day, a.outcome, a.reads, a.missing, a.meters, a.file) for a in self.pulls],
             schema=schema,
             orient="row",
         )
-        held = pl.DataFrame(self.held, schema={"head_end": pl.String, "why": pl.String}, orient="row")
+        postponed = pl.DataFrame(self.postponed, schema={"head_end": pl.String, "why": pl.String}, orient="row")
         return StageReport(
-            sum(a.reads for a in self.asked),
+            sum(a.reads for a in self.pulls),
             figures,
-            {name: t for name, t in (("asked", asked), ("held", held)) if t.height},
+            {name: t for name, t in (("asked", pulls), ("held", postponed)) if t.height},
         )
 
 
@@ -195,21 +195,21 @@ def pull(
     outcome = PullOutcome()
     for head_end in head_ends:
         if pause is not None and (state := pause.check(head_end.commodity, head_end.name)) is not None:
-            outcome.held.append((head_end.name, state.words() if hasattr(state, "words") else "paused"))
+            outcome.postponed.append((head_end.name, state.words() if hasattr(state, "words") else "paused"))
             continue
         with _alone(database, head_end.name) as alone:
             if not alone:
-                outcome.held.append((head_end.name, "another pull of it is at work"))
+                outcome.postponed.append((head_end.name, "another pull of it is at work"))
                 continue
             if head_end.fetch is not None and head_end.fetch.how == "sftp":
-                outcome.asked += _fetched(head_end, calendar.day_of(clock.now()), inbox, clock)
+                outcome.pulls += _fetched(head_end, calendar.day_of(clock.now()), inbox, clock)
                 continue
             wanted = (
                 missing_days(database, calendar, head_end, inbox, clock=clock)
                 if days is None
                 else [raw.IncompleteDay(day, 0, 0) for day in days]
             )
-            outcome.asked += [_ask(database, head_end, day, inbox, clock) for day in wanted]
+            outcome.pulls += [_ask(database, head_end, day, inbox, clock) for day in wanted]
     return outcome
 
 
@@ -221,10 +221,10 @@ def missing_days(
     now = clock.now()
     today = calendar.day_of(now)
     with database.connect("pull") as connection:
-        asked = raw.pull_requests(connection, head_end.name)
-        back = max(ASK_AGAIN_DAYS, min(CATCH_UP_DAYS, (today - min(asked)).days)) if asked else ASK_AGAIN_DAYS
+        requests = raw.pull_requests(connection, head_end.name)
+        back = max(ASK_AGAIN_DAYS, min(CATCH_UP_DAYS, (today - min(requests)).days)) if requests else ASK_AGAIN_DAYS
         closed = [today - timedelta(days=n) for n in range(back, 0, -1)]
-        open_days = [day for day in closed if day not in asked or not last_asked(now, asked[day])]
+        open_days = [day for day in closed if day not in requests or not last_asked(now, requests[day])]
         found = raw.days_incomplete(connection, head_end.name, [(day, *calendar.bounds(day)) for day in open_days])
         latest = raw.last_pulls(connection, head_end.name)
     due = again(head_end, {day: calendar.day_of(at) for day, at in latest.items()}, today)

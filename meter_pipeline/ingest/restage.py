@@ -75,7 +75,7 @@ def apply(
         assert before is not None  # noqa: S101 - only registered files are read again
         letters = _letters(connection, found, only)
         for day in touched:
-            content = _without_held(found.staged.get(day, EMPTY), day, letters.held)
+            content = _without_waiting(found.staged.get(day, EMPTY), day, letters.waiting)
             if _put_day(connection, staged_in, found.file.sha256, day, known.get(day), content):
                 done.days.append(day)
         done.letters_closed, done.letters_written = len(letters.closed), letters.fresh.height
@@ -109,13 +109,13 @@ EMPTY = StagedDay(pl.DataFrame(), pl.DataFrame())
 
 @dataclass(slots=True)
 class _Letters:
-    """Dead letters of a reading beside those that are known: ``closed`` are accepted now, ``held`` a person has
+    """Dead letters of a reading beside those that are known: ``closed`` are accepted now, ``waiting`` a person has
     answered or is correcting, so that their payloads stay out."""
 
     closed: list[tables.KnownLetter] = field(default_factory=list)
     counted_elsewhere: list[tables.KnownLetter] = field(default_factory=list)
     reopened: list[tables.KnownLetter] = field(default_factory=list)
-    held: list[tables.KnownLetter] = field(default_factory=list)
+    waiting: list[tables.KnownLetter] = field(default_factory=list)
     fresh: pl.DataFrame = field(default_factory=pl.DataFrame)
 
 
@@ -142,7 +142,7 @@ def _letters(connection: Connection, found: Reading, only: date | None) -> _Lett
         elif letter.status == "replayed" and letter.replay_sha256 != found.file.sha256:
             sorted_out.counted_elsewhere.append(letter)
         elif letter.status in ("dismissed", "corrected"):
-            sorted_out.held.append(letter)
+            sorted_out.waiting.append(letter)
     there = [letter.key for letter in known]
     sorted_out.fresh = now.filter(~pl.col("dead_letter_key").is_in(pl.Series(there, dtype=pl.Binary).implode()))
     if only is not None and sorted_out.fresh.height:
@@ -151,9 +151,9 @@ def _letters(connection: Connection, found: Reading, only: date | None) -> _Lett
     return sorted_out
 
 
-def _without_held(content: StagedDay, day: date, held: Sequence[tables.KnownLetter]) -> StagedDay:
+def _without_waiting(content: StagedDay, day: date, letters: Sequence[tables.KnownLetter]) -> StagedDay:
     """A day's reads without the payloads of letters that a person dismissed or is correcting."""
-    payloads = [p for letter in held if (p := letter.payload) and p.get("billing_day") == day.isoformat()]
+    payloads = [p for letter in letters if (p := letter.payload) and p.get("billing_day") == day.isoformat()]
     intervals, registers = content.intervals, content.registers
     for payload in payloads:
         same = (pl.col("meter_id") == payload["meter_id"]) & (pl.col("channel") == payload["channel"])

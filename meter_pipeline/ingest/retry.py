@@ -108,19 +108,19 @@ class Patience:
 
 
 @dataclass(slots=True)
-class HeldTime:
+class PausedTime:
     """Seconds for which a batch was held back by a pause or an open circuit breaker, over all its attempts."""
 
     seconds: float = 0.0
 
 
 class _Stop(stop_base):
-    def __init__(self, patience: Patience, clock: Clock, held: HeldTime) -> None:
-        self.patience, self.clock, self.held = patience, clock, held
+    def __init__(self, patience: Patience, clock: Clock, paused_time: PausedTime) -> None:
+        self.patience, self.clock, self.paused_time = patience, clock, paused_time
         self.first_failure: float | None = None
 
     def __call__(self, state: RetryCallState) -> bool:
-        spent = self.clock.monotonic() - self.held.seconds
+        spent = self.clock.monotonic() - self.paused_time.seconds
         if self.first_failure is None:
             self.first_failure = spent
         return state.attempt_number >= self.patience.attempts or spent - self.first_failure >= self.patience.total_s
@@ -136,7 +136,7 @@ class Retrier:
     budget: Budget = field(default_factory=Budget)
     retries: int = 0
 
-    def attempts(self, again: Callable[[BaseException], bool], held: HeldTime | None = None) -> AsyncRetrying:
+    def attempts(self, again: Callable[[BaseException], bool], paused_time: PausedTime | None = None) -> AsyncRetrying:
         """Attempts while ``again`` says that an error is worth another; the last error is raised as it was. ``held``
         says how long the batch was held back, and is kept up to date by whoever holds it."""
         self.budget.call()
@@ -149,7 +149,7 @@ class Retrier:
 
         return AsyncRetrying(
             sleep=self._sleep,
-            stop=_Stop(self.patience, self.clock, held or HeldTime()),
+            stop=_Stop(self.patience, self.clock, paused_time or PausedTime()),
             wait=self._wait,
             retry=retry_if_exception(wanted),
             before_sleep=before_sleep,

@@ -105,9 +105,9 @@ async def fetch_files(head_end: HeadEnd, inbox: Path, *, clock: Clock = SYSTEM_C
                         _keep(folder / _NOTE, known)
                 return list(done.values())
         except (asyncssh.PermissionDenied, asyncssh.HostKeyNotVerifiable) as error:
-            raise PullError(f"{head_end.name}: {fetch.host}: {_said(error)}") from error
+            raise PullError(f"{head_end.name}: {fetch.host}: {_text_of(error)}") from error
         except (OSError, asyncssh.Error, TimeoutError) as error:
-            why = _said(error)
+            why = _text_of(error)
     raise PullError(f"{head_end.name}: {fetch.host}: gave up after {ATTEMPTS} attempts: {why[:300]}")
 
 
@@ -204,6 +204,6 @@ def _keep(note: Path, known: dict[str, list[int]]) -> None:
     half.replace(note)
 
 
-def _said(error: BaseException) -> str:
+def _text_of(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return " ".join(text.split())

@@ -42,7 +42,7 @@ def settle_intervals(
     near = incoming.join(kept.select(_SAME), on=_SAME, how="semi", nulls_equal=True, maintain_order="left")
     if not near.height:
         return incoming, incoming.clear()
-    rest, asked = [incoming.join(near.select("at"), on="at", how="anti", maintain_order="left")], []
+    rest, rechecked = [incoming.join(near.select("at"), on="at", how="anti", maintain_order="left")], []
     numbered = near.with_row_index("n")
     starts_at = vectors.day_start(near)
     for matrix in vectors.to_matrices(numbered):
@@ -53,8 +53,8 @@ def settle_intervals(
         if hit.any():
             good, other = _split(matrix, disputed, hit, rows, starts_at)
             rest.append(good.select(incoming.columns))
-            asked.append(other.select(incoming.columns))
-    return pl.concat(rest).sort("at"), pl.concat(asked).sort("at") if asked else incoming.clear()
+            rechecked.append(other.select(incoming.columns))
+    return pl.concat(rest).sort("at"), pl.concat(rechecked).sort("at") if rechecked else incoming.clear()
 
 
 def _disputed(matrix: DayMatrix, kept: pl.DataFrame, standing: pl.DataFrame) -> npt.NDArray[np.bool_]:
@@ -135,8 +135,8 @@ def settle_registers(
         how="semi",
     )
     other = incoming.filter(actual).join(there.select(*order, was="value"), on=order, how="inner", nulls_equal=True)
-    asked = other.filter(pl.col("value") != pl.col("was"))["at"].unique()
-    disputed = pl.col("at").is_in(asked.implode())
+    rechecked = other.filter(pl.col("value") != pl.col("was"))["at"].unique()
+    disputed = pl.col("at").is_in(rechecked.implode())
     return incoming.filter(~disputed), incoming.filter(disputed)
 
 

@@ -20,7 +20,7 @@ from meter_pipeline.ingest import unknown_outcome
 from meter_pipeline.ingest.breaker import Breaker, State
 from meter_pipeline.ingest.controller import Controller
 from meter_pipeline.ingest.plan import Source, WritePlan, cut, most_rows, rejection
-from meter_pipeline.ingest.retry import HeldTime, Meaning, Patience, Retrier, meaning
+from meter_pipeline.ingest.retry import Meaning, Patience, PausedTime, Retrier, meaning
 from meter_pipeline.ingest.tables import load, server_waits
 from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
@@ -40,7 +40,7 @@ POLL_STALE_S: Final = 0.5
 
 
 class PauseProbe(Protocol):
-    """Answers whether work of a commodity and head-end is held (control.PauseProbe); None: it is not."""
+    """Answers whether work of a commodity and head-end is paused_time (control.PauseProbe); None: it is not."""
 
     def check(self, commodity: str | None = None, head_end: str | None = None) -> Any: ...
 
@@ -240,26 +240,26 @@ class Writers:
         assert self._retrier is not None  # noqa: S101
         await self._permits.take()
         try:
-            held = HeldTime()
-            async for attempt in self._retrier.attempts(_again, held):
+            paused_time = PausedTime()
+            async for attempt in self._retrier.attempts(_again, paused_time):
                 with attempt:
-                    while not await self._attempt(batch, source, held):
+                    while not await self._attempt(batch, source, paused_time):
                         pass
         finally:
             await self._permits.give()
 
-    async def _attempt(self, batch: load.Batch, source: Source, held: HeldTime) -> bool:
+    async def _attempt(self, batch: load.Batch, source: Source, paused_time: PausedTime) -> bool:
         """Past the pause, past the breaker; settle an attempt before whose outcome is unknown; write.
 
         False: waiting took so long that the pause must be asked again.
         """
         assert self._pool is not None  # noqa: S101
-        held.seconds += await self._wait_for_pause(source)
+        paused_time.seconds += await self._wait_for_pause(source)
         asked = self.clock.monotonic()
         permit = self.breaker.acquire(asked)
         if permit is None:
             await self.clock.sleep(max(self.breaker.remaining(asked), 0.01))
-            held.seconds += self.clock.monotonic() - asked
+            paused_time.seconds += self.clock.monotonic() - asked
             return False
         began = asked
         fresh = False

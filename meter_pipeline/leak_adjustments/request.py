@@ -165,7 +165,7 @@ def apply(
                     connection,
                     calendar,
                     bill.proposal,
-                    evidence=_said(leak.case, bill, shown),
+                    evidence=_evidence(leak.case, bill, shown),
                     requested_by=requested_by,
                     beside=Beside("billing.leak_adjustment", ("adjustment_id",), [_row(leak.case, bill, shown)]),
                     clock=clock,
@@ -174,7 +174,7 @@ def apply(
     return leak, names
 
 
-def _said(case: dict[str, Any], bill: BillOfLeak, shown: str) -> str:
+def _evidence(case: dict[str, Any], bill: BillOfLeak, shown: str) -> str:
     """The adjustment's evidence in one line."""
     assert bill.forgiven is not None and bill.rule is not None  # noqa: S101, PT018 - of a bill that is adjusted
     unit, forgiven = bill.bill["unit"], bill.forgiven

@@ -41,9 +41,9 @@ def rule_of(row: Mapping[str, Any]) -> Rule:
     """A rule of a row of ref.leak_adjustment_rules. Raises LeakRefusedError."""
     where = f"class {row['customer_class']}"
     seasons = tuple(_months(part, where) for part in str(row["seasons"] or "").split("/") if part.strip()) or (_YEAR,)
-    held = sorted(month for season in seasons for month in season)
-    if held != sorted(_YEAR):
-        missing = sorted(_YEAR - set(held))
+    months = sorted(month for season in seasons for month in season)
+    if months != sorted(_YEAR):
+        missing = sorted(_YEAR - set(months))
         why = f"no season holds month {missing[0]}" if missing else "a month is in two seasons"
         raise LeakRefusedError(f"{where}: seasons {row['seasons']!r}: {why}")
     share = Decimal(row["share_percent"])

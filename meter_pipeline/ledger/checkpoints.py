@@ -99,10 +99,10 @@ def checkpoint(
     signer.start()
     with database.connect("meter-pipeline-ledger") as connection, store.checkpoint_lock(connection):
         _begin(connection, clock)
-        held = store.latest_checkpoint(connection)
+        latest = store.latest_checkpoint(connection)
         connection.commit()
         head = sequence(connection, origin_prefix=origin_prefix(utility), sweep=sweep)
-        return _sign_and_publish(connection, head, held, home, signer, billing_day)
+        return _sign_and_publish(connection, head, latest, home, signer, billing_day)
 
 
 def order(database: Database, *, utility: str = "utility", clock: Clock = SYSTEM_CLOCK) -> TreeHead:
@@ -125,14 +125,14 @@ def _begin(connection: store.Connection, clock: Clock) -> None:
 def _sign_and_publish(
     connection: store.Connection,
     head: TreeHead,
-    held: store.StoredCheckpoint | None,
+    latest: store.StoredCheckpoint | None,
     home: Path,
     signer: SignerClient,
     billing_day: date | None,
 ) -> CheckpointOutcome:
     # Asked even where nothing is new: the signer remembers what the database may have been made to forget.
     read = stored_reader(connection)
-    signed = min(held.tree_size, head.size) if held else 0
+    signed = min(latest.tree_size, head.size) if latest else 0
     try:
         line, vkey = signer.sign(
             head.origin, head.size, head.root, signed, merkle.consistency_proof(read, signed, head.size)
@@ -146,10 +146,10 @@ def _sign_and_publish(
             head.origin, head.size, head.root, signed, merkle.consistency_proof(read, signed, head.size)
         )
     note = notes.Checkpoint(head.origin, head.size, head.root).text + "\n" + line
-    if held is not None and held.tree_size == head.size:
-        note = held.note
+    if latest is not None and latest.tree_size == head.size:
+        note = latest.note
     store.insert_checkpoint(connection, head.size, note, vkey.split("+")[1])
-    kinds = store.kinds_between(connection, held.tree_size if held else 0, head.size)
+    kinds = store.kinds_between(connection, latest.tree_size if latest else 0, head.size)
     connection.commit()
     folder = log_folder(home, head.origin)
     _remember_key(home, head.origin, vkey)
@@ -170,10 +170,10 @@ def keys_file(home: Path, origin: str) -> Path:
 
 def _remember_key(home: Path, origin: str, vkey: str) -> None:
     path = keys_file(home, origin)
-    held = path.read_text("utf-8").split() if path.exists() else []
-    if vkey not in held:
+    lines = path.read_text("utf-8").split() if path.exists() else []
+    if vkey not in lines:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, "".join(f"{key}\n" for key in (*held, vkey)))
+        write_atomically(path, "".join(f"{key}\n" for key in (*lines, vkey)))
 
 
 def with_cosignatures(connection: store.Connection, size: int, note: str) -> str:
@@ -183,13 +183,13 @@ def with_cosignatures(connection: store.Connection, size: int, note: str) -> str
 
 def last_witness(connection: store.Connection) -> WitnessSeen | None:
     """The cosignature over the most entries."""
-    held = store.cosignatures(connection)
-    if not held:
+    cosignatures = store.cosignatures(connection)
+    if not cosignatures:
         return None
     return WitnessSeen(
-        held[-1].name,
-        held[-1].tree_size,
-        datetime.fromtimestamp(notes.cosigned_at(notes.parse_signature(held[-1].line)), UTC),
+        cosignatures[-1].name,
+        cosignatures[-1].tree_size,
+        datetime.fromtimestamp(notes.cosigned_at(notes.parse_signature(cosignatures[-1].line)), UTC),
     )
 
 
@@ -237,7 +237,7 @@ def rotate_key(
         )
         connection.commit()
         signer.activate(before.origin)
-        held = store.latest_checkpoint(connection)
+        latest = store.latest_checkpoint(connection)
         connection.commit()
         head = sequence(connection, origin_prefix=origin_prefix(utility))
-        return _sign_and_publish(connection, head, held, home, signer, None)
+        return _sign_and_publish(connection, head, latest, home, signer, None)

@@ -67,7 +67,7 @@ def verify_contents(
     value, the last entry says what they are. A day of a table that entries say as a whole has no rows without an
     entry."""
     entries = store.entries_of(connection, source.kinds, day)
-    if day is not None and not entries and source.whole_days and _always_said(connection):
+    if day is not None and not entries and source.whole_days and _contents_recorded_since_first_entry(connection):
         for table in source.whole_days:
             one = table, ("billing_day",), ("billing_day",)
             rows, _ = ledger_rows.stored_content(database, connection, one, ("billing_day", str(day)), day)
@@ -89,7 +89,7 @@ def verify_contents(
             outcome.find("content", detail, entry.leaf_index)
 
 
-def _always_said(connection: store.Connection) -> bool:
+def _contents_recorded_since_first_entry(connection: store.Connection) -> bool:
     """Whether the log began when entries said days as a whole already: its first import of reference data names
     columns, which came with it. In an older log a day of register-only meters may have no entry."""
     first = next(iter(store.bodies_of(connection, ("reference_imported",), None)), None)

@@ -41,18 +41,18 @@ def load() -> Coverage:
 
 def unprotected(columns: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """Of (table, column) pairs those that nothing holds, by table."""
-    held, found = load(), dict[str, list[str]]()
+    rights, found = load(), dict[str, list[str]]()
     for table, column in columns:
-        if held.way(table, column) is None:
+        if rights.way(table, column) is None:
             found.setdefault(table, []).append(column)
     return found
 
 
 def page(columns: Iterable[tuple[str, str]]) -> str:
     """The list of docs/audit.md: tables, their columns that are not protected, and why."""
-    held = load()
+    rights = load()
     rows = [
-        f"| {table} | {', '.join(names)} | {held.reason(table)} |"
+        f"| {table} | {', '.join(names)} | {rights.reason(table)} |"
         for table, names in sorted(unprotected(columns).items())
     ]
     return "\n".join(["| Table | Columns | Why |", "| --- | --- | --- |", *rows])

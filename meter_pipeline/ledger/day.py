@@ -143,8 +143,8 @@ def verify_before_billing(
     (signer or signer_client(settings.home / "keys")).start()
     ordered = order(database, utility=_utility_name(settings), clock=clock)
     found = verify(database, home=settings.home, days=[day], hashers=hashers, sources=BEFORE_BILLING, points=points)
-    held = keys_file(settings.home, ordered.origin)
-    vkeys = held.read_text("utf-8").split() if held.exists() else []
+    known_keys = keys_file(settings.home, ordered.origin)
+    vkeys = known_keys.read_text("utf-8").split() if known_keys.exists() else []
     return LedgerBefore(day, found, ordered.added, vkeys[-1] if vkeys else None)
 
 

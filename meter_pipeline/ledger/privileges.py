@@ -170,18 +170,18 @@ def _column(table: str, column: str) -> str:
 
 
 def _triggers(found: dict[str, Any]) -> list[str]:
-    held = {(row["table"], row["name"]): row for row in found["triggers"]}
+    actual = {(row["table"], row["name"]): row for row in found["triggers"]}
     problems = []
     for table, guard in TABLES.items():
         for name, function in (("only_grows", guard), ("never_truncated", "refuse_change")):
-            row = held.pop((table, name), None)
+            row = actual.pop((table, name), None)
             if row is None:
                 problems.append(f"trigger {name} on {table} is gone")
             elif row["enabled"] != "A":
                 problems.append(f"trigger {name} on {table} is not ENABLE ALWAYS")
             elif row["function"] != function:
                 problems.append(f"trigger {name} on {table} calls {row['function']}")
-    return problems + [f"trigger {name} on {table} is not in the manifest" for table, name in held]
+    return problems + [f"trigger {name} on {table} is not in the manifest" for table, name in actual]
 
 
 def _policies(found: dict[str, Any]) -> list[str]:

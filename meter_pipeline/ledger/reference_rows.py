@@ -81,9 +81,9 @@ def _before(
 ) -> tuple[int, str]:
     """How many rows have no record time of their own, and SHA-256 over their sorted leaves in hexadecimal."""
     flat = b"".join(
-        held
+        leaves
         for table in tables
-        for _, held in stored.leaves(connection, table, columns_of(table, recorded), [BEFORE_HISTORY], only=True)
+        for _, leaves in stored.leaves(connection, table, columns_of(table, recorded), [BEFORE_HISTORY], only=True)
     )
     return len(flat) // HASH_SIZE, hashlib.sha256(b"".join(_cut(flat))).hexdigest()
 
@@ -98,9 +98,9 @@ def differing(connection: Connection, recorded: Iterable[RecordedChanges]) -> tu
     by table."""
     by_instant: dict[datetime, RecordedChanges] = {}
     for each in recorded:
-        held = by_instant.get(each.instant)
+        actual = by_instant.get(each.instant)
         by_instant[each.instant] = (
-            each if held is None else RecordedChanges(each.instant, held.leaves + each.leaves, each.columns)
+            each if actual is None else RecordedChanges(each.instant, actual.leaves + each.leaves, each.columns)
         )
     found: dict[datetime, list[bytes]] = {}
     counted: dict[str, int] = {}
@@ -141,8 +141,8 @@ def _named(
     connection: Connection, tables: Sequence[HistoryTable], recorded: RecordedChanges, rows: hashsets.Hashes
 ) -> list[Differing]:
     """The rows of a record time that have no leaf, by table and key; and leaves that no row gives."""
-    held = hashsets.of(recorded.leaves)
-    strange = {rows[at].tobytes() for at in hashsets.absent(rows, held)}
+    named = hashsets.of(recorded.leaves)
+    strange = {rows[at].tobytes() for at in hashsets.absent(rows, named)}
     wrong = [
         Differing(recorded.instant, "row without leaf", f"ref.{table.name} {key}", recorded.place)
         for table in tables
@@ -151,9 +151,9 @@ def _named(
         if leaf in strange
     ]
     # A changed row is named above; what is left are rows that were taken away.
-    gone = len(hashsets.absent(held, rows)) - len(strange)
+    gone = len(hashsets.absent(named, rows)) - len(strange)
     if gone > 0 or not wrong:
-        why = f"{max(gone, 1)} of its {len(held)} changed rows are not there"
+        why = f"{max(gone, 1)} of its {len(named)} changed rows are not there"
         wrong.append(Differing(recorded.instant, "leaf without row", why, recorded.place))
     return wrong
 

@@ -56,13 +56,13 @@ def differences(
     with database.connect("ledger repair") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         tables, at = tables_of(connection, source, rules), day if source.by_day else None
-        asked = [(table, at) for table in tables if table.encoding in rules]
-        with contents_of(database, connection, asked) as contents:
-            live, allowed, held = compared(connection, source, tables, at, outcome, rules, contents)
+        wanted = [(table, at) for table in tables if table.encoding in rules]
+        with contents_of(database, connection, wanted) as contents:
+            live, allowed, by_table = compared(connection, source, tables, at, outcome, rules, contents)
     if outcome.findings:
         raise RepairError(f"{outcome.findings[0].check}: {outcome.findings[0].detail}")
-    added = [carried[row].tobytes() for carried in held for row in hashsets.absent(carried, allowed)]
-    gone = [live.hashes[row].tobytes() for row in hashsets.absent(live.hashes, np.concatenate(held))]
+    added = [carried[row].tobytes() for carried in by_table for row in hashsets.absent(carried, allowed)]
+    gone = [live.hashes[row].tobytes() for row in hashsets.absent(live.hashes, np.concatenate(by_table))]
     return added, gone
 
 
@@ -106,21 +106,21 @@ def confirm(
     for. Returns the number of leaves. Raises Refused (recorded), RepairError."""
     made = 0
 
-    def effect(connection: Connection, asked: RequestRow) -> Denial | None:
+    def effect(connection: Connection, request: RequestRow) -> Denial | None:
         nonlocal made
-        name, day_text = str(asked.body["source"]), asked.body.get("day")
+        name, day_text = str(request.body["source"]), request.body.get("day")
         day = date.fromisoformat(day_text) if day_text else None
         added, gone = differences(database, name, day, hashers)
-        if _body(name, day, added, gone) != asked.body:
+        if _body(name, day, added, gone) != request.body:
             return Denial("stale", "what differs is no longer what was asked for; ask again")
         body: dict[str, Any] = {
             "step": REPAIR,
             "source": name,
             "retired": len(gone),
-            "reason": asked.reason,
-            "requested_by": asked.requested_by,
+            "reason": request.reason,
+            "requested_by": request.requested_by,
             "approved_by": by,
-            "request": asked.request_id,
+            "request": request.request_id,
         }
         if day is not None:
             body["billing_day"] = day

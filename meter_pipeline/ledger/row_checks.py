@@ -117,19 +117,19 @@ class RowStream:
 def contents_of(
     database: Database,
     connection: store.Connection,
-    asked: Sequence[tuple[RowTable, date | None]],
+    wanted: Sequence[tuple[RowTable, date | None]],
     only: Mapping[str, tuple[str, str]] = MappingProxyType({}),
 ) -> Iterator[RowStream]:
     """The rows of what is to be hashed, in the snapshot of ``connection``: a load that commits meanwhile is not half
     seen. ``only``: by table, which of its rows, where not all (``ledger_rows.names_of_points``). Raises ValueError
     naming the table and day of an array that cannot be read, which only a change by hand makes.
     """
-    if not asked:
+    if not wanted:
         yield RowStream(iter(()))
         return
 
     def every(session: ReadSession) -> Generator[pl.DataFrame | None]:
-        for table, day in asked:
+        for table, day in wanted:
             try:
                 yield from ledger_rows.parts(session, table.name, day, only.get(table.name))
             except ValueError as error:
@@ -171,19 +171,19 @@ def verify_rows(
     ``tables``: those of the source that are there (tables_of). Where ``contents`` has some of their rows, each of
     those must have its leaf, and which leaf has no row is not asked.
     """
-    live, allowed, held = compared(connection, source, tables, day, outcome, rules, contents)
+    live, allowed, by_table = compared(connection, source, tables, day, outcome, rules, contents)
     about = f"{day}" if day else "all"
     some = contents is not None and all(table.name in contents.some for table in tables)
-    if not some and hashsets.same(live.hashes, np.concatenate(held)):
+    if not some and hashsets.same(live.hashes, np.concatenate(by_table)):
         return
-    for table, carried in zip(tables, held, strict=True):
-        for row in hashsets.absent(carried, allowed) if _held(connection, source, table, day) else ():
+    for table, carried in zip(tables, by_table, strict=True):
+        for row in hashsets.absent(carried, allowed) if _is_current(connection, source, table, day) else ():
             outcome.find("row without leaf", f"{table.name} {about}: {carried[row].tobytes().hex()}")
-    for row in () if some else hashsets.absent(live.hashes, np.concatenate(held)):
+    for row in () if some else hashsets.absent(live.hashes, np.concatenate(by_table)):
         outcome.find("leaf without row", f"{source.name} {about}: {live.hashes[row].tobytes().hex()}", live.place(row))
 
 
-def _held(connection: store.Connection, source: Source, table: RowTable, day: date | None) -> bool:
+def _is_current(connection: store.Connection, source: Source, table: RowTable, day: date | None) -> bool:
     """Whether every row of a day needs its leaf: not where the day was written before the table's leaves began."""
     if table.since is None:
         return True
@@ -207,7 +207,7 @@ def compared(
     if source.also:
         allowed = np.concatenate((allowed, _all_leaves(store.entries_of(connection, source.also, day)).hashes))
     checked = _Rows(source, rules, live, allowed, outcome)
-    held = []
+    by_table = []
     for table in tables:
         known = contents is not None and table.encoding in rules
         if known and contents is not None:
@@ -216,10 +216,10 @@ def compared(
             assert table.hash_column is not None  # noqa: S101 - looked at by tables_of
             carried = hashsets.of(ledger_rows.hashes(connection, table.name, table.hash_column, day))
         outcome.checked[f"rows of {table.name}"] += len(carried)
-        held.append(carried)
+        by_table.append(carried)
     if contents is not None:
         checked.across(tables)
-    return live, allowed, held
+    return live, allowed, by_table
 
 
 _MINUTES: Final = pl.col("slots").cast(pl.Int32) * pl.col("interval_minutes")

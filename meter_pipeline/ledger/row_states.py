@@ -27,23 +27,23 @@ def verify_states(connection: store.Connection, source: Source, outcome: VerifyO
     if source.states is None:
         return
     table, kinds = source.states
-    recorded, named = last_said(body for _, body in store.bodies_of(connection, kinds, None))
+    recorded, named = last_recorded(body for _, body in store.bodies_of(connection, kinds, None))
     key = next((key for key, _ in recorded), "adjustment_id")
-    held = ledger_rows.states(connection, table, key)
-    outcome.checked[f"rows of {table}"] += len(held)
+    stored = ledger_rows.states(connection, table, key)
+    outcome.checked[f"rows of {table}"] += len(stored)
     for (_, value), row in recorded.items():
-        now = held.get(value)
+        now = stored.get(value)
         if now is None:
             outcome.find("state", f"{table} {value}: its row is gone")
             continue
         for column, text in row.items():
             if now.get(column) != text:
                 outcome.find("state", f"{table} {value}: {column} is {now.get(column)!r}, its last entry says {text!r}")
-    for value in held.keys() - {value for _, value in recorded} - named:
+    for value in stored.keys() - {value for _, value in recorded} - named:
         outcome.find("state", f"{table} {value}: no entry is about it")
 
 
-def last_said(bodies: Iterable[dict[str, Any]]) -> tuple[dict[tuple[str, str], dict[str, Any]], set[str]]:
+def last_recorded(bodies: Iterable[dict[str, Any]]) -> tuple[dict[tuple[str, str], dict[str, Any]], set[str]]:
     """By (key column, value) the row that the last of some entries says; and the adjustments that entries name
     otherwise."""
     recorded: dict[tuple[str, str], dict[str, Any]] = {}

@@ -112,8 +112,8 @@ class KeyFolder:
     def last_signed(self) -> notes.Checkpoint:
         if not self.signed_path.exists():
             return notes.Checkpoint(self.origin, 0, merkle.EMPTY_ROOT)
-        held = json.loads(self.signed_path.read_text("utf-8"))
-        return notes.Checkpoint(self.origin, int(held["size"]), bytes.fromhex(held["root"]))
+        stored = json.loads(self.signed_path.read_text("utf-8"))
+        return notes.Checkpoint(self.origin, int(stored["size"]), bytes.fromhex(stored["root"]))
 
     def remember(self, checkpoint: notes.Checkpoint) -> None:
         write_atomically(

@@ -85,7 +85,7 @@ class SignerProcess:
     One at a time: another folder's takes the place of the last. A process that was forked starts its own.
     """
 
-    _held: SignerProcess | None = None
+    _shared: SignerProcess | None = None
     _lock: Final = threading.Lock()
 
     def __init__(self, keys: Path) -> None:
@@ -97,12 +97,12 @@ class SignerProcess:
     def of(cls, keys: Path) -> SignerProcess:
         """The child over a folder of keys, running or yet to be started."""
         with cls._lock:
-            held = cls._held
-            if held is None or held.keys != keys or held.owner != os.getpid():
-                if held is not None and held.owner == os.getpid():
-                    held.stop()
-                cls._held = held = cls(keys)
-            return held
+            process = cls._shared
+            if process is None or process.keys != keys or process.owner != os.getpid():
+                if process is not None and process.owner == os.getpid():
+                    process.stop()
+                cls._shared = process = cls(keys)
+            return process
 
     def start(self) -> None:
         """Start it now, so that it is up when it is asked."""

@@ -40,17 +40,17 @@ def folder_reader(read_bytes: Callable[[str], bytes], size: int) -> merkle.NodeR
     """A NodeReader over published tiles of a log of ``size`` entries; ``read_bytes`` gets a path relative to
     the log.
     """
-    held: dict[tuple[int, int], bytes] = {}
+    tiles: dict[tuple[int, int], bytes] = {}
 
     def read(level: int, index: int) -> bytes:
         tile_level, above = divmod(level, 8)
         start, count = index << above, 1 << above
         tile = start // WIDTH
-        if (tile_level, tile) not in held:
+        if (tile_level, tile) not in tiles:
             width = min(WIDTH, (size >> (8 * tile_level)) - tile * WIDTH)
-            held[tile_level, tile] = read_bytes(tile_path(tile_level, tile, width))
+            tiles[tile_level, tile] = read_bytes(tile_path(tile_level, tile, width))
         offset = (start % WIDTH) * merkle.HASH_SIZE
-        flat = held[tile_level, tile][offset : offset + count * merkle.HASH_SIZE]
+        flat = tiles[tile_level, tile][offset : offset + count * merkle.HASH_SIZE]
         if len(flat) != count * merkle.HASH_SIZE:
             raise IndexError(f"the tile at level {tile_level} index {tile} is too short")
         return merkle.root_of_hashes(flat)

@@ -81,12 +81,12 @@ def verify(answer: bytes, note: str, authority: Path) -> datetime:
     TimestampError."""
     at = stamped_at(answer, note)
     with tempfile.TemporaryDirectory() as folder:
-        held, data = Path(folder) / "answer.tsr", Path(folder) / "note"
-        held.write_bytes(answer)
+        answer_file, data = Path(folder) / "answer.tsr", Path(folder) / "note"
+        answer_file.write_bytes(answer)
         data.write_text(note, "utf-8", newline="")
         try:
             done = subprocess.run(  # noqa: S603 - two files of our own and one the caller names
-                ["openssl", "ts", "-verify", "-in", str(held), "-data", str(data), "-CAfile", str(authority)],  # noqa: S607 - the system's own
+                ["openssl", "ts", "-verify", "-in", str(answer_file), "-data", str(data), "-CAfile", str(authority)],  # noqa: S607 - the system's own
                 capture_output=True,
                 text=True,
                 check=False,

@@ -82,7 +82,7 @@ def verify(
             if (tables := tables_of(connection, source, rules))
             for day in ((days_of(connection, source) if full else days) if source.by_day else [None])
         ]
-        asked = [
+        started = [
             (table, day)
             for source, tables, day in wanted
             for table in (*tables, *_replaced(connection, source))
@@ -93,7 +93,7 @@ def verify(
         beside = [(source, day) for source, _, day in wanted if source.beside]
         found = replace(outcome, findings=[], checked=Counter())
         with (
-            contents_of(database, connection, asked, only) as contents,
+            contents_of(database, connection, started, only) as contents,
             ledger_rows.second_session(database, connection) as other,
             _one_thread() as pool,
         ):
@@ -165,8 +165,8 @@ class _Memory:
     def read(self) -> tuple[int, bytes]:
         if not self.path.exists():
             return 0, merkle.EMPTY_ROOT
-        held = json.loads(self.path.read_text("utf-8"))
-        return int(held["size"]), bytes.fromhex(held["root"])
+        stored = json.loads(self.path.read_text("utf-8"))
+        return int(stored["size"]), bytes.fromhex(stored["root"])
 
     def write(self, size: int, root: bytes) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -245,13 +245,13 @@ def _log(
 def _parts(entries: Iterable[store.StoredEntry]) -> Iterator[list[store.StoredEntry]]:
     """Entries in lists whose leaves are folded together: enough for the compiled loop, few enough for memory."""
     part: list[store.StoredEntry] = []
-    held = 0
+    size = 0
     for entry in entries:
         part.append(entry)
-        held += len(entry.leaves or b"")
-        if held >= _FOLDED_TOGETHER or len(part) >= _ENTRIES_TOGETHER:
+        size += len(entry.leaves or b"")
+        if size >= _FOLDED_TOGETHER or len(part) >= _ENTRIES_TOGETHER:
             yield part
-            part, held = [], 0
+            part, size = [], 0
     if part:
         yield part
 

@@ -67,8 +67,8 @@ class Witness:
         path = self.state / f"{file_name(origin)}.json"
         if not path.exists():
             return Witnessed(0, merkle.EMPTY_ROOT, "")
-        held = json.loads(path.read_text("utf-8"))
-        return Witnessed(int(held["size"]), bytes.fromhex(held["root"]), str(held["note"]))
+        stored = json.loads(path.read_text("utf-8"))
+        return Witnessed(int(stored["size"]), bytes.fromhex(stored["root"]), str(stored["note"]))
 
     def add_checkpoint(self, encoded: str, old_size: int, proof: Sequence[bytes], log_key: notes.Verifier) -> Cosigned:
         """tlog-witness's add-checkpoint: cosign a checkpoint that extends what was cosigned before. Raises
@@ -84,21 +84,21 @@ class Witness:
         except notes.NoteError as error:
             raise WitnessRefusedError(403, str(error)) from error
         with locked(self.state, file_name(wanted.origin)):
-            held = self.remembered(wanted.origin)
-            if wanted.size < held.size:
-                self._keep_evidence(wanted, held, encoded)
+            known = self.remembered(wanted.origin)
+            if wanted.size < known.size:
+                self._keep_evidence(wanted, known, encoded)
                 raise WitnessRefusedError(
                     409,
-                    f"{wanted.size} entries, {held.size} were cosigned: the log was cut or an older copy was restored",
+                    f"{wanted.size} entries, {known.size} were cosigned: the log was cut or an older copy was restored",
                 )
-            if old_size != held.size:
-                raise WitnessRefusedError(409, f"{held.size} entries were cosigned, not {old_size}")
+            if old_size != known.size:
+                raise WitnessRefusedError(409, f"{known.size} entries were cosigned, not {old_size}")
             try:
-                merkle.verify_consistency(held.size, wanted.size, held.root, wanted.root, proof)
+                merkle.verify_consistency(known.size, wanted.size, known.root, wanted.root, proof)
             except merkle.ProofError as error:
-                self._keep_evidence(wanted, held, encoded)
+                self._keep_evidence(wanted, known, encoded)
                 raise WitnessRefusedError(
-                    422, f"{wanted.size} entries do not extend the {held.size} cosigned before: {error}"
+                    422, f"{wanted.size} entries do not extend the {known.size} cosigned before: {error}"
                 ) from error
             memory = {"size": wanted.size, "root": wanted.root.hex(), "note": encoded}
             write_atomically(self.state / f"{file_name(wanted.origin)}.json", json.dumps(memory) + "\n", 0o600)
@@ -106,7 +106,7 @@ class Witness:
             return Cosigned(
                 wanted.origin,
                 wanted.size,
-                held.size,
+                known.size,
                 notes.cosign(wanted, signer, int(self._now())).line,
                 signer.verifier.vkey,
             )
@@ -118,20 +118,20 @@ class Witness:
             wanted = notes.parse_checkpoint(notes.parse_note(encoded).text)
         except notes.NoteError as error:
             raise WitnessRefusedError(403, str(error)) from error
-        held = self.remembered(wanted.origin)
+        known = self.remembered(wanted.origin)
         proof: list[bytes] = []
-        if held.size < wanted.size:
+        if known.size < wanted.size:
             try:
                 read = tiles.folder_reader(lambda path: (log / path).read_bytes(), wanted.size)
-                proof = merkle.consistency_proof(read, held.size, wanted.size)
+                proof = merkle.consistency_proof(read, known.size, wanted.size)
             except (OSError, IndexError) as error:
                 raise WitnessRefusedError(422, f"the published tiles do not hold the tree: {error}") from error
-        return self.add_checkpoint(encoded, held.size, proof, log_key)
+        return self.add_checkpoint(encoded, known.size, proof, log_key)
 
-    def _keep_evidence(self, wanted: notes.Checkpoint, held: Witnessed, encoded: str) -> None:
+    def _keep_evidence(self, wanted: notes.Checkpoint, known: Witnessed, encoded: str) -> None:
         """Two notes of the log's own key that cannot both be true: what an auditor needs in hand."""
-        path = self.state / f"{file_name(wanted.origin)}.conflict-{wanted.size}-{held.size}.txt"
-        write_atomically(path, f"cosigned before:\n\n{held.note}\npresented now:\n\n{encoded}", 0o600)
+        path = self.state / f"{file_name(wanted.origin)}.conflict-{wanted.size}-{known.size}.txt"
+        write_atomically(path, f"cosigned before:\n\n{known.note}\npresented now:\n\n{encoded}", 0o600)
 
 
 def main() -> int:

@@ -162,10 +162,12 @@ def publish_billing_day(database: Database, day: date, *, clock: Clock = SYSTEM_
         done = PublishResult(day, stage)
         if not writes_new(stage):
             return done
-        held = tables.authorities(connection, day)
+        authorities = tables.authorities(connection, day)
         records, sides = [], []
         for account in sorted(ours.keys() | theirs.keys()):
-            side: Authority = held[account] if account in held else authority(value.value, account, routes.get(account))
+            side: Authority = (
+                authorities[account] if account in authorities else authority(value.value, account, routes.get(account))
+            )
             payload = (ours if side == "new" else theirs).get(account)
             if payload is None:
                 done.waiting += 1

@@ -76,7 +76,7 @@ class LegacyFolder:
             _put(self.folder / f"{number:08}-{digest}.csv", text)
         _put(last, f"{number} {digest}")
 
-    def held(self) -> dict[tuple[str, str], list[tuple[str, ...]]]:
+    def figures(self) -> dict[tuple[str, str], list[tuple[str, ...]]]:
         """What the folder says of each (day, account), later files over earlier ones."""
         found: dict[tuple[str, str], list[tuple[str, ...]]] = {}
         for path in sorted(self.folder.glob("*.csv")):

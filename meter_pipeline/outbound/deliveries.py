@@ -140,10 +140,10 @@ def acknowledge(database: Database, path: Path, clock: Clock = SYSTEM_CLOCK) -> 
     found: list[Answer] = []
     with database.connect("delivery") as connection:
         for line, row in rows:
-            held = tables.delivery_of(connection, row["file_name"])
-            if held is None:
+            delivery = tables.delivery_of(connection, row["file_name"])
+            if delivery is None:
                 raise DeliveryError(f"{path}: line {line}: no file {row['file_name']!r} was written")
-            number, records, digest, status = held
+            number, records, digest, status = delivery
             wrong = _against(row, records, digest)
             new = "disputed" if wrong else "acknowledged"
             detail = "; ".join(wrong) or row.get("detail") or "taken"

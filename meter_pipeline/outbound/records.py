@@ -20,10 +20,10 @@ from meter_pipeline.units import UnitError, base_unit
 Record = dict[str, Any]
 
 
-def reads(database: Database, asked: Sequence[tuple[str, date]], zone: str) -> list[Record]:
+def reads(database: Database, requested: Sequence[tuple[str, date]], zone: str) -> list[Record]:
     """The read of each meter at the date asked for: read on the day, else estimated from the read before and the
     validated usage since, else missing; each with why. Every request gives at least one record."""
-    wanted = sorted(set(asked))
+    wanted = sorted(set(requested))
     rows = tables.asked_reads(database, [m for m, _ in wanted], [d for _, d in wanted], zone).to_dicts()
     return [_read(row, ZoneInfo(zone)) for row in rows]
 

@@ -151,8 +151,8 @@ def lock(connection: Connection, output: str, scope: str) -> None:
 
 def next_sequence(connection: Connection, output: str, scope: str) -> int:
     """Number of the scope's next file."""
-    held = "SELECT coalesce(max(sequence), 0) + 1 FROM billing.delivery WHERE output = %s AND scope = %s"
-    return int(scalar(connection, held, (output, scope)))
+    query = "SELECT coalesce(max(sequence), 0) + 1 FROM billing.delivery WHERE output = %s AND scope = %s"
+    return int(scalar(connection, query, (output, scope)))
 
 
 def sent_items(connection: Connection, output: str, scope: str) -> dict[str, tuple[int, bytes]]:

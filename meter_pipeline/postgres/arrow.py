@@ -60,8 +60,8 @@ def _may_be_written(value: Any) -> bool:
     return type(value) in _WRITTEN or (type(value) is str and _PLAIN.fullmatch(value) is not None)
 
 
-def _frame(held: Any) -> pl.DataFrame:
-    frame = pl.from_arrow(held)
+def _frame(arrow_table: Any) -> pl.DataFrame:
+    frame = pl.from_arrow(arrow_table)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table never arrives as a series
     return frame
 

@@ -84,9 +84,9 @@ class Database:
         from meter_pipeline.postgres import arrow  # 0.4 s of imports that a command of a few rows does without
 
         url = self.with_options(options=self.session_options)
-        held = arrow.kept(url)
+        pooled = arrow.kept(url)
         try:
-            return arrow.fetch(held, query, parameters)
+            return arrow.fetch(pooled, query, parameters)
         except Exception as error:
             arrow.forget()
             if not _is_gone(error):

@@ -158,11 +158,11 @@ class Cluster:
 
     def _check_version(self) -> None:
         """Refuse a cluster of another major version before the server does, with the way from one to the other."""
-        made = (self.data / "PG_VERSION").read_text("utf-8").strip()
+        data_version = (self.data / "PG_VERSION").read_text("utf-8").strip()
         version = re.search(r"\) (\d+)", self._run("postgres", "--version").stdout)
-        if version is not None and version[1] != made:
+        if version is not None and version[1] != data_version:
             raise EmbeddedError(
-                f"{self.data} was made by PostgreSQL {made}, and this installation has {version[1]}: with the version before, "
+                f"{self.data} was made by PostgreSQL {data_version}, and this installation has {version[1]}: with the version before, "
                 "run `meter-pipeline database backup FOLDER`; move that folder away; then `meter-pipeline database restore FOLDER`"
             )
 

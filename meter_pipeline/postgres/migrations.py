@@ -113,12 +113,12 @@ def _record_squashed(connection: psycopg.Connection[Any], versions: set[str]) ->
         )
 
 
-def _resolved_url(connection: psycopg.Connection[Any], asked: dict[str, str]) -> str:
+def _resolved_url(connection: psycopg.Connection[Any], parameters: dict[str, str]) -> str:
     """The URL of a connection that was made: server, user, password and TLS as libpq found them. A Unix socket's folder
     is ``socket=`` to dbmate's driver."""
     info = connection.info
     used = {option.keyword.decode(): option.val.decode() for option in connection.pgconn.info if option.val is not None}
-    query = {key: value for key, value in asked.items() if key in ("options", "search_path")}
+    query = {key: value for key, value in parameters.items() if key in ("options", "search_path")}
     host = info.host
     if host.startswith("/"):
         query |= {"socket": host, "sslmode": "disable"}

@@ -376,14 +376,14 @@ def reading_with_archive(
     (meters that the archived vee rows of the points name are added).
     """
     with database.connect("archive") as connection:
-        asked = set(wanted)
+        needed = set(wanted)
         rows = (
             [
                 r
                 for r in catalogue(connection, sorted({d for d, _ in wanted}), "archived")
-                if (r.billing_day, r.table) in asked
+                if (r.billing_day, r.table) in needed
             ]
-            if asked
+            if needed
             else []
         )
     from meter_pipeline.postgres.reading import ReadSession, reading

@@ -172,15 +172,15 @@ def _grant_membership(connection: Connection, role: str, other: str) -> None:
     """
     newer = connection.info.server_version >= 160000
     wanted = sql.SQL(" AND inherit_option AND NOT set_option") if newer else sql.SQL("")
-    held = sql.SQL("SELECT FROM pg_auth_members WHERE member = %s::regrole AND roleid = %s::regrole")
-    if connection.execute(held + wanted, (role, other)).fetchone() is not None:
+    is_member = sql.SQL("SELECT FROM pg_auth_members WHERE member = %s::regrole AND roleid = %s::regrole")
+    if connection.execute(is_member + wanted, (role, other)).fetchone() is not None:
         return
     member = sql.SQL("GRANT {} TO {}").format(sql.Identifier(other), sql.Identifier(role))
     try:
         with connection.transaction():
             connection.execute(member + sql.SQL(" WITH INHERIT TRUE, SET FALSE") if newer else member)
     except psycopg.errors.InsufficientPrivilege:
-        if connection.execute(held, (role, other)).fetchone() is None:
+        if connection.execute(is_member, (role, other)).fetchone() is None:
             raise
 
 

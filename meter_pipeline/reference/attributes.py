@@ -33,12 +33,12 @@ def check_attributes(
         kinds[name["attribute"]] = name["kind"]
     known = "attribute_names" in rows
     for row, line in zip(rows.get("service_attributes", []), lines.get("service_attributes", []), strict=True):
-        held = dict(zip(TABLES["service_attributes"].columns, row, strict=True))
-        name = held["attribute"]
+        named = dict(zip(TABLES["service_attributes"].columns, row, strict=True))
+        name = named["attribute"]
         if known and name not in ATTRIBUTES and name not in kinds:
-            why = f"{str(name)[:40]!r} of {held['service_point_id']} is not declared in attribute_names.csv"
+            why = f"{str(name)[:40]!r} of {named['service_point_id']} is not declared in attribute_names.csv"
             faults.append(Fault("service_attributes.csv", line, "attribute", why))
         counted = name in _COUNTS or kinds.get(name) == "count"
-        if counted and not _COUNT.fullmatch(str(held["value"])):
-            why = f"{name} of {held['service_point_id']} is {str(held['value'])[:40]!r}, not a count"
+        if counted and not _COUNT.fullmatch(str(named["value"])):
+            why = f"{name} of {named['service_point_id']} is {str(named['value'])[:40]!r}, not a count"
             faults.append(Fault("service_attributes.csv", line, "value", why))

@@ -24,16 +24,16 @@ def check_balances(
         return
     names = _names(documents)
     for row, line in zip(rows["opening_balances"], lines["opening_balances"], strict=True):
-        held = dict(zip(TABLES["opening_balances"].columns, row, strict=True))
-        if held["quantity"] < 0:
-            faults.append(Fault(_FILE, line, "quantity", f"{held['quantity']} is below 0"))
-        known = names.get(held["tariff_id"])
+        named = dict(zip(TABLES["opening_balances"].columns, row, strict=True))
+        if named["quantity"] < 0:
+            faults.append(Fault(_FILE, line, "quantity", f"{named['quantity']} is below 0"))
+        known = names.get(named["tariff_id"])
         if known is None:
-            why = f"{held['tariff_id']} is not in this folder's tariffs.csv: import them together"
+            why = f"{named['tariff_id']} is not in this folder's tariffs.csv: import them together"
             faults.append(Fault(_FILE, line, "tariff_id", why))
-        elif held["kind"] != "money" and held["name"] not in known[held["kind"]]:
-            there = ", ".join(sorted(known[held["kind"]])) or "none"
-            why = f"{held['tariff_id']} has no {held['kind']} {held['name'][:40]!r}; it has {there}"
+        elif named["kind"] != "money" and named["name"] not in known[named["kind"]]:
+            there = ", ".join(sorted(known[named["kind"]])) or "none"
+            why = f"{named['tariff_id']} has no {named['kind']} {named['name'][:40]!r}; it has {there}"
             faults.append(Fault(_FILE, line, "name", why))
 
 

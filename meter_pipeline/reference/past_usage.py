@@ -20,7 +20,7 @@ def check_past_usage(
 ) -> None:
     """Periods that end before they begin, that overlap another of the same service and flow or are longer than a year,
     quantities below nothing, unknown units."""
-    held: list[tuple[str, str, date, date, int]] = []
+    spans: list[tuple[str, str, date, date, int]] = []
     for row, line in zip(rows.get("past_usage", ()), lines.get("past_usage", ()), strict=True):
         point, flow, unit, start, end, quantity = row
         if quantity < 0 and flow != "net":
@@ -32,8 +32,8 @@ def check_past_usage(
         if not 0 < (end - start).days <= LONGEST_DAYS:
             why = f"{end} is not 1 to {LONGEST_DAYS} days after period_start {start}; it is the day after the last"
             faults.append(Fault(_FILE, line, "period_end", why))
-        held.append((point, flow, start, end, line))
-    held.sort()
-    for (point, flow, _, ended, first), (other, same, start, _, line) in pairwise(held):
+        spans.append((point, flow, start, end, line))
+    spans.sort()
+    for (point, flow, _, ended, first), (other, same, start, _, line) in pairwise(spans):
         if (point, flow) == (other, same) and start < ended:
             faults.append(Fault(_FILE, line, "period_start", f"{start} lies in the period of line {first} of {point}"))

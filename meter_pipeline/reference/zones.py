@@ -27,8 +27,8 @@ def check_zones(rows: Mapping[str, list[tuple[Any, ...]]], lines: Mapping[str, l
     members = _named("zone_members", rows, lines)
     supplies = _named("zone_supplies", rows, lines)
     unmetered = _named("zone_unmetered", rows, lines)
-    for table, held in (("zone_members", members), ("zone_supplies", supplies), ("zone_unmetered", unmetered)):
-        for row in held:
+    for table, table_rows in (("zone_members", members), ("zone_supplies", supplies), ("zone_unmetered", unmetered)):
+        for row in table_rows:
             if "zones" in rows and row["zone_id"] not in commodities:
                 faults.append(Fault(f"{table}.csv", row["line"], "zone_id", f"{row['zone_id']} is not in zones.csv"))
             point = row.get("service_point_id")
@@ -79,11 +79,11 @@ def _holds(row: Row, day: date) -> bool:
 
 def _check_both(members: Sequence[Row], supplies: Sequence[Row], faults: list[Fault]) -> None:
     """A meter that supplies a zone and is a customer of the same zone would be counted on both sides."""
-    held: dict[tuple[str, str], list[Row]] = {}
+    by_key: dict[tuple[str, str], list[Row]] = {}
     for row in members:
-        held.setdefault((row["service_point_id"], row["zone_id"]), []).append(row)
+        by_key.setdefault((row["service_point_id"], row["zone_id"]), []).append(row)
     for row in supplies:
-        for member in held.get((row["service_point_id"], row["zone_id"]), []):
+        for member in by_key.get((row["service_point_id"], row["zone_id"]), []):
             if _holds(row, member["valid_from"]) or _holds(member, row["valid_from"]):
                 why = f"{row['service_point_id']} is a customer of {row['zone_id']} too (zone_members.csv, line {member['line']})"
                 faults.append(Fault("zone_supplies.csv", row["line"], "service_point_id", why))

@@ -53,7 +53,7 @@ def keep_law_of_day(database: Database, day: date, *, clock: Clock = SYSTEM_CLOC
     return result
 
 
-def last_said(connection: Connection, first: date, past: date) -> list[str]:
+def last_reports(connection: Connection, first: date, past: date) -> list[str]:
     """What stands against the days of [first, past) as the law was last asked: days on which it did not hold or was
     never asked."""
     return [
@@ -174,13 +174,13 @@ def judge(row: dict[str, Any], day: date, usage: list[dict[str, Any]], reasons: 
     faults = _faults(row, usage, reasons)
     now = _revised(row) or row
     billed_now, charged = row["bills"] > 0, row["charged"]
-    held, before = _held(now), _held(row)
-    units = sorted({(u["unit"], u["flow"]) for u in usage} | set(held))
+    total, before = _quantities(now), _quantities(row)
+    units = sorted({(u["unit"], u["flow"]) for u in usage} | set(total))
     found: list[Finding] = []
     for unit, flow in units:
         parts = [u for u in usage if (u["unit"], u["flow"]) == (unit, flow)]
         validated = sum(u["quantity_micro"] or 0 for u in parts)
-        stands = held.get((unit, flow), 0)
+        stands = total.get((unit, flow), 0)
         billed, accrued, waiting, why = 0, 0, 0, []
         if billed_now:
             billed = stands
@@ -227,7 +227,7 @@ def _revised(row: dict[str, Any]) -> dict[str, Any] | None:
     return revision
 
 
-def _held(row: dict[str, Any]) -> dict[tuple[str, str], int]:
+def _quantities(row: dict[str, Any]) -> dict[tuple[str, str], int]:
     """Determinants by unit and flow, in millionths of the meter's own unit."""
     found = {}
     for unit, used, sent in (
@@ -315,16 +315,16 @@ def _bills(connection: Connection, first: date, past: date, result: LawResult) -
         return
     names = sorted({row["statement_id"] for row in off})
     moved = tables.late_changes(connection, names)
-    asked: dict[str, list[dict[str, Any]]] = {}
+    corrections: dict[str, list[dict[str, Any]]] = {}
     for row in tables.corrections_waiting(connection, names):
-        asked.setdefault(row["statement_id"], []).append(row)
+        corrections.setdefault(row["statement_id"], []).append(row)
     for row in off:
         difference = f"{text(row['now'] - row['billed'])} {row['unit']}"
         name = f"{row['statement_id']} {row['service_point_id']}"
         key = (row["statement_id"], row["service_point_id"])
         # What the days were before they moved: billed, or asked for by a correction.
         before = row["now"] - moved.get(key, 0)
-        why = _correction(row, before, asked.get(row["statement_id"], []))
+        why = _correction(row, before, corrections.get(row["statement_id"], []))
         if key in moved and (why is not None or before == row["billed"]):
             why = "late_change" if why is None else f"late_change, {why}"
         if why is not None:
@@ -340,12 +340,12 @@ def _bills(connection: Connection, first: date, past: date, result: LawResult) -
             )
 
 
-def _correction(row: dict[str, Any], before: int, asked: Iterable[dict[str, Any]]) -> str | None:
+def _correction(row: dict[str, Any], before: int, corrections: Iterable[dict[str, Any]]) -> str | None:
     """The correction that waits, or was refused, and would bill exactly what the days were ``before`` they
     moved last.
     """
     by_name: dict[str, tuple[str, int, bool]] = {}
-    for a in asked:
+    for a in corrections:
         mine = a["energy"] if a["service_point_id"] == row["service_point_id"] else 0
         status, energy, restated = by_name.get(a["adjustment_id"], (a["status"], 0, a["restated"]))
         by_name[a["adjustment_id"]] = (status, energy + mine, restated)
@@ -388,14 +388,14 @@ def _waived(connection: Connection, first: date, past: date, result: LawResult) 
     for row in waivers.waivers(connection, first, past):
         name = f"{row['adjustment_id']} {row['service_point_id']}"
         wrong = [
-            f"{name}: {what} {cents(lines)}, its rule {cents(reason)}"
-            for what, lines, reason in (
+            f"{name}: {what} {cents(lines)}, its rule {cents(by_rule)}"
+            for what, lines, by_rule in (
                 ("corrects", row["corrected"], row["full_amount"]),
                 ("corrects", row["allowed"] + row["waived"], row["full_amount"]),
                 ("waives", row["taken_back"], row["waived"]),
                 ("credits interest of", row["credited"], row["interest"]),
             )
-            if lines != reason
+            if lines != by_rule
         ]
         if row["status"] != row["policy_status"]:
             wrong.append(f"{name}: is {row['status']}, what is waived of it {row['policy_status']}")

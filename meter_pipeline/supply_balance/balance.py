@@ -261,17 +261,17 @@ def outside_band(database: Database, month: date, frame: pl.DataFrame) -> list[d
     before = tables.history(database, zones, month - timedelta(days=MOST_HISTORY), month)
     found = []
     for zone in zones:
-        held = [
+        applicable = [
             _share(d, of)
             for d, of in before.filter(pl.col("zone_id") == zone).select("difference", "delivered").iter_rows()
             if of > 0
         ]
         mine = frame.filter((pl.col("zone_id") == zone) & pl.col("difference").is_not_null())
         delivered = int((mine["delivered_in"] - mine["delivered_out"]).sum())
-        if len(held) < LEAST_HISTORY or delivered <= 0:
+        if len(applicable) < LEAST_HISTORY or delivered <= 0:
             continue
-        middle = _median(held)
-        room = max(3 * _median([abs(h - middle) for h in held]), Decimal(1))
+        middle = _median(applicable)
+        room = max(3 * _median([abs(h - middle) for h in applicable]), Decimal(1))
         now = _share(int(mine["difference"].sum()), delivered)
         if abs(now - middle) > room:
             excess = Decimal(delivered) * (now - middle) / 100 / mine.height

@@ -37,7 +37,7 @@ def _zones(found: Balance) -> list[tuple[str, str, date]]:
 
 
 def _finding(month: date, zone: str, commodity: str, last: date, row: dict[str, Any] | None) -> Finding:
-    held = row or {}
+    figures = row or {}
     return Finding(
         KIND,
         zone,
@@ -47,13 +47,13 @@ def _finding(month: date, zone: str, commodity: str, last: date, row: dict[str, 
         month,
         last,
         unit="%",
-        expected=float(held["usual_percent"]) if held else None,
-        observed=float(held["losses_percent"]) if held else None,
+        expected=float(figures["usual_percent"]) if figures else None,
+        observed=float(figures["losses_percent"]) if figures else None,
         evidence={
-            "room_percent": str(held["room_percent"]),
-            "excess_per_day": f"{held['excess_per_day']} {held['unit']}",
-            "candidates": [{k: str(v) for k, v in c.items()} for c in held["candidates"]],
+            "room_percent": str(figures["room_percent"]),
+            "excess_per_day": f"{figures['excess_per_day']} {figures['unit']}",
+            "candidates": [{k: str(v) for k, v in c.items()} for c in figures["candidates"]],
         }
-        if held
+        if figures
         else {},
     )

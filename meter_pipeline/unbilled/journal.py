@@ -55,10 +55,10 @@ def accrual(accounts: Accounts, closing: Iterable[Mapping[str, Any]], month: dat
         raise ValueError("; ".join(wanting))
     sums: dict[tuple[str, str, str], int] = {}
     for row in rows:
-        held = accounts.of(row)
-        if held is None:  # nothing is owed there
+        account = accounts.of(row)
+        if account is None:  # nothing is owed there
             continue
-        key = (row["currency"], held["receivable_account"], held["revenue_account"])
+        key = (row["currency"], account["receivable_account"], account["revenue_account"])
         sums[key] = sums.get(key, 0) + int(row["amount"])
     last = (month + timedelta(days=31)).replace(day=1) - timedelta(days=1)
     lines: list[dict[str, Any]] = []
@@ -116,9 +116,9 @@ def unbalanced(lines: Iterable[Mapping[str, Any]]) -> list[str]:
     """Entries whose debits are not their credits, in words."""
     sums: dict[tuple[str, str, str], list[Decimal]] = {}
     for line in lines:
-        held = sums.setdefault((str(line["entry_date"]), line["entry"], line["currency"]), [Decimal(0), Decimal(0)])
-        held[0] += line["debit"]
-        held[1] += line["credit"]
+        totals = sums.setdefault((str(line["entry_date"]), line["entry"], line["currency"]), [Decimal(0), Decimal(0)])
+        totals[0] += line["debit"]
+        totals[1] += line["credit"]
     return [
         f"{entry} of {day}: debits {debit} {currency}, credits {credit}"
         for (day, entry, currency), (debit, credit) in sorted(sums.items())

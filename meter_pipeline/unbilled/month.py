@@ -246,9 +246,9 @@ def _roll(found: _Read, detail: pl.DataFrame, reported: pl.DataFrame | None, mov
 
 def _with_accounts(roll: pl.DataFrame, accounts: book.Accounts) -> pl.DataFrame:
     """Adds the revenue account of each row."""
-    held = [accounts.of(row) for row in roll.select(_GROUP).to_dicts()]
+    accounts_of_rows = [accounts.of(row) for row in roll.select(_GROUP).to_dicts()]
     return roll.with_columns(
-        pl.Series("revenue_account", [None if h is None else h["revenue_account"] for h in held], pl.String)
+        pl.Series("revenue_account", [None if h is None else h["revenue_account"] for h in accounts_of_rows], pl.String)
     )
 
 

@@ -108,7 +108,7 @@ def _validated(database: Database, calendar: BillingCalendar, day: date, how: _H
     watch, clock = _Watch({}), how.clock
     with reading(database) as session, reading(database) as ahead, database.connect("vee") as connection:
         day_lock.hold(connection, DayLock.VALIDATE, day)
-        asked, noted = requests.pending(connection, day), part_of_day.touches(connection, day)
+        requests_of_day, noted = requests.pending(connection, day), part_of_day.touches(connection, day)
         one_shard = ROWS if how.shards <= 1 else 0
         context = read_day_context(
             connection, session, ahead, calendar, day, how.thresholds, clock.now(), one_shard, watch, how.policies, only
@@ -117,14 +117,14 @@ def _validated(database: Database, calendar: BillingCalendar, day: date, how: _H
             touched = context.part.touched
             billed = () if only is None else only.billed
             mine = requests.pending(connection, day, touched.service_points, billed)
-            asked = [request for request in asked if request in mine]
+            requests_of_day = [request for request in requests_of_day if request in mine]
             noted = [touch for touch in noted if touch[1] in touched.meters]
         run = _Run(database, connection, context, clock, how.actor, watch)
         intervals = _validate_intervals(run, how.shards)
         registers = _validate_registers(run, intervals)
         outcome = _persist(run, intervals, registers)
         # a request made while this ran is about reads this may not have seen: it waits for the next run
-        requests.done(connection, day, asked, clock.now())
+        requests.done(connection, day, requests_of_day, clock.now())
         part_of_day.forget(connection, [number for number, _ in noted])
         of = intervals.writer.only
         part_of_day.note_validation(connection, day, of if of is None or only is None else sorted({*of, *only.billed}))

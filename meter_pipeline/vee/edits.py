@@ -163,8 +163,8 @@ def _judge(rows: assemble.DayRows, at: int, span: slice, micro: Ints, t: Thresho
         marks,
         np.zeros(values.shape, np.int32),
     )
-    judged = subject(day, context, row_statistics(values, context.first, context.last), t)
-    flags = run_interval_rules(judged, Role.MANUAL)[0, span]
+    subject_result = subject(day, context, row_statistics(values, context.first, context.last), t)
+    flags = run_interval_rules(subject_result, Role.MANUAL)[0, span]
     failing = mask_of(INTERVAL_RULES, Severity.FAIL, Role.MANUAL) & ~INTERVAL_RULES["GAP"].mask
     refused = sorted({c for f in flags for c in codes(INTERVAL_RULES, int(f) & failing)})
     if refused:

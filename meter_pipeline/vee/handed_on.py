@@ -25,10 +25,10 @@ def hand_on(
     before_writing(database, clock=clock)
     with database.connect("vee") as connection:
         day_lock.hold(connection, DayLock.VALIDATE, day)
-        asked = true_up.pending(connection, day, (), points)
+        pending = true_up.pending(connection, day, (), points)
         bounds = calendar.bounds(day)
         stored = checks.stored_rows(connection, day, bounds, (), ())
         outcome.stored = checks.stored_day(connection, day, bounds, stored, t.register_tolerance, ())
-        true_up.done(connection, day, asked, clock.now())
+        true_up.done(connection, day, pending, clock.now())
         part_of_day.note_validation(connection, day, points)
     return outcome

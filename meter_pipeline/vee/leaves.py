@@ -49,11 +49,11 @@ def derived_columns(rows: pl.DataFrame) -> list[str]:
     for (slots, wide), part in rows.with_columns(wide=pl.col("values").is_null()).group_by("slots", "wide"):
         column = part["wide_values" if wide else "values"]
         values = column.explode().to_numpy().reshape(-1, int(str(slots)))
-        held = values != (NO_VALUE if wide else NO_VALUE_32)
+        has_value = values != (NO_VALUE if wide else NO_VALUE_32)
         scale = 10 ** (6 - part["scale"].cast(pl.Int64).to_numpy())
-        total = np.where(held, values, 0).sum(axis=1, dtype=np.int64) * scale
-        estimated = _estimated(part, held)
-        present = held.sum(axis=1)
+        total = np.where(has_value, values, 0).sum(axis=1, dtype=np.int64) * scale
+        estimated = _estimated(part, has_value)
+        present = has_value.sum(axis=1)
         expected = part["expected"].cast(pl.Int64).to_numpy()
         derived = {
             "total_micro": total,
@@ -70,13 +70,13 @@ def derived_columns(rows: pl.DataFrame) -> list[str]:
     return wrong
 
 
-def _estimated(part: pl.DataFrame, held: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def _estimated(part: pl.DataFrame, has_value: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Slots with an estimated value, by the row's quality code or by each slot's own."""
     table = code_table("estimate")
     shared = table[part["quality"].cast(pl.Int16).to_numpy().view(np.uint16)]
-    count = np.where(shared, held.sum(axis=1), 0).astype(np.int64)
+    count = np.where(shared, has_value.sum(axis=1), 0).astype(np.int64)
     own = np.flatnonzero(part["qualities"].is_not_null().to_numpy())
     if own.size:
-        codes = part["qualities"].drop_nulls().explode().to_numpy().reshape(-1, held.shape[1])
-        count[own] = (table[codes.view(np.uint16)] & held[own]).sum(axis=1)
+        codes = part["qualities"].drop_nulls().explode().to_numpy().reshape(-1, has_value.shape[1])
+        count[own] = (table[codes.view(np.uint16)] & has_value[own]).sum(axis=1)
     return count

@@ -266,8 +266,8 @@ def _read_vectors(session: Database, read: DayInputs, meters: pl.Series) -> list
     if not len(meters):
         return []
     came = read.arrived["meter_id"]
-    held = int(came.search_sorted(meters[-1], "right")) - int(came.search_sorted(meters[0], "left"))
-    if held <= 2 * len(meters) + 1000:
+    arrived = int(came.search_sorted(meters[-1], "right")) - int(came.search_sorted(meters[0], "left"))
+    if arrived <= 2 * len(meters) + 1000:
         frame = read_frame(session, _RAW, read.day, " AND meter_id BETWEEN $2 AND $3", (meters[0], meters[-1]))
         if frame.height:
             frame = frame.join(pl.DataFrame({"meter_id": meters}), on="meter_id", how="semi", maintain_order="left")

@@ -398,13 +398,13 @@ def added_shapes(parts: list[pl.DataFrame]) -> pl.DataFrame:
         row for part in parts for row in part.select(*key, "members", "profile", "shape", "shape_members").iter_rows()
     ):
         members, profile, shape, shaped = row[len(key) :]
-        held = found.setdefault(
+        entry = found.setdefault(
             row[: len(key)], [0, np.zeros(len(profile), np.int64), np.zeros(len(shape), np.int64), 0]
         )
-        held[0] += members
-        held[1] += np.array(profile, np.int64)
-        held[2] += np.array(shape, np.int64)
-        held[3] += shaped
+        entry[0] += members
+        entry[1] += np.array(profile, np.int64)
+        entry[2] += np.array(shape, np.int64)
+        entry[3] += shaped
     schema = parts[0].schema if parts else {}
     rows = [
         (*names, members, profile.tolist(), shape.tolist(), shaped, 0)

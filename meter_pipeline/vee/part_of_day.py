@@ -48,8 +48,8 @@ def touched_since(database: Database, day: date) -> Touched | None:
     alone name nothing to judge."""
     with database.connect("vee") as connection:
         found = store.wanted(connection, day)
-        named = [points for points in found.asked if points is not None]
-        if "" in found.meters or len(named) < len(found.asked) or not (found.meters or named or found.billed):
+        named = [points for points in found.requests if points is not None]
+        if "" in found.meters or len(named) < len(found.requests) or not (found.meters or named or found.billed):
             return None
         judged = {point for several in named for point in several}
         if found.meters or judged:
@@ -97,7 +97,7 @@ class PartOfDay:
         if self.groups.filter(pl.col("shifted_hours") != 0).height:
             raise WholeDayNeededError("a head-end's clock was off on the day")
         made_of_nothing = self.groups.clear()
-        held: dict[tuple[str, str, str, int], list[np.ndarray]] = {}
+        by_shape: dict[tuple[str, str, str, int], list[np.ndarray]] = {}
         for sign, frame in (
             (1, self.groups),
             (-1, self._shapes_before()),
@@ -107,13 +107,13 @@ class PartOfDay:
                 *_GROUP, "members", "profile", "shape", "shape_members"
             ).iter_rows():
                 figures = [np.array([members, shaped]), np.array(profile, np.int64), np.array(shape, np.int64)]
-                now = held.setdefault((key[0], key[1], key[2], int(key[3])), [f * 0 for f in figures])
+                now = by_shape.setdefault((key[0], key[1], key[2], int(key[3])), [f * 0 for f in figures])
                 for k, figure in enumerate(figures):
                     now[k] = now[k] + sign * figure
         schema = made.schema if made.width else self.groups.schema
         rows = [
             (self.day, *key, int(count[0]), profile.tolist(), shape.tolist(), int(count[1]), 0)
-            for key, (count, profile, shape) in sorted(held.items(), key=lambda item: (item[0][3], *item[0][:3]))
+            for key, (count, profile, shape) in sorted(by_shape.items(), key=lambda item: (item[0][3], *item[0][:3]))
             if count[0]
         ]
         names = ["billing_day", *_GROUP, "members", "profile", "shape", "shape_members", "shifted_hours"]

@@ -91,9 +91,9 @@ def edit_read(
     if not reason.strip():
         raise EditError("an edit needs its reason")
     with reading(database) as session:
-        held = _register(session, calendar, meter_id, channel, at)
-        when = _meant(held, at, refused=shown is None)
-        hits = [] if shown is None else _judge(session, held, when, shown, t)
+        register = _register(session, calendar, meter_id, channel, at)
+        when = _meant(register, at, refused=shown is None)
+        hits = [] if shown is None else _judge(session, register, when, shown, t)
     moment = datetime.fromtimestamp(when, UTC)
     now = clock.now()
     with database.connect("vee edit") as connection:
@@ -127,8 +127,8 @@ def edit_read(
         encoded = f"{number}\x1f{moment.isoformat()}\x1f{meter_id}\x1f{channel}\x1f{shown}"
         leaf = hashlib.sha256(b"mp-register-edit/1" + encoded.encode()).digest()
         ledger.append(connection, "corrected", body, [leaf], clock=clock, actor=by)
-        days = [] if propose else _days(database, calendar, held, when)
-        _ask(connection, held, days, leaf, now)
+        days = [] if propose else _days(database, calendar, register, when)
+        _ask(connection, register, days, leaf, now)
     return EditedRead(number, moment, hits, days)
 
 
@@ -215,21 +215,21 @@ def _again(
     removal was entered, the days that the read closed were asked for."""
     at, meter_id, channel = edit
     with reading(database) as session:
-        held = _installed(session, calendar, meter_id, channel, at)
-    if held is None:
+        register = _installed(session, calendar, meter_id, channel, at)
+    if register is None:
         return None
-    days = _days(database, calendar, held, int(at.timestamp()))
-    _ask(connection, held, days, leaf, now)
+    days = _days(database, calendar, register, int(at.timestamp()))
+    _ask(connection, register, days, leaf, now)
     return days
 
 
 def _register(session: Database, calendar: BillingCalendar, meter_id: str, channel: str, at: datetime) -> _Register:
     """As ``_installed``. Raises EditError where the register is at no service point."""
-    held = _installed(session, calendar, meter_id, channel, at)
-    if held is None:
+    register = _installed(session, calendar, meter_id, channel, at)
+    if register is None:
         day = calendar.day_of(at - timedelta(microseconds=1))
         raise EditError(f"{meter_id} has no register {channel} installed on {day}")
-    return held
+    return register
 
 
 def _installed(
@@ -250,33 +250,33 @@ def _installed(
     return _Register(day, windows, reads.filter(pl.col("channel") == channel), read_window.near_span(start, end))
 
 
-def _meant(held: _Register, at: datetime, *, refused: bool) -> int:
+def _meant(register: _Register, at: datetime, *, refused: bool) -> int:
     """The instant an edit is for: that of a read beside the one named, else the one named."""
     named = int(at.timestamp())
-    near = [i for i in held.instants() if abs(i - named) <= NAMED_WITHIN_S]
+    near = [i for i in register.instants() if abs(i - named) <= NAMED_WITHIN_S]
     if near:
         return min(near, key=lambda i: (abs(i - named), i))
     if refused:
-        known = ", ".join(f"{datetime.fromtimestamp(i, UTC):%Y-%m-%d %H:%M} UTC" for i in held.instants()[-5:])
+        known = ", ".join(f"{datetime.fromtimestamp(i, UTC):%Y-%m-%d %H:%M} UTC" for i in register.instants()[-5:])
         raise EditError(f"there is no read within a minute of that instant to refuse; reads stand at {known or 'none'}")
     return named
 
 
-def _judge(session: Database, held: _Register, when: int, shown: int, t: Thresholds) -> list[str]:
+def _judge(session: Database, register: _Register, when: int, shown: int, t: Thresholds) -> list[str]:
     """Rules that hit the dial among its neighbours. Raises EditError for those that refuse it."""
-    name = held.windows.filter(pl.col("kind") == "register").row(0, named=True)
+    name = register.windows.filter(pl.col("kind") == "register").row(0, named=True)
     ours = pl.DataFrame(
         {
             "meter_id": [name["meter_id"]],
-            "channel": [held.reads["channel"][0] if held.reads.height else name["channel"]],
+            "channel": [register.reads["channel"][0] if register.reads.height else name["channel"]],
         }
     ).with_columns(at=pl.lit(when, pl.Int64), value=pl.lit(shown, pl.Int64))
     columns = ["meter_id", "channel", "at", "value"]
-    without = held.reads.filter(pl.col("at") != when).select(columns)
-    within = {"": held.span}
-    before = series.register_series(held.windows, held.reads.select(columns), t, within)
+    without = register.reads.filter(pl.col("at") != when).select(columns)
+    within = {"": register.span}
+    before = series.register_series(register.windows, register.reads.select(columns), t, within)
     after = series.register_series(
-        held.windows, pl.concat([without, ours.select(columns)], how="vertical_relaxed"), t, within
+        register.windows, pl.concat([without, ours.select(columns)], how="vertical_relaxed"), t, within
     )
     known = {
         (int(s), int(i))
@@ -297,7 +297,7 @@ def _judge(session: Database, held: _Register, when: int, shown: int, t: Thresho
                 for step, i in new
             )
         )
-    klass = store.customer_class(session, name["service_point_id"], held.day)
+    klass = store.customer_class(session, name["service_point_id"], register.day)
     limit = t.limit_per_hour(klass, name["unit"])
     at = np.arange(after.frame.height)
     floor = np.full(at.size, limit * t.high_floor_share / 3600)
@@ -314,23 +314,23 @@ def _judge(session: Database, held: _Register, when: int, shown: int, t: Thresho
     return sorted(hits)
 
 
-def _days(database: Database, calendar: BillingCalendar, held: _Register, when: int) -> list[date]:
+def _days(database: Database, calendar: BillingCalendar, register: _Register, when: int) -> list[date]:
     """Validated days whose usage may stand on the read at an instant: those between the second reads before and after
     it, and those that are estimated from them."""
-    before = [i for i in held.instants() if i < when]
-    after = [i for i in held.instants() if i > when]
+    before = [i for i in register.instants() if i < when]
+    after = [i for i in register.instants() if i > when]
 
     def day_at(i: int) -> date:
         return calendar.day_of(datetime.fromtimestamp(i, UTC))
 
     near = timedelta(days=read_window.NEAR_DAYS)
-    first = day_at(before[-2]) if len(before) > 1 else held.day - near
-    last = day_at(after[1]) if len(after) > 1 else held.day + near
+    first = day_at(before[-2]) if len(before) > 1 else register.day - near
+    last = day_at(after[1]) if len(after) > 1 else register.day + near
     with reading(database) as session:
         days = requests.validated_days(session, max(first, first_whole_day(session)), last)
-    return sorted({*days, held.day})
+    return sorted({*days, register.day})
 
 
-def _ask(connection: store.Connection, held: _Register, days: list[date], leaf: bytes, now: datetime) -> None:
-    points = tuple(held.windows["service_point_id"].unique().to_list())
-    requests.ask(connection, [requests.Request(d, held.day, leaf, 1, points) for d in days], now)
+def _ask(connection: store.Connection, register: _Register, days: list[date], leaf: bytes, now: datetime) -> None:
+    points = tuple(register.windows["service_point_id"].unique().to_list())
+    requests.ask(connection, [requests.Request(d, register.day, leaf, 1, points) for d in days], now)

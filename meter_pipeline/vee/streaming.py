@@ -1,10 +1,13 @@
-"""The day's intervals shard by shard: read, judged and handed on, so that a city of any size needs the memory of a few
-shards.
+"""Validates a day's intervals shard by shard. Memory is that of a few shards, whatever the number of meters.
 
-Two things cross shards. An estimate may stand on the shape of its class, so rows that need one are left open until
-every shard has been through, and are then judged again with all their peers known. And a head-end's clock may be off by
-hours, which only its whole fleet shows: that is looked for at the end, and where it is found (hardly ever) the day is
-gone through once more. Both are sums of integers, so no result depends on the cut.
+Two results need every shard:
+
+- An estimate may use the load shape of its customer class. Rows that need one stay open until every shard is read, and
+  are then validated with the sums of the whole class.
+- The clock of a head-end may be off by hours, which only all its meters show. The shift is computed after the last
+  shard; where there is one (rarely), the day is validated a second time with it.
+
+Both are sums of integers, so no result depends on how the day is cut into shards.
 """
 
 from __future__ import annotations
@@ -82,7 +85,7 @@ def read_day_context(
     only: Touched | None = None,
 ) -> DayContext:
     """Read what the shards of a day share. ``one_shard``: up to how many rows the day's vectors are read at once;
-    ``watch`` is called after each step; ``only``: the part of the day that is judged. Raises WholeDayNeededError."""
+    ``watch`` is called after each step; ``only``: the part of the day that is validated. Raises WholeDayNeededError."""
     # Estimates stay open while a head-end that is pulled is still being asked for the day: it may have been away when
     # the day closed.
     final = now >= calendar.bounds(day)[1] + timedelta(days=t.final_after_days) and not still_asked(
@@ -134,8 +137,8 @@ def _several(
 
 @dataclass(slots=True)
 class ValidatedShard:
-    """One matrix of a shard, judged: its rows, what was made of them, who edited them, the stretches of days its
-    registers enclose."""
+    """One validated matrix of a shard: its rows, their validated values, the edits applied to them, and the spans of
+    days that its registers enclose."""
 
     rows: DayRows
     validated: ValidatedMatrix
@@ -160,33 +163,34 @@ class ValidatedShard:
 
 @dataclass(slots=True)
 class Streamed:
-    """What is kept of the shards besides what was handed on: shapes of the head-ends, raw rows that are not expected,
-    days to be asked for again, how the classes moved."""
+    """What a day keeps of its shards after their rows are written: load shapes by head-end, raw rows of meters that are
+    not expected, days to validate again, and the change of usage by class."""
 
     shapes: list[pl.DataFrame] = field(default_factory=list)
     unexpected: list[pl.DataFrame] = field(default_factory=list)
     again: multi_day_registers.Again = field(default_factory=dict)
     moved: ClassMovement = field(default_factory=ClassMovement)
 
-    def count_in(self, judged: Sequence[ValidatedShard]) -> None:
-        """Add what the classes of some matrices moved."""
-        for one in judged:
+    def count_in(self, validated: Sequence[ValidatedShard]) -> None:
+        """Add the change of usage by class of some matrices."""
+        for one in validated:
             v = one.validated
             self.moved.add(v.raw.interval_minutes, one.rows.keys, one.rows.context.group, v.moved)
 
 
 @dataclass(slots=True)
 class ShardResult:
-    """One shard of several, judged. ``waiting``: service points whose rows need to know all their peers; they are not
-    among ``validated_shards``. ``peers``: what its own whole rows sum to; ``judged``: its matrices with the waiting
-    rows."""
+    """One shard of several, validated.
+
+    ``validated``: all its matrices. ``waiting``: service points whose rows need the sums of every shard.
+    ``validated_shards``: the matrices without those. ``peers``: the sums of its own complete rows."""
 
     validated_shards: list[ValidatedShard]
     shapes: list[pl.DataFrame]
     unexpected: pl.DataFrame
     waiting: pl.Series | None
     peers: Peers
-    judged: list[ValidatedShard]
+    validated: list[ValidatedShard]
 
 
 #: Says from the shapes of a whole day which head-ends are shifted
@@ -206,11 +210,11 @@ def validate_shard(
     unexpected: pl.DataFrame,
     shifts: Shifts,
 ) -> ShardResult:
-    """One shard of several, judged as far as it can be without the others."""
+    """One shard of several, validated as far as possible without the other shards."""
     peers = Peers()
     shapes = [output_frames.head_end_shapes(part, context.read.day) for part in rows]
     validated_shards = [_validate_sound(context, validate, part, peers, shifts) for part in rows]
-    judged = list(validated_shards)
+    validated = list(validated_shards)
     open_rows = [
         j.validated.keys["service_point_id"][j.validated.left_open]
         for j in validated_shards
@@ -219,7 +223,7 @@ def validate_shard(
     waiting = pl.concat(open_rows).unique().sort() if open_rows else None
     if waiting is not None:
         validated_shards = [j.without(waiting) for j in validated_shards]
-    return ShardResult(validated_shards, shapes, unexpected, waiting, peers, judged)
+    return ShardResult(validated_shards, shapes, unexpected, waiting, peers, validated)
 
 
 def stream(
@@ -230,10 +234,10 @@ def stream(
     shifts: Shifts,
     find: FindShifts,
 ) -> tuple[Streamed, Shifts]:
-    """Judge every shard of the day, ``parts`` of its expected rows, and hand it on.
+    """Validate every shard of the day and pass it to ``hand_on``. ``parts``: the expected rows of each shard.
 
-    Returns what was kept, and the shifts found: where they are not ``shifts``, what was handed on was judged without
-    knowing them and the day is to be streamed again. A day of one shard knows them before it judges.
+    Returns what was kept and the clock shifts found. Where these differ from ``shifts``, the shards were validated
+    without them, and the caller streams the day again. A day of one shard computes its shifts before it validates.
     """
     kept = Streamed()
     if len(parts) == 1:
@@ -243,7 +247,7 @@ def stream(
         for piece in _pieces(context, reader, validate, parts, shifts):
             kept.shapes += piece.shapes
             kept.unexpected.append(piece.unexpected)
-            kept.count_in(piece.judged)
+            kept.count_in(piece.validated)
             peers.merge(piece.peers)
             if piece.waiting is not None:
                 open_points.append(piece.waiting)
@@ -267,7 +271,7 @@ def _stream_whole(
     kept: Streamed,
     find: FindShifts,
 ) -> Shifts:
-    """The day, or the part of it that is judged, as one shard."""
+    """The day, or the part of it that is validated, as one shard."""
     rows, unexpected = _read_sound(context, expected)
     kept.shapes += [output_frames.head_end_shapes(part, context.read.day) for part in rows]
     kept.unexpected.append(unexpected)
@@ -348,7 +352,7 @@ def _read_sound(context: DayContext, expected: pl.DataFrame) -> tuple[list[DayRo
 def _validate_sound(
     context: DayContext, validate: Callable[..., ValidatedMatrix], rows: DayRows, peers: Peers | None, shifts: Shifts
 ) -> ValidatedShard:
-    """Rows of one interval length, judged. A service that cannot be judged is set aside."""
+    """Rows of one interval length, validated. A service that cannot be validated is set aside."""
     named = rows.keys["service_point_id"]
     points = named.unique().sort().to_list()
 

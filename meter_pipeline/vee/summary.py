@@ -136,8 +136,8 @@ class Summary:
         for matrix in others:
             for name, count in _by_method(matrix.quality, matrix.values).items():
                 self.outcome.methods[name] = self.outcome.methods.get(name, 0) + count
-            held = code_table("estimate")[matrix.quality] & (matrix.values != NO_VALUE)
-            self.estimated_micro += int(np.where(held, matrix.values, 0).sum())
+            estimated = code_table("estimate")[matrix.quality] & (matrix.values != NO_VALUE)
+            self.estimated_micro += int(np.where(estimated, matrix.values, 0).sum())
 
     def finish(self, usage: pl.DataFrame, exceptions: pl.DataFrame) -> None:
         """Fill the outcome's counts and frames."""
@@ -170,8 +170,8 @@ class Summary:
 
 def _estimated_micro(v: ValidatedMatrix) -> int:
     rows = np.flatnonzero(v.estimated > 0)
-    held = code_table("estimate")[v.quality[rows]] & (v.values[rows] != NO_VALUE)
-    return int(np.where(held, v.values[rows], 0).sum())
+    estimated = code_table("estimate")[v.quality[rows]] & (v.values[rows] != NO_VALUE)
+    return int(np.where(estimated, v.values[rows], 0).sum())
 
 
 def estimates_by_method(v: ValidatedMatrix) -> dict[str, int]:
@@ -258,8 +258,8 @@ def day_shape(validated: list[ValidatedMatrix]) -> pl.DataFrame:
         for g in np.unique(numbers):
             at = np.flatnonzero(numbers == g)
             touched = at[(v.estimated[at] > 0) | v.flags[at].any(axis=1)]
-            held = v.values[touched] != NO_VALUE
-            estimated = np.where(held & table[v.quality[touched]], v.values[touched], 0).sum(axis=0)
+            has_value = v.values[touched] != NO_VALUE
+            estimated = np.where(has_value & table[v.quality[touched]], v.values[touched], 0).sum(axis=0)
             raw = v.raw.values[touched]
             rejected = np.where((raw != NO_VALUE) & (raw != v.values[touched]), np.abs(raw), 0).sum(axis=0)
             # most rows are whole: they are summed as they stand, without a copy of the city

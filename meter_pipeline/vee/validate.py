@@ -178,8 +178,8 @@ def validate_matrix(
     the rows' groups moved on the day, where the rows are not all of it.
     """
     statistics = row_statistics(day.values, context.first, context.last)
-    judged = subject(day, context, statistics, thresholds, history)
-    flags = run_interval_rules(judged, role)
+    subject_result = subject(day, context, statistics, thresholds, history)
+    flags = run_interval_rules(subject_result, role)
     more = policy.estimate_intervals if policy is not None and role is Role.INITIAL else 0
     failing = np.int32((mask_of(INTERVAL_RULES, Severity.FAIL, role) | more) & ~INTERVAL_RULES["GAP"].mask)
 
@@ -193,7 +193,7 @@ def validate_matrix(
         present[worth] = kept.sum(axis=1)
         total[worth] = np.where(kept, values[worth], 0).sum(axis=1)
 
-    suspects = _repairable(judged, values, flags, total)
+    suspects = _repairable(subject_result, values, flags, total)
     repaired = np.flatnonzero(suspects.any(axis=1))
     if repaired.size:
         values[repaired] = np.where(suspects[repaired], NO_VALUE, values[repaired])
@@ -207,7 +207,7 @@ def validate_matrix(
     if policy is not None and policy.estimate_off_register:
         # the register stands, whatever of its intervals is wrong: all of them are estimated and scaled to it
         over = total > context.register_difference + context.register_tolerance
-        missed = np.flatnonzero(usable & rr.sum_off(judged, total) & ((present == expected) | over))
+        missed = np.flatnonzero(usable & rr.sum_off(subject_result, total) & ((present == expected) | over))
         values[missed], present[missed], total[missed] = NO_VALUE, 0, 0
         repaired = np.union1d(repaired, missed)
     # values of a row that cannot be trusted at all stay raw: in another unit they would be billed as this one
@@ -231,7 +231,7 @@ def validate_matrix(
         rows, left_open = left_open, rows
     if rows.size:
         shape, mean = city.shapes(day.interval_minutes, context.group[rows], day.slots, thresholds.profile_min_rows)
-        need = _need(judged, values, flags, rows, history, shape, mean)
+        need = _need(subject_result, values, flags, rows, history, shape, mean)
         found = estimate(need, rows, load_vectors, day.interval_minutes, thresholds, difference[rows] != NO_VALUE)
         _scale_straddles(context, rows, found)
         done = found.method != 0
@@ -255,10 +255,10 @@ def validate_matrix(
     estimated = np.zeros(day.rows, np.int32)
     coded = np.flatnonzero(codes.any(axis=1))
     estimated[coded] = (code_table("estimate")[codes[coded]] & ~empty[coded]).sum(axis=1)
-    held = np.full(day.rows, day.slots, np.int32)
-    held[some] = (~empty[some]).sum(axis=1)
-    held_against = expectation.expectation(judged, total, history, movement)
-    row_flags |= rr.run_row_rules(judged, total, history, held_against, role)
+    with_value = np.full(day.rows, day.slots, np.int32)
+    with_value[some] = (~empty[some]).sum(axis=1)
+    held_against = expectation.expectation(subject_result, total, history, movement)
+    row_flags |= rr.run_row_rules(subject_result, total, history, held_against, role)
     answered = expected + np.maximum(context.meterless[:, 1] - context.meterless[:, 0], 0).astype(np.int32)
     return ValidatedMatrix(
         raw=day,
@@ -268,9 +268,9 @@ def validate_matrix(
         flags=flags,
         row_flags=row_flags,
         expected=answered,
-        actual=(held - estimated).astype(np.int32),
+        actual=(with_value - estimated).astype(np.int32),
         estimated=estimated,
-        missing=(answered - held).astype(np.int32),
+        missing=(answered - with_value).astype(np.int32),
         total=total,
         difference=difference,
         unscaled=unscaled,
@@ -302,12 +302,12 @@ def _need(
 ) -> EstimateNeed:
     within = s.slots_of(rows)
     within[:, s.context.future_from :] = False
-    held = values[rows] != NO_VALUE
+    has_value = values[rows] != NO_VALUE
     outage = (flags[rows] & _bit("OUTAGE")) != 0
     return EstimateNeed(
         values=np.ascontiguousarray(values[rows]),
-        missing=within & ~held,
-        anchor=held & ~outage,
+        missing=within & ~has_value,
+        anchor=has_value & ~outage,
         first=s.context.first[rows],
         last=np.minimum(s.context.last[rows], s.context.future_from).astype(np.int32),
         daily=_average_daily_load(history, rows, s.thresholds.adl_days),

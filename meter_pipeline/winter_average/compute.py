@@ -53,8 +53,8 @@ def compute(database: Database, effective: date) -> pl.DataFrame:
             raise WinterAverageRefusedError(
                 f"class {customer_class} has no rule, and there is none for *: add one to reference/winter_average_rules.csv"
             )
-        per_day, source, reasons = average(rule, part.to_dicts(), leaks.get(str(point), []))
-        rows.append((effective, point, account, part["unit"][-1], per_day, source, json.dumps(reasons, sort_keys=True)))
+        per_day, source, periods = average(rule, part.to_dicts(), leaks.get(str(point), []))
+        rows.append((effective, point, account, part["unit"][-1], per_day, source, json.dumps(periods, sort_keys=True)))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
@@ -66,7 +66,7 @@ def average(
     ``billed``: period_start, period_end, first_day, past_day, days, quantity (millionths), estimated and unit of each.
     The periods left are averaged by their days together, rounded half to even.
     """
-    reasons = []
+    periods = []
     unit = billed[-1]["unit"] if billed else ""
     for row in billed:
         last = date.fromordinal(row["period_end"].toordinal() - 1)
@@ -80,7 +80,7 @@ def average(
             why = "no read"
         elif leak is not None:
             why = f"confirmed leak, case {leak}"
-        reasons.append(
+        periods.append(
             {
                 "from": str(row["first_day"]),
                 "to": str(row["past_day"]),
@@ -89,7 +89,7 @@ def average(
                 "left_out": why,
             }
         )
-    kept = [k for k, period in enumerate(reasons) if not period["left_out"]]
+    kept = [k for k, period in enumerate(periods) if not period["left_out"]]
     ordered = sorted(kept, key=lambda k: (Decimal(billed[k]["quantity"]) / billed[k]["days"], k))
     low = ordered[: rule.drop_low] if len(ordered) > rule.drop_low + rule.drop_high else []
     high = (
@@ -99,14 +99,14 @@ def average(
     )
     for dropped, why in ((low, "lowest"), (high, "highest")):
         for k in dropped:
-            reasons[k]["left_out"] = why
-    left = [k for k in kept if not reasons[k]["left_out"]]
+            periods[k]["left_out"] = why
+    left = [k for k in kept if not periods[k]["left_out"]]
     if len(left) < rule.least:
         if rule.default is None:
-            return None, "none", reasons
-        return _micro(rule.default * 10**6), "default", reasons
+            return None, "none", periods
+        return _micro(rule.default * 10**6), "default", periods
     days = sum(billed[k]["days"] for k in left)
-    return _micro(Decimal(sum(billed[k]["quantity"] for k in left)) / days), "computed", reasons
+    return _micro(Decimal(sum(billed[k]["quantity"] for k in left)) / days), "computed", periods
 
 
 def _micro(value: Decimal) -> int:
@@ -128,7 +128,7 @@ def refresh(database: Database, effective: date) -> pl.DataFrame:
 def write_attributes(database: Database, path: Path, found: pl.DataFrame, effective: date) -> int:
     """Write service_attributes.csv rows that put the averages in the place of those in force on the effective day; how
     many averages. Import the file's folder to have them: what was in force before ends on the day."""
-    held = tables.attributes(database, effective)
+    stored = tables.attributes(database, effective)
     written = 0
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -136,7 +136,7 @@ def write_attributes(database: Database, path: Path, found: pl.DataFrame, effect
         for point, per_day in (
             found.filter(pl.col("per_day").is_not_null()).select("service_point_id", "per_day").iter_rows()
         ):
-            before = held.get(point)
+            before = stored.get(point)
             if before is not None and before[1] < effective:
                 writer.writerow([point, "winter_average_per_day", before[0], before[1], effective])
             writer.writerow([point, "winter_average_per_day", _text(per_day), effective, ""])

@@ -85,7 +85,7 @@ def test_a_day_of_bad_input_is_named_and_the_rest_is_billed(database: Database, 
     outcome = land_inbox(
         database, utility.calendar, utility.settings, clock=SYSTEM_CLOCK, run_id="test", parse=parse_while_written
     )
-    assert [name for name, _ in outcome.held] == ["NORTH/h-growing.csv"]
+    assert [name for name, _ in outcome.postponed] == ["NORTH/h-growing.csv"]
     landed = {one.file_name.split("/")[-1]: one for one in outcome.landed}
     assert landed["b-same-bytes-another-name.csv"].duplicate
     refused = {name for name, one in landed.items() if one.refused}
@@ -97,7 +97,7 @@ def test_a_day_of_bad_input_is_named_and_the_rest_is_billed(database: Database, 
     # the growing file is whole by now; what it says is known already
     os.utime(growing, (1_700_000_100, 1_700_000_100))
     again = land_inbox(database, utility.calendar, utility.settings, clock=SYSTEM_CLOCK, run_id="test")
-    assert ([one.file_name.split("/")[-1] for one in again.landed], again.held) == (["h-growing.csv"], [])
+    assert ([one.file_name.split("/")[-1] for one in again.landed], again.postponed) == (["h-growing.csv"], [])
     reports = utility.run(DAY)
     assert all(check.passed for report in reports.values() for check in report.checks), reports
 

@@ -83,7 +83,7 @@ def test_files_read_at_once_are_made_known_in_the_order_of_their_names(database:
     outcome = land_inbox(database, settings.calendar(), settings, parse=parse, pause=Pauses(1000))
     assert [Path(one.file_name).name for one in outcome.landed] == names
     assert [one.duplicate for one in outcome.landed] == [False] * 6 + [True]
-    assert not outcome.held
+    assert not outcome.postponed
     picture = outcome.report().plots["reads by file"]
     assert picture.startswith(b"\x89PNG")
     assert len(picture) <= MOST_BYTES
@@ -98,7 +98,7 @@ def test_a_pause_raised_while_files_are_read_holds_those_that_are_not_known_yet(
     """Files read ahead but not registered when the pause comes are held, and landed whole the next time."""
     first = land_inbox(database, settings.calendar(), settings, pause=Pauses(4))
     assert len(first.landed) == 1
-    assert len(first.held) == 6
+    assert len(first.postponed) == 6
     again = land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
     assert len(again.landed) == 6
     files = [path for path in (settings.inbox / "AMI").iterdir() if path.name != "zz_again.csv"]
@@ -130,7 +130,7 @@ def test_a_file_that_is_another_for_the_time_it_is_parsed_is_not_known_by_its_by
             put(own)
 
     outcome = land_inbox(database, settings.calendar(), settings, parse=parse, pause=Pauses(1000))
-    assert [Path(name).name for name, _ in outcome.held] == [victim.name]
+    assert [Path(name).name for name, _ in outcome.postponed] == [victim.name]
     assert [
         Path(one.file_name).name
         for one in land_inbox(database, settings.calendar(), settings, pause=Pauses(1000)).landed
@@ -138,14 +138,14 @@ def test_a_file_that_is_another_for_the_time_it_is_parsed_is_not_known_by_its_by
 
 
 def names_held(database: Database, settings: Settings) -> dict[str, str]:
-    return dict(land_inbox(database, settings.calendar(), settings, pause=Pauses(1000)).held)
+    return dict(land_inbox(database, settings.calendar(), settings, pause=Pauses(1000)).postponed)
 
 
 def test_a_name_that_is_no_utf_8_costs_nothing_and_is_shown_escaped(database: Database, settings: Settings) -> None:
     box = settings.inbox / "AMI"
     os.rename(os.fsencode(min(box.iterdir())), os.fsencode(box) + b"/caf\xe9\x1b[31m.csv")
     outcome = land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
-    assert not outcome.held
+    assert not outcome.postponed
     assert "AMI/caf\\xe9\\x1b[31m.csv" in [one.file_name for one in outcome.landed]
     assert sum(one.received for one in outcome.landed) > 0
     assert all(one.refused is None for one in outcome.landed)
@@ -223,7 +223,7 @@ def test_a_file_that_a_parser_ends_on_costs_only_itself(database: Database, sett
 
     outcome = land_inbox(database, settings.calendar(), settings, parse=parse, pause=Pauses(1000))
     assert len(outcome.landed) == 6
-    assert outcome.held == [(f"AMI/{victim.name}", "could not be read: IndexError: list index out of range")]
+    assert outcome.postponed == [(f"AMI/{victim.name}", "could not be read: IndexError: list index out of range")]
 
 
 @pytest.mark.parametrize(

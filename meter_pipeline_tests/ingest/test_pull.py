@@ -199,10 +199,10 @@ def test_what_is_wrong_in_a_read_is_handed_on_digit_by_digit(
 def test_missing_days_are_asked_for_again(database: Database, head_end: HeadEnd, tmp_path: Path) -> None:
     clock = QuickClock()
     Hostile.script = ["500"] * pull.ATTEMPTS
-    first = pull.pull(database, CALENDAR, [head_end], tmp_path, clock=clock).asked
+    first = pull.pull(database, CALENDAR, [head_end], tmp_path, clock=clock).pulls
     assert [asked.day for asked in first] == [date(2024, 3, 12) - timedelta(days=n) for n in range(5, 0, -1)]
     assert [asked.ok for asked in first] == [False, True, True, True, True]
-    again = pull.pull(database, CALENDAR, [head_end], tmp_path, clock=clock).asked
+    again = pull.pull(database, CALENDAR, [head_end], tmp_path, clock=clock).pulls
     assert [asked.day for asked in again] == [date(2024, 3, 7)], "the others' files wait in the inbox"
     asked = database.read("SELECT billing_day, times, outcome FROM raw.pull_request ORDER BY 1").rows()
     assert [(times, outcome) for _, times, outcome in asked] == [(2, "pulled")] + [(1, "pulled")] * 4
@@ -212,4 +212,4 @@ def test_two_pulls_of_one_head_end_do_not_mix(database: Database, head_end: Head
     with pull._alone(database, head_end.name) as first:
         assert first
         outcome = pull.pull(database, CALENDAR, [head_end], tmp_path, clock=QuickClock())
-    assert (outcome.asked, outcome.held) == ([], [("HES", "another pull of it is at work")])
+    assert (outcome.pulls, outcome.postponed) == ([], [("HES", "another pull of it is at work")])

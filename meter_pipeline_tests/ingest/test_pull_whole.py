@@ -177,9 +177,9 @@ def test_a_missing_meter_is_asked_for_until_it_comes_or_five_days_are_over(city:
     def round_at(at: datetime) -> dict[date, tuple[int, str]]:
         outcome = pull.pull(database, CALENDAR, [head_end], city.inbox, clock=At(at))
         land_inbox(database, CALENDAR, city, clock=At(at), pause=NoPause())
-        for asked in outcome.asked:
+        for asked in outcome.pulls:
             ingest_billing_day(database, CALENDAR, asked.day, settings=city, pause=NoPause(), clock=At(at))
-        return {asked.day: (asked.missing, asked.outcome) for asked in outcome.asked}
+        return {asked.day: (asked.missing, asked.outcome) for asked in outcome.pulls}
 
     def open_at(at: datetime) -> bool:
         with database.connect() as connection:
@@ -210,7 +210,7 @@ def test_days_that_closed_while_nobody_asked_are_caught_up_with(city: Settings, 
     Office.away = True
     pull.pull(database, CALENDAR, [head_end], city.inbox, clock=At(START + timedelta(days=1, hours=1)))
     late = START + timedelta(days=13, hours=1)
-    asked = pull.pull(database, CALENDAR, [head_end], city.inbox, clock=At(late)).asked
+    asked = pull.pull(database, CALENDAR, [head_end], city.inbox, clock=At(late)).pulls
     assert [a.day for a in asked] == [DAY + timedelta(days=n) for n in range(1, 13)], (
         "days asked first five days ago are done; those never asked are not"
     )
@@ -220,7 +220,7 @@ def test_a_pull_that_is_over_holds_nobody(city: Settings, database: Database) ->
     """The server may take its time to see that a session was closed: the lock is given back before."""
     [head_end] = read_head_ends(city.head_ends).values()
     for _ in range(30):
-        assert not pull.pull(database, CALENDAR, [head_end], city.inbox, days=[], clock=At(START)).held
+        assert not pull.pull(database, CALENDAR, [head_end], city.inbox, days=[], clock=At(START)).postponed
 
 
 def test_dagster_asks_and_lands_in_one_run(city: Settings, database: Database) -> None:

@@ -247,10 +247,10 @@ def test_days_are_asked_for_again_when_reads_have_gone_on_arriving(port: int) ->
 def test_a_round_of_pulls_leaves_a_report_to_the_next(port: int, tmp_path: Path, database: Database) -> None:
     declared = head_end(port, patience_seconds=0)
     Api.states = ["run"]
-    [asked] = pull.pull(database, CALENDAR, [declared], tmp_path, days=[DAY]).asked
+    [asked] = pull.pull(database, CALENDAR, [declared], tmp_path, days=[DAY]).pulls
     assert (asked.ok, asked.file) == (True, None)
     assert "the next pull collects it" in asked.outcome
-    [came] = pull.pull(database, CALENDAR, [declared], tmp_path, days=[DAY]).asked
+    [came] = pull.pull(database, CALENDAR, [declared], tmp_path, days=[DAY]).pulls
     assert came.outcome == "pulled"
     assert came.file is not None
     assert (tmp_path / came.file).read_bytes() == REPORT

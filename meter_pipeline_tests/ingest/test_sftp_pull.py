@@ -239,12 +239,12 @@ def test_a_round_of_pulls_fetches_and_says_what_came(
 ) -> None:
     asked = [head_end(served)]
     first = pull.pull(database, CALENDAR, asked, tmp_path)
-    assert [(a.outcome, a.ok, a.file) for a in first.asked] == [
+    assert [(a.outcome, a.ok, a.file) for a in first.pulls] == [
         ("fetched", True, "VENDOR/a.csv"),
         ("fetched", True, "VENDOR/b.csv"),
     ]
-    assert [a.outcome for a in pull.pull(database, CALENDAR, asked, tmp_path).asked] == ["nothing new"]
+    assert [a.outcome for a in pull.pull(database, CALENDAR, asked, tmp_path).pulls] == ["nothing new"]
     wrong = head_end(served, host_key=f"SHA256:{'x' * 43}")
-    [failed] = pull.pull(database, CALENDAR, [wrong], tmp_path).asked
+    [failed] = pull.pull(database, CALENDAR, [wrong], tmp_path).pulls
     assert not failed.ok
     assert "not the declared host_key" in failed.outcome

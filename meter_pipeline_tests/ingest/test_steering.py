@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from meter_pipeline.ingest.breaker import Breaker, Permit, Rules, State
 from meter_pipeline.ingest.controller import DATA_WAITS, LOCK_WAITS, WAL_WAITS, Controller, Limits
-from meter_pipeline.ingest.retry import Budget, HeldTime, Meaning, Patience, Retrier, meaning
+from meter_pipeline.ingest.retry import Budget, Meaning, Patience, PausedTime, Retrier, meaning
 from meter_pipeline.ingest.writer import WRITE_DEADLINE_S, Permits, _again
 from meter_pipeline.postgres.database import Database
 
@@ -323,7 +323,7 @@ def test_retries_are_bounded_in_number_and_time() -> None:
 @pytest.mark.parametrize("paused_s", [0.0, 29.0, 31.0, 3600.0])
 @pytest.mark.parametrize("before_attempt", [0, 1])
 def test_a_pause_takes_no_attempt_from_a_batch(paused_s: float, before_attempt: int) -> None:
-    clock, tries, held = VirtualClock(), 0, HeldTime()
+    clock, tries, held = VirtualClock(), 0, PausedTime()
 
     async def go() -> None:
         nonlocal tries

@@ -261,7 +261,7 @@ def test_two_deliverers_never_overtake_each_other(database: Database, tmp_path: 
     assert entered.wait(10)
     dual_write.deliver(database, {"legacy": side}, most=most)
     first.join()
-    assert side.held() == {(str(DAY), "AC-0001"): [("total", "total", "20", "false", "")]}
+    assert side.figures() == {(str(DAY), "AC-0001"): [("total", "total", "20", "false", "")]}
 
 
 def test_a_side_that_is_away_does_not_keep_the_other_from_its_records(database: Database) -> None:

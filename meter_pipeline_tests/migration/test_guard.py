@@ -216,7 +216,7 @@ def test_rollback_at_every_stage_in_the_middle_of_writing(database: Database, tm
     assert all((side == "new") == (at in ("live", "ramp_down")) for _, side, at in rows), (
         "by the stage it was written under, and no other"
     )
-    held = {name for _, name in folder.held()}
+    held = {name for _, name in folder.figures()}
     assert held == {name for name, side, _ in rows if side == "new"}, (
         "legacy has every bill written while the new side had authority"
     )

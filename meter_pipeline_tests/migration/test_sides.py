@@ -37,7 +37,7 @@ def test_a_bill_changed_and_changed_back_reaches_legacy_each_time(database: Data
     assert len(list(folder.folder.glob("*.csv"))) == 3
     folder([bill("A-1", 100)])
     assert len(list(folder.folder.glob("*.csv"))) == 3, "the same batch again is recognised"
-    assert Decimal(folder.held()[str(DAY), "A-1"][1][2]) == 1
+    assert Decimal(folder.figures()[str(DAY), "A-1"][1][2]) == 1
 
 
 @pytest.mark.parametrize("account", [f"A-{n}" for n in range(4)])
@@ -60,7 +60,7 @@ def test_a_delivery_that_died_half_noted_never_stands_over_a_newer_bill(
         with pytest.raises(OSError, match="died"):
             folder([bill(account, 100)])
     folder([bill(account, 100), bill(account, 175)])
-    assert Decimal(folder.held()[str(DAY), account][1][2]) == Decimal("1.75")
+    assert Decimal(folder.figures()[str(DAY), account][1][2]) == Decimal("1.75")
     assert len(list(tmp_path.glob("*.csv"))) == 3
     folder([bill(account, 175)])
     assert len(list(tmp_path.glob("*.csv"))) == 3

@@ -299,7 +299,7 @@ def _nothing_is_lost(database: Database, folder: LegacyFolder, published: list[d
             "LEFT JOIN migration.customer_bill b USING (billing_day, account_id) WHERE a.stage <> 'complete'"
         ).fetchall()
         signed = scalar(connection, "SELECT count(*) FROM ledger.entry WHERE kind = 'cutover_signed'")
-    held = folder.held()
+    held = folder.figures()
     for day, name, side, seal, copy in rows:
         if side == "legacy":
             assert copy == seal, "what legacy billed is kept here"

@@ -240,11 +240,11 @@ def _ghcn_fahrenheit(raw: pl.DataFrame) -> bool:
     )
 
 
-def _ghcn(text: str, asked: str | None) -> pl.DataFrame:
+def _ghcn(text: str, wanted_station: str | None) -> pl.DataFrame:
     """One row a day; TMAX, TMIN, TAVG in tenths of a degree Celsius, or in Fahrenheit (``asked`` by name, or found
     out); *_ATTRIBUTES holds measurement, quality and source flags."""
     raw = pl.read_csv(io.StringIO(text), infer_schema=False)
-    fahrenheit = asked == "ghcn_f" or (asked is None and _ghcn_fahrenheit(raw))
+    fahrenheit = wanted_station == "ghcn_f" or (wanted_station is None and _ghcn_fahrenheit(raw))
     columns = []
     for element, name in (("TMIN", "min"), ("TMAX", "max"), ("TAVG", "mean")):
         if element not in raw.columns:

@@ -65,7 +65,7 @@ class Policy:
             for point, each in sorted(self.judged.items())
         ]
 
-    def said(self) -> str:
+    def explanation(self) -> str:
         """The rule and the amounts in one line, as the adjustments' evidence says them."""
         return "; ".join(
             f"{point} by {each.rule.name}: full {_amount(each.full):f}, allowed {_amount(each.allowed):f}, waived {_amount(each.waived):f}, "

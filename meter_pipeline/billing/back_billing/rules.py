@@ -52,7 +52,7 @@ class Rule:
 def chosen(rules: Iterable[Rule], commodity: str, customer_class: str, day: date) -> Rule | None:
     """The rule of a commodity and class that holds on a day: that of the class before that of the commodity before
     that of all; None where there is none."""
-    held = [
+    applicable = [
         rule
         for rule in rules
         if rule.customer_class in (customer_class, "*")
@@ -60,7 +60,7 @@ def chosen(rules: Iterable[Rule], commodity: str, customer_class: str, day: date
         and rule.valid_from <= day
         and (rule.valid_to is None or day < rule.valid_to)
     ]
-    return min(held, key=lambda r: (r.customer_class == "*", r.commodity == "*"), default=None)
+    return min(applicable, key=lambda r: (r.customer_class == "*", r.commodity == "*"), default=None)
 
 
 def faults_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:

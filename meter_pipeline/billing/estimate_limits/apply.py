@@ -55,15 +55,15 @@ def apply_limits(
         gone = [service for service in tables.kept(connection, cycle_id, period_start) if service not in standing]
         tables.forget(connection, cycle_id, period_start, gone)
         tables.keep(connection, rows, clock.now())
-        held = {row["service_point_id"] for row in rows if row["action"] == "hold"}
+        on_hold = {row["service_point_id"] for row in rows if row["action"] == "hold"}
         for row in rows:
             finding = _finding(row, last)
             if row["action"] == "hold":
                 open_case(connection, finding, clock=clock)
-            elif row["service_point_id"] not in held:
+            elif row["service_point_id"] not in on_hold:
                 close_case(connection, finding.case_id, "the limit is not passed", clock=clock)
         for account, point in gone:
-            if point not in held:
+            if point not in on_hold:
                 row = period | {"account_id": account, "service_point_id": point}
                 close_case(connection, _finding(row, last).case_id, "a read came", clock=clock)
     return sum(1 for row in rows if row["action"] != "none")

@@ -53,7 +53,7 @@ def _chosen(
     rows: Sequence[Mapping[str, Any]], service: Mapping[str, Any], cause: str, day: date
 ) -> Mapping[str, Any] | None:
     """The rule of a cause: that of the class before that of the commodity before that of all."""
-    held = [
+    applicable = [
         row
         for row in rows
         if row["cause"] == cause
@@ -62,4 +62,4 @@ def _chosen(
         and row["valid_from"] <= day
         and (row["valid_to"] is None or day < row["valid_to"])
     ]
-    return min(held, key=lambda row: (row["customer_class"] == "*", row["commodity"] == "*"), default=None)
+    return min(applicable, key=lambda row: (row["customer_class"] == "*", row["commodity"] == "*"), default=None)

@@ -14,7 +14,7 @@ from meter_pipeline.postgres.database import Database
 def keep_study(database: Database, found: Study, by: str, clock: Clock = SYSTEM_CLOCK) -> str:
     """Keep a study under a person's name; its id. The id is made of the question, the person and the time."""
     question, now = found.question, clock.now()
-    asked = {
+    request = {
         "first": question.first,
         "past": question.past,
         "replaces": [change.replaces for change in question.changes],
@@ -23,7 +23,7 @@ def keep_study(database: Database, found: Study, by: str, clock: Clock = SYSTEM_
         "at": now,
         "v": "mp-rate-study/1",
     }
-    study_id = f"RS-{hashlib.sha256(canonical_json(asked)).hexdigest()[:12].upper()}"
+    study_id = f"RS-{hashlib.sha256(canonical_json(request)).hexdigest()[:12].upper()}"
     row = {
         "study_id": study_id,
         "made_at": now,

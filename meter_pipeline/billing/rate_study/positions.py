@@ -40,8 +40,8 @@ class Change:
 def proposed_reference(reference: Reference, change: Change) -> Reference:
     """Reference data in which the proposed document is the one version of the tariff it replaces, whatever the day."""
     rows = reference.tariffs
-    held = rows.filter(pl.col("tariff_id") == change.replaces).head(1)
-    alone = held.with_columns(
+    replaced = rows.filter(pl.col("tariff_id") == change.replaces).head(1)
+    alone = replaced.with_columns(
         pl.lit(PROPOSED, rows.schema["version"]).alias("version"),
         pl.lit(date(1900, 1, 1)).alias("valid_from"),
         pl.lit(None, pl.Date).alias("valid_to"),
@@ -65,7 +65,7 @@ def counts_otherwise(old: Tariff, new: Tariff) -> str | None:
     if new.registers and new.demand_minutes != old.demand_minutes:
         return f"its demand is measured over {new.demand_minutes} minutes, {old.demand_minutes} were stored"
     for register in new.registers:
-        if replace(register, name="") not in [replace(held, name="") for held in old.registers]:
+        if replace(register, name="") not in [replace(existing, name="") for existing in old.registers]:
             return f"its demand register {register.name} was not measured"
     return None
 
@@ -83,8 +83,8 @@ def relaid(rows: pl.DataFrame, olds: Mapping[int, Tariff], change: Change, servi
     if not parts:
         return rows
     out = pl.concat(parts).with_columns(pl.lit(PROPOSED, pl.Int32).alias("tariff_version"))
-    held = out.select("service_point_id").join(services, on="service_point_id", how="left", maintain_order="left")
-    daily = micro_of(held["budget_per_day"])
+    located = out.select("service_point_id").join(services, on="service_point_id", how="left", maintain_order="left")
+    daily = micro_of(located["budget_per_day"])
     shares = _budget_shares(new, out)
     budget = np.zeros(out.height, np.int64)
     for percent, days in shares.items():
@@ -141,12 +141,12 @@ def with_revisions(
     days = []
     day = first
     while day <= last:
-        held = tables.determinants(database, day, names)
+        stored = tables.determinants(database, day, names)
         known_later = later.filter(pl.col("billing_day") == day)
         # Nobody is charged any more where the determinants are null.
         newer = [_revision(text) for text in known_later["determinants"].to_list() if text != "null"]
         changed = pl.DataFrame(newer, schema=DETERMINANT_SCHEMA)
-        days += [held.filter(~pl.col("service_point_id").is_in(known_later["service_point_id"].to_list())), changed]
+        days += [stored.filter(~pl.col("service_point_id").is_in(known_later["service_point_id"].to_list())), changed]
         day += timedelta(days=1)
     known = pl.concat(days)
     again = [_again(row, known, olds) for row in mine.to_dicts()]

@@ -193,15 +193,15 @@ def _accounts(bills: Sequence[pl.DataFrame]) -> pl.DataFrame:
 
 def _parts(reference: Reference, question: Question, change: Change) -> list[tuple[Change, str, KeyRange, Reference]]:
     """The services of a change in parts of one billing cycle each. Raises StudyRefusedError."""
-    held = reference.tariffs.filter(pl.col("tariff_id") == change.replaces)
-    if not held.height:
+    replaced = reference.tariffs.filter(pl.col("tariff_id") == change.replaces)
+    if not replaced.height:
         raise StudyRefusedError(
             f"--replaces {change.replaces}: no such tariff; `meter-pipeline reference show tariffs` lists them"
         )
-    commodity = held["commodity"][0]
+    commodity = replaced["commodity"][0]
     if change.proposed.commodity != commodity:
         raise StudyRefusedError(f"commodity: {change.proposed.commodity}, but {change.replaces} is of {commodity}")
-    olds = [reference.tariff(change.replaces, int(v)) for v in held["version"].to_list()]
+    olds = [reference.tariff(change.replaces, int(v)) for v in replaced["version"].to_list()]
     if any(old.currency != change.proposed.currency for old in olds):
         raise StudyRefusedError(f"currency: {change.proposed.currency}, but {change.replaces} is in {olds[0].currency}")
     on = reference.agreements.filter(
@@ -309,11 +309,13 @@ class _Chain:
                 mine = replace(reference, agreements=reference.agreements.filter(pl.col("cycle_id") == cycle_id))
                 return from_intervals(self.database, self.calendar, mine, (start, end), days, self.within)
             known = self._positions(days, cycle_id, start)
-            held = budgets.filter(
+            of_budget = budgets.filter(
                 (pl.col("valid_from") < end) & (pl.col("valid_to").is_null() | (pl.col("valid_to") > start))
             )
             daily = (
-                held.sort("valid_from").group_by("service_point_id").agg(pl.col("value").last().alias("budget_per_day"))
+                of_budget.sort("valid_from")
+                .group_by("service_point_id")
+                .agg(pl.col("value").last().alias("budget_per_day"))
             )
             return relaid(known, self.olds, self.change, daily)
 

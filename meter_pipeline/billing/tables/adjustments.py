@@ -268,12 +268,12 @@ def same(connection: Connection, adjustment_id: str, lines: Sequence[Sequence[An
     """Whether an adjustment consists of exactly these lines (LINE_COLUMNS) and leaves the statement ``due`` beyond the
     charges of its days. One of before that was kept has none to compare."""
     names = ", ".join(LINE_COLUMNS)
-    held = connection.execute(
+    stored = connection.execute(
         f"SELECT {names} FROM billing.adjustment_line WHERE adjustment_id = %s ORDER BY line_no", (adjustment_id,)
     ).fetchall()
     query = "SELECT sealed_days_due + period_end_due FROM billing.adjustment WHERE adjustment_id = %s"
     kept = scalar(connection, query, (adjustment_id,))
-    return [tuple(row) for row in held] == [tuple(line) for line in lines] and kept in (None, due)
+    return [tuple(row) for row in stored] == [tuple(line) for line in lines] and kept in (None, due)
 
 
 def carried_out(connection: Connection, statement_id: str) -> list[tuple[Any, ...]]:
@@ -291,7 +291,7 @@ def stands_on(connection: Connection, statement_id: str, segments: pl.DataFrame,
     names = (
         "service_point_id, segment_start, segment_end, tariff_id, tariff_version, energy, peaks, carry_out, credit_out"
     )
-    held = connection.execute(
+    row = connection.execute(
         f"SELECT {names} FROM billing.effective_segment WHERE statement_id = %s".encode(), (statement_id,)
     ).fetchall()
     now = segments.select(names.split(", ")).rows()
@@ -303,7 +303,7 @@ def stands_on(connection: Connection, statement_id: str, segments: pl.DataFrame,
         "USING (statement_id) WHERE s.statement_id = %(s)s"
     )
     kept = scalar(connection, in_effect, {"s": statement_id})
-    return sorted(held, key=lambda r: r[:2]) == sorted(now, key=lambda r: r[:2]) and kept in (None, due)
+    return sorted(row, key=lambda r: r[:2]) == sorted(now, key=lambda r: r[:2]) and kept in (None, due)
 
 
 def note_following(connection: Connection, statement_id: str, at: datetime) -> None:

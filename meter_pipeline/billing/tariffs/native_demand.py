@@ -97,7 +97,7 @@ def read_demand(field: Field, schedule: RuleSchedule, registers: list[Register])
         registers.append(replace(register, name=f"{register.name}-{k}"))
         also.append((len(registers) - 1, ratchet))
     component = "demand_flat" if register.period is None else "demand_tou"
-    held = ratchets[0] if ratchets else None
+    only = ratchets[0] if ratchets else None
     above = at_least = None
     if "above" in field:
         field["above"].only("percent")
@@ -125,6 +125,6 @@ def read_demand(field: Field, schedule: RuleSchedule, registers: list[Register])
         if given_rule is not None and register.daily:
             raise field[name].refuse("is for the demand of a billing period, not of each day")
     return DemandCharge(
-        *(code, field["name"].text(), component, first, ladder, held, own_rounding(field), tuple(also)),
+        *(code, field["name"].text(), component, first, ladder, only, own_rounding(field), tuple(also)),
         *(above, at_least, factor, contract, whole, days or 1),
     )

@@ -137,16 +137,16 @@ class _Class:
         if not isinstance(given.get("values"), dict) or not given["values"]:
             raise self.file.refuse(f"{path}.values", f"is missing: what holds for each {' and '.join(fields)}")
         rows: dict[tuple[str, ...], Any] = {}
-        for key, held in given["values"].items():
+        for key, rate in given["values"].items():
             values = keys_of(key, len(fields))
             if values is None:
                 raise self.file.refuse(
                     f"{path}.values.{key}", f"does not name {len(fields)} values, one for each of {', '.join(fields)}"
                 )
-            rows[tuple(values)] = held
+            rows[tuple(values)] = rate
         return fields, rows
 
-    def held(self, name: str, chosen: Mapping[str, str]) -> dict[tuple[str, str], Any]:
+    def rows_of(self, name: str, chosen: Mapping[str, str]) -> dict[tuple[str, str], Any]:
         """What a definition is for the chosen values, by season and meter size ('*' where it depends on neither)."""
         given = self.definitions[name]
         self.used.add(name)
@@ -266,7 +266,7 @@ class _Builder:
 
     def _definition(self, name: str, at: str) -> None:
         before = len(self.charges)
-        rows = self.of.held(name, self.chosen)
+        rows = self.of.rows_of(name, self.chosen)
         texts = {str(v).strip().lower() for v in rows.values() if not isinstance(v, (list, dict))}
         if texts & _TIERED:
             self._tiers(name, at)
@@ -315,7 +315,7 @@ class _Builder:
     def _rows(self, name: str, at: str) -> dict[tuple[str, str], Any]:
         if name not in self.of.definitions:
             raise self.of.file.refuse(at, f"{name} is defined nowhere in the class")
-        return self.of.held(name, self.chosen)
+        return self.of.rows_of(name, self.chosen)
 
     def _tiers(self, name: str, at: str) -> None:
         # Newer files name the tiers after their charge: tier_starts_commodity for commodity_charge.
@@ -325,7 +325,7 @@ class _Builder:
         for needed in (first, paying):
             if needed not in self.of.definitions:
                 raise self.of.file.refuse(f"{self.of.path}.{needed}", f"is missing: {name} is tiered")
-        starts, prices = (self.of.held(n, self.chosen) for n in (first, paying))
+        starts, prices = (self.of.rows_of(n, self.chosen) for n in (first, paying))
         self.of.used |= {"budget", f"budget_{charge}"} & set(self.of.definitions)
         keys = sorted({*starts, *prices})
         exact = {k for k in keys if "*" not in k} or set(keys)

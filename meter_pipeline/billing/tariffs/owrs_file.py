@@ -59,15 +59,15 @@ def _plain(node: Any, path: str, lines: dict[str, int]) -> Any:
         return None
     lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
-        held: dict[str, Any] = {}
+        plain: dict[str, Any] = {}
         for key, value in node.value:
             name = str(key.value)
             at = f"{path}.{name}".lstrip(".")
             lines[at] = key.start_mark.line + 1
-            if name in held:
+            if name in plain:
                 raise TariffRefusedError(at, f"stands twice (line {key.start_mark.line + 1})")
-            held[name] = _plain(value, at, lines)
-        return held
+            plain[name] = _plain(value, at, lines)
+        return plain
     if isinstance(node, yaml.SequenceNode):
         return [_plain(value, f"{path}[{k}]", lines) for k, value in enumerate(node.value)]
     return None if node.tag == "tag:yaml.org,2002:null" else str(node.value).strip()
@@ -79,20 +79,20 @@ def definitions_of(file: OwrsFile, given: Any, path: str) -> dict[str, Any]:
         return given
     if not isinstance(given, list):
         raise file.refuse(path, "is neither a mapping nor a list of definitions")
-    held: dict[str, Any] = {}
+    definitions: dict[str, Any] = {}
     for k, item in enumerate(given):
         if not isinstance(item, dict):
             raise file.refuse(f"{path}[{k}]", "is not a definition")
         names = [n for n in item if n not in ("depends_on", "values")]
         for name in names:
-            if name in held:
+            if name in definitions:
                 raise file.refuse(f"{path}[{k}].{name}", "stands twice in the class")
             # depends_on and values one level too far out, as in published files.
             outside = {n: item[n] for n in ("depends_on", "values") if n in item}
-            held[name] = outside if item[name] is None and outside else item[name]
+            definitions[name] = outside if item[name] is None and outside else item[name]
             inner = f"{path}[{k}].{name}"
             file.lines |= {f"{path}.{name}{p[len(inner) :]}": n for p, n in file.lines.items() if p.startswith(inner)}
-    return held
+    return definitions
 
 
 def keys_of(text: str, count: int) -> list[str] | None:

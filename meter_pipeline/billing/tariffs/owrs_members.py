@@ -36,8 +36,8 @@ def unknown_member(root: Mapping[str, Any]) -> tuple[str, str] | None:
         if name not in _ROOT:
             return name, f"is not known; a file has {', '.join(sorted(_ROOT))}"
     for section, known in _SECTIONS.items():
-        held = root.get(section)
-        for name in held if isinstance(held, Mapping) else ():
+        members = root.get(section)
+        for name in members if isinstance(members, Mapping) else ():
             if name not in known:
                 return f"{section}.{name}", f"is not known; {section} has {', '.join(sorted(known))}"
     return None
@@ -74,7 +74,7 @@ def _words(value: Any) -> set[str]:
 def _nothing(value: Any) -> bool:
     """Whether a definition is empty or 0, in all its cases."""
     if isinstance(value, Mapping):
-        return all(_nothing(held) for name, held in value.items() if name != "depends_on")
+        return all(_nothing(member) for name, member in value.items() if name != "depends_on")
     if isinstance(value, list):
-        return all(_nothing(held) for held in value)
+        return all(_nothing(member) for member in value)
     return value is None or re.fullmatch(r"\$?0*(\.0*)?", str(value)) is not None

@@ -135,9 +135,9 @@ def seasons_of(schedule: AnySchedule) -> tuple[frozenset[int], ...]:
     """Periods that share days, together: one set where every day can have every period, a set a season where summer and
     winter have periods of their own. A period that never occurs is in the first set."""
     sets: list[frozenset[int]] = []
-    for held in {schedule.occurring(date(2024, 1, 1) + timedelta(days=k)) for k in range(366)}:
-        joined = held.union(*(s for s in sets if s & held))
-        sets = [*(s for s in sets if not s & held), joined]
+    for occurring in {schedule.occurring(date(2024, 1, 1) + timedelta(days=k)) for k in range(366)}:
+        joined = occurring.union(*(s for s in sets if s & occurring))
+        sets = [*(s for s in sets if not s & occurring), joined]
     sets.sort(key=min)
     absent = frozenset(range(len(schedule.periods))).difference(*sets)
     return (sets[0] | absent, *sets[1:])
@@ -148,8 +148,8 @@ def _days_by_season(schedule: AnySchedule, first: int, past: int) -> tuple[int, 
     seasons = seasons_of(schedule)
     counts = [0] * len(seasons)
     for ordinal in range(first, past):
-        held = schedule.occurring(date.fromordinal(ordinal))
-        counts[next(k for k, season in enumerate(seasons) if season & held)] += 1
+        occurring = schedule.occurring(date.fromordinal(ordinal))
+        counts[next(k for k, season in enumerate(seasons) if season & occurring)] += 1
     return tuple(counts)
 
 

@@ -195,11 +195,11 @@ def _ratchet(root: Field) -> Ratchet | None:
 def _agree(schedule: MatrixSchedule, structures: list[Field], ladders: list[Ladder]) -> None:
     """Periods of the same months fill their tiers together, so their limits must be the same, as SAM requires."""
     for season in seasons_of(schedule):
-        held = sorted(season & {p for month in (*schedule.weekday, *schedule.weekend) for p in month})
-        for p in held[1:]:
-            mine, first = ([(t.upto, t.basis) for t in ladders[q][:-1]] for q in (p, held[0]))
+        of_season = sorted(season & {p for month in (*schedule.weekday, *schedule.weekend) for p in month})
+        for p in of_season[1:]:
+            mine, first = ([(t.upto, t.basis) for t in ladders[q][:-1]] for q in (p, of_season[0]))
             if mine != first and mine and first:
-                why = f"its limits are not those of {structures[held[0]].path}, a period of the same months"
+                why = f"its limits are not those of {structures[of_season[0]].path}, a period of the same months"
                 raise structures[p].refuse(why)
 
 
@@ -233,9 +233,11 @@ def _demand(root: Field, ratchet: Ratchet | None) -> tuple[list[Register], list[
         ladders = [_tiers(p, {"kw": "period"}, "kw")[0] for p in root["flatdemandstructure"].list(at_least=1)]
         months = _months_period(root["flatdemandmonths"], len(ladders)) if "flatdemandmonths" in root else (0,) * 12
         for p, ladder in enumerate(ladders):
-            held = frozenset(m + 1 for m in range(12) if months[m] == p)
-            if held:
-                registers.append(Register(f"flat-{p}", always, None, held, measure=_measure(root, "flatdemandunit")))
+            of_period = frozenset(m + 1 for m in range(12) if months[m] == p)
+            if of_period:
+                registers.append(
+                    Register(f"flat-{p}", always, None, of_period, measure=_measure(root, "flatdemandunit"))
+                )
                 charges.append(
                     DemandCharge(
                         f"DEMAND-FLAT-{p}", "Demand, any time", "demand_flat", len(registers) - 1, ladder, ratchet

@@ -36,10 +36,10 @@ def pulled_days(
 
     pause_guard.wait()
     settings, database, clock = municipality.settings(), municipality.database(), municipality.clock()
-    asked = [head_end for head_end in read_head_ends(settings.head_ends).values() if head_end.is_pulled]
+    pulled = [head_end for head_end in read_head_ends(settings.head_ends).values() if head_end.is_pulled]
     with PauseProbe(database, application_name="pull-pause", clock=clock) as probe:
-        outcome = pull.pull(database, municipality.calendar(), asked, settings.inbox, clock=clock, pause=probe)
-    for one in outcome.asked:
+        outcome = pull.pull(database, municipality.calendar(), pulled, settings.inbox, clock=clock, pause=probe)
+    for one in outcome.pulls:
         (context.log.info if one.ok else context.log.warning)(
             "%s %s: %s, %d reads", one.head_end, one.day, one.outcome, one.reads
         )

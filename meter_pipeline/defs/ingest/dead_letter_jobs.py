@@ -138,7 +138,7 @@ def show_letter(context: dg.OpExecutionContext, config: ShowDeadLetter, municipa
         letter = work.show(municipality.database(), config.key)
     except (work.DeadLetterError, Refused) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    context.add_output_metadata(_said(letter))
+    context.add_output_metadata(_metadata_of(letter))
 
 
 @dg.op(out=dg.Out(dg.Nothing))
@@ -156,7 +156,7 @@ def correct_letter(context: dg.OpExecutionContext, config: CorrectDeadLetter, mu
         )
     except (work.DeadLetterError, Refused) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    context.add_output_metadata(_said(letter))
+    context.add_output_metadata(_metadata_of(letter))
 
 
 @dg.op(out=dg.Out(dg.Nothing))
@@ -230,10 +230,10 @@ def dismiss_letter(context: dg.OpExecutionContext, config: DismissDeadLetter, mu
         )
     except (work.DeadLetterError, Refused) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
-    context.add_output_metadata(_said(letter))
+    context.add_output_metadata(_metadata_of(letter))
 
 
-def _said(letter: dead_letters.DeadLetter) -> dict[str, Any]:
+def _metadata_of(letter: dead_letters.DeadLetter) -> dict[str, Any]:
     """A dead letter as metadata."""
     metadata: dict[str, Any] = {
         "key": letter.key.hex(),

@@ -68,11 +68,11 @@ def applied(assets: Iterable[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
 
 
 def _applied(spec: dg.AssetSpec) -> dg.AssetSpec:
-    held = POLICIES[spec.key.path[0]]
+    policy = POLICIES[spec.key.path[0]]
     return spec.replace_attributes(
-        owners=held.owners,
-        kinds=set(held.kinds),
-        freshness_policy=None if held.late is None else _freshness(held.late),
+        owners=policy.owners,
+        kinds=set(policy.kinds),
+        freshness_policy=None if policy.late is None else _freshness(policy.late),
     )
 
 

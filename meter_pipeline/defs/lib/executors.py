@@ -30,22 +30,22 @@ CELERY_CONFIG: Final = {
 
 def kind() -> str:
     """The engine asked for. Raises ValueError for one there is not."""
-    asked = os.environ.get("METER_PIPELINE_EXECUTOR", "").lower() or IN_PROCESS
-    if asked not in KINDS:
-        raise ValueError(f"METER_PIPELINE_EXECUTOR is {asked!r}; it is one of {', '.join(KINDS)}")
-    return asked
+    name = os.environ.get("METER_PIPELINE_EXECUTOR", "").lower() or IN_PROCESS
+    if name not in KINDS:
+        raise ValueError(f"METER_PIPELINE_EXECUTOR is {name!r}; it is one of {', '.join(KINDS)}")
+    return name
 
 
-def executor(asked: str | None = None) -> dg.ExecutorDefinition:
+def executor(name: str | None = None) -> dg.ExecutorDefinition:
     """The executor of every job that bills. One process a run by default: the multiprocess executor costs
     about five seconds a step, more than a small city's whole day."""
-    asked = asked or kind()
-    if asked == "celery":
+    name = name or kind()
+    if name == "celery":
         from dagster_celery import celery_executor
 
         celery: dg.ExecutorDefinition = celery_executor.configured(celery_args(), name="celery")
         return celery
-    if asked == "k8s":
+    if name == "k8s":
         from dagster_k8s import k8s_job_executor
 
         kubernetes: dg.ExecutorDefinition = k8s_job_executor

@@ -202,10 +202,10 @@ class _Worker:
             try:
                 if connection is None:
                     connection = self.database.connect("heartbeat", autocommit=True)
-                held = self.waiting.is_set() or bool(pauses.active_pauses(connection))
-                runs.beat(connection, self.run_id, socket.gethostname(), os.getpid(), held)
+                paused = self.waiting.is_set() or bool(pauses.active_pauses(connection))
+                runs.beat(connection, self.run_id, socket.gethostname(), os.getpid(), paused)
                 now = time.monotonic()
-                if held:
+                if paused:
                     self.allowance.add(now - last)
                 last = now
             except (

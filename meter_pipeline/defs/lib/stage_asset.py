@@ -103,8 +103,8 @@ def until_done(
         pause_guard.wait()
         try:
             return work()
-        except PausedError as held:
-            context.log.info("%s", held)
+        except PausedError as pause:
+            context.log.info("%s", pause)
         except Exception as error:
             lost += 1
             if not connection_lost(error) or lost > MOST_LOSSES:

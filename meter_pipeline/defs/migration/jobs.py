@@ -67,11 +67,11 @@ def take_a_step(context: dg.OpExecutionContext, config: Step, municipality: Muni
     try:
         by = acting(municipality, ("cut_over", f"stage {config.stage}"), config.by, config.code, cutover.CUT_OVER.ask)
         if config.report:
-            asked = cutover.request_step(database, value, config.report, by=by, reason=config.reason, clock=clock)
+            pending = cutover.request_step(database, value, config.report, by=by, reason=config.reason, clock=clock)
             context.add_output_metadata(
                 {
-                    "request": asked.request_id,
-                    "state": f"A second person confirms request {asked.request_id} over {config.report}.",
+                    "request": pending.request_id,
+                    "state": f"A second person confirms request {pending.request_id} over {config.report}.",
                 }
             )
             return

@@ -89,7 +89,7 @@ def ask_to_resume(context: dg.OpExecutionContext, config: RequestResume, municip
     try:
         database = municipality.acting_as(policy.PEOPLE_ROLE).database()
         person = acting(municipality, ("resume", "pause"), config.requested_by, config.code, pause.RESUME.ask)
-        asked = pause.request_resume(
+        pending = pause.request_resume(
             database,
             reason=config.reason,
             by=person,
@@ -100,9 +100,9 @@ def ask_to_resume(context: dg.OpExecutionContext, config: RequestResume, municip
         )
     except Refused as refusal:
         raise dg.Failure(str(refusal), metadata={"code": refusal.code}, allow_retries=False) from refusal
-    words = f"Request {asked.request_id} by {asked.requested_by}: a second person confirms it before {asked.expires_at:%Y-%m-%d %H:%M} UTC."
+    words = f"Request {pending.request_id} by {pending.requested_by}: a second person confirms it before {pending.expires_at:%Y-%m-%d %H:%M} UTC."
     context.log.info(words)
-    context.add_output_metadata({"request": asked.request_id, "state": words})
+    context.add_output_metadata({"request": pending.request_id, "state": words})
 
 
 @dg.op(out=dg.Out(dg.Nothing))

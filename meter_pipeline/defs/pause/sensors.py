@@ -73,7 +73,7 @@ def lost_runs(context: dg.SensorEvaluationContext, municipality: Municipality) -
         context.instance.report_run_failed(run, words)
     if lost:
         return dg.SkipReason(f"Ended {len(lost)} runs without a worker: " + ", ".join(run.run_id[:8] for run in lost))
-    waiting = sum(held for _, held in beats.values())
+    waiting = sum(is_waiting for _, is_waiting in beats.values())
     return dg.SkipReason(
         f"{len(started)} runs started, {len(beats)} with a heartbeat, {waiting} of them held by a pause, none lost."
     )

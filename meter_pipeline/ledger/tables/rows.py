@@ -178,11 +178,13 @@ def hashes(connection: Connection, table: str, column: str, day: date | None) ->
     leaf = sql.Identifier(column)
     query = sql.SQL("SELECT string_agg({}, ''::bytea) FROM {}").format(leaf, _table(table)) + _on(table, day)
     query += sql.SQL(" GROUP BY get_byte({}, 0) & 15").format(leaf)
-    held = b"".join([bytes(row[0]) for row in connection.execute(query, [day] if day else [], binary=True).fetchall()])
+    joined = b"".join(
+        [bytes(row[0]) for row in connection.execute(query, [day] if day else [], binary=True).fetchall()]
+    )
     return (
-        held + b"".join(partitions.archived_column(connection, table, column, day))
+        joined + b"".join(partitions.archived_column(connection, table, column, day))
         if table in partitions.ARCHIVED
-        else held
+        else joined
     )
 
 
@@ -330,9 +332,9 @@ def days_of(connection: Connection, table: str) -> list[date]:
     query = sql.SQL("SELECT DISTINCT {} FROM {} ORDER BY 1").format(
         sql.SQL(_DAY.get(table, "billing_day")), _table(table)
     )
-    held = {row[0] for row in connection.execute(query).fetchall()}
+    days = {row[0] for row in connection.execute(query).fetchall()}
     return sorted(
-        held
+        days
         | {
             row.billing_day
             for row in partitions.catalogue(connection, state="archived")

@@ -108,8 +108,8 @@ def _left(context: RowContext, row: int, accepted: Ints) -> Ints:
     """What each register counted beyond the accepted values of its hours."""
     quantity = context.tou_quantity[row]
     counted = np.zeros(quantity.size, np.int64)
-    held = accepted != NO_VALUE
-    np.add.at(counted, context.tou_hours[context.tou_program[row]][held], accepted[held])
+    has_value = accepted != NO_VALUE
+    np.add.at(counted, context.tou_hours[context.tou_program[row]][has_value], accepted[has_value])
     left: Ints = np.where(quantity == NO_VALUE, 0, quantity) - counted
     return left
 

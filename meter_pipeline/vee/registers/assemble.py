@@ -273,13 +273,15 @@ def _with_factors(matrix: DayMatrix, part: pl.DataFrame) -> DayMatrix:
     if not at.size:
         return matrix
     read, factor = matrix.values[at], own[at, None]
-    held = read != NO_VALUE
-    if (np.abs(np.where(held, read, 0)) * (factor / units.MICRO) > _MOST).any():
+    has_read = read != NO_VALUE
+    if (np.abs(np.where(has_read, read, 0)) * (factor / units.MICRO) > _MOST).any():
         raise OverflowError(
             f"meter {part['meter_id'][int(at[0])]}: its intervals times their multiplier are beyond 64 bits"
         )
     values = matrix.values.copy()
-    values[at] = np.where(held, multiplied(np.where(held, read, 0), np.broadcast_to(factor, read.shape)), NO_VALUE)
+    values[at] = np.where(
+        has_read, multiplied(np.where(has_read, read, 0), np.broadcast_to(factor, read.shape)), NO_VALUE
+    )
     return replace(matrix, values=values)
 
 

@@ -90,26 +90,26 @@ def _kernel() -> Any:
         begins, closed, billed, lasted = past
         sums = np.zeros(most, np.float64)
         lengths = np.zeros(most, np.float64)
-        held = 0
+        in_a_row = 0
         doubt_amount = 0.0
         doubt_elapsed = 0.0
         run = 0
         ever = False
         for i in range(amount.shape[0]):
             if first[i]:
-                held = 0
+                in_a_row = 0
                 doubt_elapsed = 0.0
                 run = 0
                 ever = False
                 for p in range(begins[row[i]], begins[row[i] + 1]):
                     if closed[p] <= opens[i] + 86_400 and lasted[p] > 0:
-                        sums[held % most] = billed[p]
-                        lengths[held % most] = lasted[p]
-                        held += 1
+                        sums[in_a_row % most] = billed[p]
+                        lengths[in_a_row % most] = lasted[p]
+                        in_a_row += 1
                         ever = ever or billed[p] > 0
             total = 0.0
             span = 0.0
-            for k in range(min(held, most)):
+            for k in range(min(in_a_row, most)):
                 total += sums[k]
                 span += lengths[k]
             if doubt_elapsed > 0 and amount[i] > 0:
@@ -117,7 +117,7 @@ def _kernel() -> Any:
                 before = doubt_amount / doubt_elapsed
                 if 0.5 * before <= pace <= 2.0 * before:
                     # the new level is borne out: it is the history from here on
-                    held = 1
+                    in_a_row = 1
                     sums[0] = doubt_amount
                     lengths[0] = doubt_elapsed
                     total = doubt_amount
@@ -135,9 +135,9 @@ def _kernel() -> Any:
                 doubt_amount = amount[i]
                 doubt_elapsed = elapsed[i]
                 continue
-            sums[held % most] = amount[i]
-            lengths[held % most] = elapsed[i]
-            held += 1
+            sums[in_a_row % most] = amount[i]
+            lengths[in_a_row % most] = elapsed[i]
+            in_a_row += 1
 
     return kernel
 
@@ -237,7 +237,7 @@ def judge(
     inside = (found.opens < day[1]) & (found.closes > day[0])
     for code, hit in flagged.items():
         picked = np.flatnonzero(hit & inside)
-        out.add(found.row[picked], ROW_RULES[code], [_said(registers, only, found, int(k)) for k in picked])
+        out.add(found.row[picked], ROW_RULES[code], [_detail(registers, only, found, int(k)) for k in picked])
     most = limit * (day[1] - day[0]) / 3600
     _day_rules(out, only, np.flatnonzero(daily), use.quantity[at], history, most, t)
     _gaps(out, registers, at, day, t)
@@ -304,11 +304,13 @@ def _as_stored(stored: ClassMovement, only: pl.DataFrame, found: ReadSpans) -> t
     """The same, as the whole day stored it."""
     names = list(only.select("unit", "flow", "customer_class").iter_rows())
     nothing = (None, None)
-    held = [
+    days_in_store = [
         stored.paces.get((week, *names[row]), nothing)
         for week, row in zip((found.closes // _WEEK_S).tolist(), found.row.tolist(), strict=True)
     ]
-    move, pace = (np.array([np.nan if pair[k] is None else pair[k] for pair in held], np.float64) for k in (0, 1))
+    move, pace = (
+        np.array([np.nan if pair[k] is None else pair[k] for pair in days_in_store], np.float64) for k in (0, 1)
+    )
     return move, pace
 
 
@@ -346,7 +348,7 @@ def _stretch_rules(
     }
 
 
-def _said(registers: Registers, only: pl.DataFrame, found: ReadSpans, k: int) -> str:
+def _detail(registers: Registers, only: pl.DataFrame, found: ReadSpans, k: int) -> str:
     """A stretch in words: what it counted in how many days, and what was usual."""
     unit = only["unit"][int(found.row[k])]
     until = datetime.fromtimestamp(int(found.closes[k]), UTC)
@@ -375,10 +377,10 @@ def _day_rules(
         only.select(pl.struct("unit", "flow", "customer_class").rank("dense").cast(pl.Int32) - 1).to_series().to_numpy()
     )
     movement = None if out.stored is None else out.stored.movement(0, only[rows], group[rows])
-    judged = expectation.expected_use(
+    expected = expectation.expected_use(
         used, np.ones(rows.size, np.bool_), group[rows], _of_rows(history, rows), t, movement
     )
-    out.moved = judged.moved
+    out.moved = expected.moved
     unit = only["unit"].to_numpy()
     off = (only["status"].fill_null("active") != "active").to_numpy()[rows]
     days = history.totals[rows]
@@ -386,8 +388,8 @@ def _day_rules(
     quiet = (used == 0) & (silent.shape[1] == t.zero_days - 1) & (silent == 0).all(axis=1)
     quiet &= ((days != NO_VALUE) & (days > 0)).any(axis=1) & ~off
     hits = {
-        "HIGH": expectation.is_high(judged, t) & ~off,
-        "LOW": expectation.is_low(judged, t) & (used > 0) & ~off,
+        "HIGH": expectation.is_high(expected, t) & ~off,
+        "LOW": expectation.is_low(expected, t) & (used > 0) & ~off,
         "READ_ZERO": quiet,
         "READ_INACTIVE": off & (used > 0),
         "READ_IMPOSSIBLE": used > most[rows],

@@ -114,17 +114,17 @@ class ClassMovement:
             if number >= moved.total.size:
                 continue
             own = moved.of(number)
-            held = self.sums.get((minutes, *names))
-            self.sums[minutes, *names] = own if held is None else added((held, own))
+            sums = self.sums.get((minutes, *names))
+            self.sums[minutes, *names] = own if sums is None else added((sums, own))
 
     def movement(self, minutes: int, keys: pl.DataFrame, group: npt.NDArray[np.int32]) -> Movement:
         """The movement of some rows' groups."""
         count = int(group.max(initial=0)) + 1
         today, days = np.ones(count), np.ones((count, self.days))
         for names, number in _groups(keys, group):
-            held = self.sums.get((minutes, *names))
-            if held is not None:
-                found = held.movement()
+            sums = self.sums.get((minutes, *names))
+            if sums is not None:
+                found = sums.movement()
                 today[number], days[number] = found.today[0], found.days[0]
         return Movement(today, days)
 

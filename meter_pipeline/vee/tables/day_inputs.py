@@ -139,8 +139,8 @@ def _holding(database: Database, rows: str, day: date, points: Sequence[str] | N
         every = remembered(database, rows if points is None else f"{rows} WHERE {of % 1}", named)
         return every.filter((pl.col("valid_from") <= day) & (pl.col("valid_to").is_null() | (pl.col("valid_to") > day)))
     narrowed = "" if points is None else f" AND {of % 2}"
-    held = "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)"
-    return database.read(f"{rows} {held}{narrowed}", (day, *named))
+    in_force = "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)"
+    return database.read(f"{rows} {in_force}{narrowed}", (day, *named))
 
 
 def _seconds(column: str) -> pl.Expr:

@@ -163,7 +163,7 @@ class Wanted:
 
     rows: int
     meters: list[str]
-    asked: list[list[str] | None]
+    requests: list[list[str] | None]
     billed: list[str]
 
 
@@ -174,13 +174,13 @@ def wanted(connection: Connection, day: date) -> Wanted:
         "coalesce((SELECT array_agg(DISTINCT meter_id) FROM raw.touched_meter WHERE billing_day = %(d)s), '{}')",
         {"d": day},
     ).fetchone()
-    asked = connection.execute(
+    rows = connection.execute(
         "SELECT service_points, validates OR service_points IS NULL FROM vee.true_up WHERE billing_day = %s AND done_at IS NULL",
         (day,),
     ).fetchall()
     assert row is not None  # noqa: S101 - a query without a table
-    billed = {point for points, validates in asked if not validates for point in points}
-    return Wanted(int(row[0]), list(row[1]), [points for points, validates in asked if validates], sorted(billed))
+    billed = {point for points, validates in rows if not validates for point in points}
+    return Wanted(int(row[0]), list(row[1]), [points for points, validates in rows if validates], sorted(billed))
 
 
 def set_aside(connection: Connection, day: date) -> list[str]:

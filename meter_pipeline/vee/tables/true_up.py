@@ -42,12 +42,12 @@ def pending(
     if service_points is None:
         return [(read_day, evidence) for read_day, evidence, _, _ in rows]
     # Sets, because the server compares each element of one array with each of the other.
-    judged = set(service_points)
-    either = judged.union(billed)
+    points = set(service_points)
+    either = points.union(billed)
     return [
         (read_day, evidence)
         for read_day, evidence, named, validates in rows
-        if named is not None and (judged if validates else either).issuperset(named)
+        if named is not None and (points if validates else either).issuperset(named)
     ]
 
 
@@ -74,7 +74,7 @@ def _listed(service_points: tuple[str, ...] | None) -> list[str] | None:
 
 def ask(connection: Connection, requests: Sequence[Request], now: datetime) -> list[date]:
     """Write requests that were not made before; the days of those that were written."""
-    asked = []
+    rows = []
     for r in requests:
         row = connection.execute(
             "INSERT INTO vee.true_up (billing_day, read_day, evidence, registers, requested_at, service_points, validates) "
@@ -82,8 +82,8 @@ def ask(connection: Connection, requests: Sequence[Request], now: datetime) -> l
             (r.billing_day, r.read_day, r.evidence, r.registers, now, _listed(r.service_points), r.validates),
         ).fetchone()
         if row is not None:
-            asked.append(row[0])
-    return sorted(set(asked))
+            rows.append(row[0])
+    return sorted(set(rows))
 
 
 def waiting(database: Database) -> list[tuple[date, list[bytes]]]:

@@ -41,9 +41,11 @@ class UsageHistory:
 
     def around(self, ids: pl.Series) -> UsageHistory:
         """The history of the service points from the first to the last of some sorted ids; nothing is copied."""
-        held = {name: between(frame, ids) for name, frame in self.keys.items()}
-        keys = {name: frame.slice(held[name][0], held[name][1] - held[name][0]) for name, frame in self.keys.items()}
-        cut = [slice(*held[name]) for name in self.hashes]
+        nearby = {name: between(frame, ids) for name, frame in self.keys.items()}
+        keys = {
+            name: frame.slice(nearby[name][0], nearby[name][1] - nearby[name][0]) for name, frame in self.keys.items()
+        }
+        cut = [slice(*nearby[name]) for name in self.hashes]
         first, beyond = between(self.past, ids)
         return UsageHistory(
             self.days,
@@ -138,14 +140,14 @@ def change_usage_history(
     row = connection.execute("SELECT keys_hash FROM vee.usage_block WHERE billing_day = %s", (day,)).fetchone()
     if row is None:
         return False
-    held = _places(connection, bytes(row[0]), points)
+    stored = _places(connection, bytes(row[0]), points)
     keys = usage.select("service_point_id", "flow", "unit").rows() if usage.height else []
-    if [(point, flow, unit) for _, point, flow, unit in held] != keys:
+    if [(point, flow, unit) for _, point, flow, unit in stored] != keys:
         return False
-    if not held:
+    if not stored:
         return True
     columns = _history_columns(usage)
-    places = [n for n, *_ in held]
+    places = [n for n, *_ in stored]
     values, states = columns["quantity_micro"].to_list(), columns["state"].to_list()
     now = connection.execute(
         "SELECT array(SELECT quantity_micro[n] FROM unnest(%(n)s::int[]) WITH ORDINALITY AS p (n, k) ORDER BY k), "
@@ -175,19 +177,19 @@ def _places(
     connection: psycopg.Connection[Any], keys_hash: bytes, points: Sequence[str]
 ) -> list[tuple[int, str, str, str]]:
     """Places (from 1) of some service points among the keys of a block, with point, flow and unit."""
-    asked = keys_hash, tuple(points)
-    if asked not in _FOUND:
-        held = connection.execute(
+    key = keys_hash, tuple(points)
+    if key not in _FOUND:
+        stored = connection.execute(
             "SELECT u.n, u.point, u.flow, u.unit FROM vee.usage_keys AS k, unnest(k.service_point_id, k.flow, k.unit) WITH ORDINALITY "
             "AS u (point, flow, unit, n) WHERE k.keys_hash = %s AND u.point = ANY(%s) ORDER BY u.n",
             (keys_hash, list(points)),
         ).fetchall()
-        if not held or len(points) > _MOST_FOUND:
-            return held
+        if not stored or len(points) > _MOST_FOUND:
+            return stored
         if len(_FOUND) >= _MOST_FOUND:
             _FOUND.clear()
-        _FOUND[asked] = held
-    return _FOUND[asked]
+        _FOUND[key] = stored
+    return _FOUND[key]
 
 
 def write_usage_history(connection: psycopg.Connection[Any], day: date, usage: pl.DataFrame) -> None:
