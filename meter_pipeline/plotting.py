@@ -13,8 +13,8 @@ MOST_BYTES: Final = 20_000
 _DPI: Final = (90, 75, 60, 50, 40)
 
 
-def small_png(figure: Any, most: int = MOST_BYTES) -> bytes:
-    """A matplotlib figure as a palette PNG of at most ``most`` bytes; the same figure gives the same bytes."""
+def small_png(figure: Any) -> bytes:
+    """A matplotlib figure as a palette PNG of at most MOST_BYTES; the same figure gives the same bytes."""
     import numpy as np
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
@@ -30,6 +30,6 @@ def small_png(figure: Any, most: int = MOST_BYTES) -> bytes:
         out = io.BytesIO()
         reduced.save(out, format="PNG", optimize=True)
         png = out.getvalue()
-        if len(png) <= most:
+        if len(png) <= MOST_BYTES:
             break
     return png

@@ -186,13 +186,12 @@ class Settings:
             raise SettingsError(f"{self.data / 'utility.toml'}: {error}") from error
 
 
-def deployment_folder(environment: Mapping[str, str] | None = None, start: Path | None = None) -> Path | None:
+def deployment_folder() -> Path | None:
     """The deployment's folder: METER_PIPELINE_DEPLOYMENT, else the nearest folder with utility.toml at or above
-    ``start`` (the working directory). None where there is none."""
-    env = os.environ if environment is None else environment
-    if named := env.get(DEPLOYMENT):
+    the working directory. None where there is none."""
+    if named := os.environ.get(DEPLOYMENT):
         return Path(named).expanduser().resolve()
-    here = (start or Path.cwd()).resolve()
+    here = Path.cwd().resolve()
     for folder in (here, *here.parents):
         if (folder / "utility.toml").is_file():
             return folder

@@ -33,7 +33,6 @@ REASONS = {
     "baselines/predict.py:expected_usage": MATRIX,
     "baselines/weather/stations.py:ranked_stations": MATRIX,
     "billing/recalculate.py:carry_forward": STAGE,
-    "billing/statement_rows.py:write": STAGE,
     "cli/exceptions.py:_decide": COMMAND,
     "control/dual_control.py:confirm": DECISION,
     "control/dual_control.py:request": DECISION,

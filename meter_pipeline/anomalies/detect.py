@@ -39,13 +39,13 @@ class WindowFindings:
         return int(self.beside.change.size)
 
 
-def detect(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
+def detect(window: Window) -> pl.DataFrame:
     """Every finding about the window's last day (a frame of FINDINGS), sorted by row and kind.
 
     A spike that a burst or a leak explains is flagged a single time, and so is a register that went back because the
     meter ran backward. Where the day has no temperature, expectations are NaN and what needs them is silent.
     """
-    return conclude([examine(window, limits)], window.head_ends, window.collectors, limits)
+    return conclude([examine(window, DEFAULT)], window.head_ends, window.collectors, DEFAULT)
 
 
 def detect_in_parts(

@@ -76,7 +76,6 @@ def refit_baselines(
     *,
     clock: Clock = SYSTEM_CLOCK,
     as_of: date | None = None,
-    threads: int | None = None,
 ) -> RefitOutcome:
     """Fit every service point's baseline on the measured days before ``as_of`` (by default the day after the last
     validated one) and keep it as a version that judges days from ``as_of`` on. The very first version judges the days
@@ -113,7 +112,7 @@ def refit_baselines(
         located = weeks.names.to_frame().join(points, on="service_point_id", how="left", maintain_order="left")
         weather = serve(located, stations, temperatures, used, hours)
         mine = billed.filter(pl.col("unit") == unit)
-        frames.append(_fit(weeks, located, weather, (weekend, holiday), mine, threads))
+        frames.append(_fit(weeks, located, weather, (weekend, holiday), mine))
     rows = pl.concat(frames).filter(pl.col("intercept").is_finite()).sort("service_point_id", "unit")
     digest = _digest(rows)
     stands_from = known[0] if first_ever else as_of
@@ -161,7 +160,6 @@ def _fit(
     weather: Any,
     rest_days: tuple[np.ndarray, np.ndarray],
     billed: pl.DataFrame,
-    threads: int | None,
 ) -> pl.DataFrame:
     """Rows of anomaly.baseline (without version) of one commodity and unit, a part of each station's points at a time:
     a year of a million is 3 GB a matrix. Points without a station have no weather, and no baseline. ``rest_days``:
@@ -197,7 +195,6 @@ def _fit(
                 holiday=holiday,
                 hourly_f=hourly_f,
                 profiles=profiles,
-                threads=threads,
             )
             frames.append(
                 pl.DataFrame(

@@ -20,7 +20,6 @@ from meter_pipeline.baselines.predict import (
     class_profiles,
     expected_usage,
     known_range,
-    model_names,
     scaled_profile,
 )
 from meter_pipeline.baselines.single import fit_best, fit_known
@@ -54,7 +53,6 @@ __all__ = [
     "fit_station",
     "heating_degree_days",
     "known_range",
-    "model_names",
     "options_for",
     "read_pair",
     "scaled_profile",

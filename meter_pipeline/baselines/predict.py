@@ -8,10 +8,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from meter_pipeline.baselines.degree_days import Floats, degree_hours
-from meter_pipeline.baselines.model import MAD_TO_SIGMA, MODELS
+from meter_pipeline.baselines.model import MAD_TO_SIGMA
 
 #: Coefficients of a baseline, one row a service point: what is stored, and what expected_usage reads.
 COEFFICIENTS: Final = (
@@ -212,8 +211,3 @@ def scaled_profile(
     base["sigma"] = np.maximum(np.nan_to_num(relative, nan=1.0), 0.2) * np.maximum(level, 0.0)
     base["robust_sigma"] = base["sigma"]
     return base
-
-
-def model_names(model: npt.NDArray[np.int8]) -> pl.Series:
-    """Names of model codes; null for none."""
-    return pl.Series([MODELS[m] if m >= 0 else None for m in model.tolist()], dtype=pl.String)

@@ -63,8 +63,6 @@ def issue_statements(
     period_end: date,
     *,
     clock: Clock = SYSTEM_CLOCK,
-    actor: str = "billing",
-    posting_day: date | None = None,
 ) -> StatementOutcome:
     """Issue the statements of the cycle's period that ends on a day; idempotent: an issued statement is never touched
     again.
@@ -72,14 +70,14 @@ def issue_statements(
     An account waits, with a named exception, while a day of its service is not billed, could not be priced or will be
     validated again, an anomaly case holds its bill, the statement before it waits, or the legacy batch bills it while a
     migration is under way. Earlier periods for which accounts of this one wait are tried first, and later ones that
-    waited for a statement issued now afterwards. ``posting_day``: by default the period's last day; the statement is
-    posted in its month, or the first one after it that is not sealed. Raises ValueError where the cycle has no such
+    waited for a statement issued now afterwards. A statement is posted in the month of the
+    period's last day, or the first one after it that is not sealed. Raises ValueError where the cycle has no such
     period.
     """
     period_start = store.period(database, cycle_id, period_end)
     if period_start is None:
         raise ValueError(f"cycle {cycle_id} has no period that ends on {period_end}")
-    run = _Run(database, calendar, clock, actor, posting_day)
+    run = _Run(database, calendar, clock)
     for cycle, end, accounts in store.waiting_before(database, cycle_id, period_start, period_end):
         run.issue(cycle, end, accounts)
     outcome = run.issue(cycle_id, period_end)
@@ -93,10 +91,9 @@ def issue_waiting(
     past: date,
     *,
     clock: Clock = SYSTEM_CLOCK,
-    actor: str = "billing",
 ) -> list[StatementOutcome]:
     """Try again the statements of every period that ended by a day and still has accounts waiting, oldest first."""
-    run = _Run(database, calendar, clock, actor, None)
+    run = _Run(database, calendar, clock)
     return [run.issue(cycle, end, accounts) for cycle, end, accounts in store.waiting_periods(database, past)]
 
 
@@ -120,8 +117,6 @@ class _Run:
     database: Database
     calendar: BillingCalendar
     clock: Clock
-    actor: str
-    posting_day: date | None
 
     def clock_day(self) -> date:
         return self.calendar.day_of(self.clock.now()) + timedelta(days=1)
@@ -157,13 +152,13 @@ class _Run:
             taken = billed_by_legacy(connection, stage, ready.wanted, cycle_id, period_start, period_end)
             faults = pl.concat([faults, taken])
             found = found.without(taken["account_id"].to_list())
-            month = days.open_month(connection, self.posting_day or period_end - timedelta(days=1))
+            month = days.open_month(connection, period_end - timedelta(days=1))
             noted = _streaks(connection, outcome)
             store.write_exceptions(connection, cycle_id, period_start, pl.concat([faults, noted]), accounts)
             outcome.estimate_streaks = noted["account_id"].n_unique()
             outcome.currency = next((t.currency for t in found.tariffs.values()), "USD")
             if found.priced.segments.height:
-                write(connection, session, outcome, found, totals, month, self.clock, self.actor)
+                write(connection, session, outcome, found, totals, month, self.clock)
             if outcome.issued or accounts is None:
                 outcome.reconciliation = statement_checks(connection, cycle_id, period_start, period_end)
                 last = period_end - timedelta(days=1)

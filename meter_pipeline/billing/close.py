@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -100,13 +99,12 @@ def approve_close(
     *,
     person: str,
     clock: Clock = SYSTEM_CLOCK,
-    sign: Callable[[bytes], bytes] | None = None,
 ) -> Seal:
     """Seal a month that another person asked to close. The checklist is taken again, under the lock that keeps writers
     out.
 
-    ``sign`` signs the SHA-256 of the control totals' canonical bytes; the ledger's signed checkpoint covers them in any
-    case. Raises CloseError naming the points that fail, or where the same person asked.
+    The ledger's signed checkpoint covers the control totals. Raises CloseError with the points that
+    fail, or where the same person asked.
     """
     from meter_pipeline.postgres import driver
     from meter_pipeline.unbilled import month as unbilled
@@ -147,7 +145,7 @@ def approve_close(
             "checklist": points,
             "control_totals": totals,
             "totals_sha256": digest,
-            "signature": sign(digest) if sign else None,
+            "signature": None,
             "ledger_entry": entry,
         }
         try:

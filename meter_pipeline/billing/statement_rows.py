@@ -47,7 +47,6 @@ def write(
     totals: pl.DataFrame,
     month: date,
     clock: Clock,
-    actor: str,
 ) -> None:
     """Write the statements that ``found`` prices and record them. ``totals``: days charged by segment."""
     result, ready = found.priced, found.wanted
@@ -142,7 +141,7 @@ def write(
         content_of("billing.statement_segment", segments, ["statement_id", "service_point_id", "segment_start"]),
     ]
     outcome.ledger_entry = ledger.append(
-        connection, "bill_issued", body, statements["lines_sha256"].to_list(), clock=clock, actor=actor
+        connection, "bill_issued", body, statements["lines_sha256"].to_list(), clock=clock, actor="billing"
     )
     store.copy_csv(
         connection, "billing.statement", head.with_columns(pl.lit(outcome.ledger_entry).alias("ledger_entry"))

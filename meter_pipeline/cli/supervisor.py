@@ -111,12 +111,12 @@ def programs(
     return found
 
 
-def write_workspace(folder: Path, code_port: int, host: str = "127.0.0.1") -> Path:
+def write_workspace(folder: Path, code_port: int) -> Path:
     """The workspace that names the code server: an own one, so that the daemon does not reload the code each minute
     (dagster #32677)."""
     path = folder / "workspace.yaml"
     path.write_text(
-        f"load_from:\n  - grpc_server:\n      host: {host}\n      port: {code_port}\n      location_name: meter_pipeline\n",
+        f"load_from:\n  - grpc_server:\n      host: 127.0.0.1\n      port: {code_port}\n      location_name: meter_pipeline\n",
         "utf-8",
     )
     return path

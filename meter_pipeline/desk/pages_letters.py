@@ -187,9 +187,9 @@ def _letter(ask: DeskRequest) -> DeadLetter:
         raise NotFoundError(str(error)) from error
 
 
-def printable(raw: bytes, most: int = SHOWN) -> str:
+def printable(raw: bytes) -> str:
     """Bytes as text, everything that is no plain character written as an escape."""
-    text = raw[:most].decode("utf-8", "backslashreplace")
+    text = raw[:SHOWN].decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 

@@ -463,9 +463,13 @@ def fetch_lines(path: Path, encoding: str, limits: Limits, offsets: Sequence[int
     return found
 
 
-def fetch_ranges(path: Path, limits: Limits, ranges: Sequence[tuple[int, int]], most: int = 4096) -> dict[int, bytes]:
-    """Stretches of a (decompressed) file by where they begin, at most ``most`` bytes of each, by a second reading."""
-    wanted = deque(sorted({(begin, min(end, begin + most)) for begin, end in ranges}))
+#: Bytes that ``fetch_ranges`` returns of one range
+MOST_RANGE_BYTES: Final = 4096
+
+
+def fetch_ranges(path: Path, limits: Limits, ranges: Sequence[tuple[int, int]]) -> dict[int, bytes]:
+    """Stretches of a (decompressed) file by where they begin, at most MOST_RANGE_BYTES of each, by a second reading."""
+    wanted = deque(sorted({(begin, min(end, begin + MOST_RANGE_BYTES)) for begin, end in ranges}))
     found: dict[int, bytes] = {}
     window, offset = b"", 0
     with open_feed(path, limits) as opened:

@@ -107,9 +107,9 @@ def refused_feed(file_format: str, refused: FeedRefused) -> ParsedFeed:
     return ParsedFeed(file_format, rejects=rejects.frame())
 
 
-def sniff(path: Path, limits: Limits = DEFAULT_LIMITS) -> HeadEnd:
+def sniff(path: Path) -> HeadEnd:
     """A declaration guessed from a file's beginning, good enough to look at it: as ``guess``, with a rounding."""
-    found = guess(path, None, limits).head_end
+    found = guess(path, None).head_end
     return replace(found, rounding="half_even") if found.format != "nem12" else found
 
 

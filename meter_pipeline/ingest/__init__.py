@@ -12,7 +12,7 @@ from meter_pipeline.lazy import attach
 
 if TYPE_CHECKING:
     from meter_pipeline.ingest.day import IngestOutcome, ingest_billing_day
-    from meter_pipeline.ingest.inbox import LandingOutcome, inbox_files, land_inbox, new_files, waiting_days
+    from meter_pipeline.ingest.inbox import LandingOutcome, land_inbox, new_files, waiting_days
     from meter_pipeline.ingest.landing import FileFolders, Landed, land
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "IngestOutcome",
     "Landed",
     "LandingOutcome",
-    "inbox_files",
     "ingest_billing_day",
     "land",
     "land_inbox",
@@ -37,7 +36,6 @@ __getattr__ = attach(
         ),
         "inbox": (
             "LandingOutcome",
-            "inbox_files",
             "land_inbox",
             "new_files",
             "waiting_days",

@@ -74,17 +74,12 @@ def store(folder: Path, source: Path | int, sha256: bytes) -> str:
     return relative
 
 
-def read_bytes(folder: Path, relative: str, offset: int = 0, size: int | None = None) -> bytes:
-    """Bytes of an archived file; all of it where no size is given."""
+def read_bytes(folder: Path, relative: str) -> bytes:
+    """Bytes of an archived file."""
     import pyarrow as pa
 
     with pa.input_stream(str(folder / relative), compression="zstd") as source:
-        while offset > 0:
-            skipped = len(source.read(min(offset, CHUNK)))
-            if not skipped:
-                break
-            offset -= skipped
-        return bytes(source.read(size) if size is not None else source.read())
+        return bytes(source.read())
 
 
 def restore(folder: Path, relative: str, target: Path) -> None:

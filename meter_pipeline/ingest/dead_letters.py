@@ -226,6 +226,10 @@ def replay(
     return Replayed(letter.key, landed.duplicate, landed.received, landed.days)
 
 
+#: Dead letters that one call replays
+MOST_REPLAYED: Final = 10_000
+
+
 def replay_many(
     database: Database,
     calendar: BillingCalendar,
@@ -233,15 +237,13 @@ def replay_many(
     head_ends: dict[str, HeadEnd],
     *,
     by: str,
-    reason: str | None = None,
-    status: tuple[str, ...] = ("open", "corrected"),
-    limit: int = 10_000,
+    reason: str | None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> list[Replayed]:
     """Replay every dead letter of a reason, oldest first: after enrolling the meters that were unknown, say. Those
     still at fault stay."""
     with database.connect("dead-letters") as connection:
-        keys = dead_letters.with_status(connection, status, reason, limit)
+        keys = dead_letters.with_status(connection, ("open", "corrected"), reason, MOST_REPLAYED)
     return [replay(database, calendar, places, head_ends, key.hex(), by=by, clock=clock) for key in keys]
 
 

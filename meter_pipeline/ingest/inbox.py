@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -94,12 +94,6 @@ def _note(file: Landed) -> str:
     return "duplicate" if file.duplicate else file.refused or stated
 
 
-def inbox_files(inbox: Path) -> list[str]:
-    """Plain files of an inbox as paths below it (HEAD-END/name), sorted; hidden and half-written names are left alone.
-    Names are the system's own: plain_files.shown makes text of them."""
-    return [entry.path for entry in plain_files.entries(inbox) if entry.fault is None]
-
-
 def new_files(database: Database, inbox: Path, names: Sequence[str] | None = None) -> list[str]:
     """Those of an inbox's plain files (all by default) that were not landed with this name, size and modification
     time."""
@@ -140,13 +134,11 @@ def land_inbox(
     run_id: str | None = None,
     parse: Parse | None = None,
     pause: PauseProbe | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> LandingOutcome:
     """Land every new file of the settings' inbox. One bad file refuses itself alone; one whose head-end is not
     declared, and what is no plain file (a link, a pipe), is held and not read.
 
-    A pause holds landing too: what is held by it is left for the next time. ``progress`` gets how many of how many
-    are done.
+    A pause holds landing too: what is held by it is left for the next time.
     """
     outcome = LandingOutcome()
     outcome.postponed += [
@@ -171,9 +163,9 @@ def land_inbox(
         from meter_pipeline.control import PauseProbe as Probe
 
         with Probe(database, application_name="landing-pause", clock=clock) as probe:
-            landing.land_all(names, probe, progress)
+            landing.land_all(names, probe)
     else:
-        landing.land_all(names, pause, progress)
+        landing.land_all(names, pause)
     return outcome
 
 
@@ -192,14 +184,14 @@ class _Landing:
     run_id: str | None
     parse: Parse | None
 
-    def land_all(self, names: Sequence[str], pause: PauseProbe, progress: Callable[[int, int], None] | None) -> None:
+    def land_all(self, names: Sequence[str], pause: PauseProbe) -> None:
         """Files are read, packed and staged a few at once and ahead (numba, Polars and hashing hold no GIL), and made
         known one after another in the order of their names, each after one more look at the pause: so the register and
         the ledger do not show how many were read at once."""
         ahead: deque[tuple[str, HeadEnd | None, Future[Prepared] | PauseState | None]] = deque()
         waiting = iter(names)
         with ThreadPoolExecutor(AT_ONCE, "landing") as pool:
-            for done in range(len(names)):
+            for _ in range(len(names)):
                 for name in islice(waiting, AT_ONCE + 1 - len(ahead)):
                     head_end = self.by_folder.get(name.split("/", 1)[0].upper())
                     coming: Future[Prepared] | PauseState | None = None
@@ -209,8 +201,6 @@ class _Landing:
                             coming = pool.submit(self._prepare, name, head_end)
                     ahead.append((name, head_end, coming))
                 self._land_one(pause, *ahead.popleft())
-                if progress is not None:
-                    progress(done + 1, len(names))
 
     def _prepare(self, name: str, head_end: HeadEnd) -> Prepared:
         return prepare_file(

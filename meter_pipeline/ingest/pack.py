@@ -67,7 +67,7 @@ def _locate(
     return day - np.int32(_EPOCH), slot, offset
 
 
-def pack_intervals(frame: pl.DataFrame, calendar: BillingCalendar, tolerance_s: int = TOLERANCE_S) -> list[DayMatrix]:
+def pack_intervals(frame: pl.DataFrame, calendar: BillingCalendar) -> list[DayMatrix]:
     """The day matrices of canonical interval reads (schemas.reads.INTERVAL_READS), in any order: one per (billing day,
     interval length).
 
@@ -79,7 +79,7 @@ def pack_intervals(frame: pl.DataFrame, calendar: BillingCalendar, tolerance_s: 
     """
     if not frame.height:
         return []
-    day, slot, offset = locate(frame, calendar, tolerance_s)
+    day, slot, offset = locate(frame, calendar, TOLERANCE_S)
     return _scatter(_Rows(frame, day, slot, offset), calendar)
 
 

@@ -20,7 +20,7 @@ from meter_pipeline.ledger.checkpoints import CheckpointOutcome, checkpoint, key
 from meter_pipeline.ledger.outcome import VerifyOutcome
 from meter_pipeline.ledger.plots import growth_plot
 from meter_pipeline.ledger.row_rules import Hasher
-from meter_pipeline.ledger.signing import SignerClient, signer_client
+from meter_pipeline.ledger.signing import signer_client
 from meter_pipeline.ledger.sources import BEFORE_BILLING, SOURCES, Source
 from meter_pipeline.ledger.tables import entries
 from meter_pipeline.ledger.verification import verify
@@ -127,7 +127,6 @@ def verify_before_billing(
     *,
     settings: Settings,
     clock: Clock = SYSTEM_CLOCK,
-    signer: SignerClient | None = None,
     hashers: Mapping[str, Hasher] | None = None,
     points: Sequence[str] | None = None,
 ) -> LedgerBefore:
@@ -140,7 +139,7 @@ def verify_before_billing(
     SequencerBusyError.
     """
     # It is asked after billing, and takes a moment to start.
-    (signer or signer_client(settings.home / "keys")).start()
+    signer_client(settings.home / "keys").start()
     ordered = order(database, utility=_utility_name(settings), clock=clock)
     found = verify(database, home=settings.home, days=[day], hashers=hashers, sources=BEFORE_BILLING, points=points)
     known_keys = keys_file(settings.home, ordered.origin)
@@ -154,7 +153,6 @@ def checkpoint_billing_day(
     *,
     settings: Settings,
     clock: Clock = SYSTEM_CLOCK,
-    signer: SignerClient | None = None,
     hashers: Mapping[str, Hasher] | None = None,
     full: bool = False,
     sources: Sequence[Source] = SOURCES,
@@ -167,9 +165,7 @@ def checkpoint_billing_day(
 
     Raises SignerRefusedError where the signer sees a shorter log or a fork. Running it again signs the same tree.
     """
-    made = checkpoint(
-        database, home=settings.home, utility=_utility_name(settings), signer=signer, billing_day=day, clock=clock
-    )
+    made = checkpoint(database, home=settings.home, utility=_utility_name(settings), billing_day=day, clock=clock)
     found = verify(database, home=settings.home, full=full, days=[day], hashers=hashers, sources=sources, points=points)
     with database.connect("meter-pipeline-ledger") as connection:
         growth = entries.growth(connection)

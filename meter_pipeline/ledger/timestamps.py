@@ -19,7 +19,6 @@ import secrets
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -115,16 +114,14 @@ def verify_all(
     return good, bad
 
 
-def stamp_if_configured(
-    connection: entries.Connection, size: int, note: str, *, random: Callable[[], int] = lambda: secrets.randbits(63)
-) -> bool:
+def stamp_if_configured(connection: entries.Connection, size: int, note: str) -> bool:
     """Ask the authority to stamp a checkpoint, once; True where this checkpoint has a stamp."""
     if entries.has_anchor(connection, size):
         return True
     command = os.environ.get(COMMAND_VARIABLE)
     if not command:
         return False
-    nonce = random()
+    nonce = secrets.randbits(63)
     try:
         done = subprocess.run(  # noqa: S603 - the command is the operator's own setting
             shlex.split(command), input=query(note, nonce), capture_output=True, check=True, timeout=_TIMEOUT_S

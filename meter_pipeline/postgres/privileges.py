@@ -69,19 +69,19 @@ def load(path: Path = MANIFEST) -> Manifest:
     return Manifest(verbs, roles, members, definer, readers)
 
 
-def abouts(path: Path = MANIFEST) -> dict[str, str]:
+def abouts() -> dict[str, str]:
     """Each role of the manifest with what it is for."""
-    raw = tomllib.loads(path.read_text("utf-8"))
+    raw = tomllib.loads(MANIFEST.read_text("utf-8"))
     return {role: str(lines["about"]) for role, lines in raw.items() if isinstance(lines, dict) and "about" in lines}
 
 
-def everything_for(role: str, path: Path = MANIFEST) -> Manifest:
+def everything_for(role: str) -> Manifest:
     """The manifest of a database that is one role's own (the shadow's): it writes every table the manifest answers for,
     the others have no line.
 
     Memberships are the cluster's and would reach into the other databases of the server, so there are none.
     """
-    whole = load(path)
+    whole = load()
     schemas = {pattern.partition(".")[0] for lines in whole.roles.values() for pattern in lines}
     return Manifest(
         whole.verbs,

@@ -4,10 +4,8 @@ Belongs here: feeds, reference data and truth from a seed. Does not belong here:
 the product imports this one; the command line, tests and benchmarks do.
 """
 
-from meter_pipeline.simulator.clean_csv import write_clean_csv
 from meter_pipeline.simulator.in_memory import (
     DAILY_USAGE,
-    daily_temperatures_frame,
     daily_usage,
     day_matrix,
     register_frames,
@@ -26,10 +24,8 @@ __all__ = [
     "Plan",
     "SimulatedCity",
     "Spec",
-    "daily_temperatures_frame",
     "daily_usage",
     "day_matrix",
     "register_frames",
     "simulate",
-    "write_clean_csv",
 ]

@@ -325,27 +325,3 @@ def _long(
         "collector_id",
         pl.lit(head_end).alias("head_end"),
     ).select(list(DAILY_USAGE))
-
-
-def daily_temperatures_frame(spec: Spec) -> pl.DataFrame:
-    """Weather of the range and its history: station_id, weather_day, temperature_min_c, temperature_max_c,
-    temperature_mean_f (floats)."""
-    from meter_pipeline.simulator.usage import city_temperatures
-    from meter_pipeline.simulator.weather import STATIONS, mean_fahrenheit
-
-    first = spec.start - timedelta(days=spec.history_days)
-    count = spec.history_days + spec.days
-    frames = []
-    for station, days in zip(STATIONS, city_temperatures(spec.seed, first, count + 2), strict=True):
-        frames.append(
-            pl.DataFrame(
-                {
-                    "station_id": [station] * count,
-                    "weather_day": [first + timedelta(days=k) for k in range(count)],
-                    "temperature_min_c": days[:count, 0] / 10,
-                    "temperature_max_c": days[:count, 1] / 10,
-                    "temperature_mean_f": mean_fahrenheit(days[:count]),
-                }
-            )
-        )
-    return pl.concat(frames)

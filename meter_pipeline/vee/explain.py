@@ -75,9 +75,7 @@ def quality_words(code: int) -> dict[str, Any]:
     }
 
 
-def explain_day(
-    database: Database, calendar: BillingCalendar, meter_id: str, day: date, *, thresholds: Thresholds | None = None
-) -> dict[str, Any]:
+def explain_day(database: Database, calendar: BillingCalendar, meter_id: str, day: date) -> dict[str, Any]:
     """Everything known of a meter's billing day.
 
     ``channels``: one per validated channel and service point with its rules, register, versions and ``intervals``
@@ -85,7 +83,7 @@ def explain_day(
     read around the day with the cause of its step. ``usage``: what the day of its service points was put at. ``found``
     is False where neither raw nor validated data exist. Quantities are exact decimals.
     """
-    t = thresholds or thresholds_on(database, day)
+    t = thresholds_on(database, day)
     with _session(database, meter_id, day) as session:
         raw_frame = validated.read_vectors(session, RAW_INTERVAL_DAY, day, [meter_id])
         final_frame = validated.read_vectors(session, validated.INTERVAL_DAY, day, [meter_id])

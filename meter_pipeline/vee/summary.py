@@ -190,7 +190,7 @@ def _by_method(codes_of: npt.NDArray[np.uint16], values: Ints) -> dict[str, int]
     return out
 
 
-def worst_rows(validated: list[ValidatedMatrix], most: int = _WORST) -> pl.DataFrame:
+def worst_rows(validated: list[ValidatedMatrix]) -> pl.DataFrame:
     """The rows most in need of eyes: failing rules first, then the largest miss of a sum check, then the most
     estimates."""
     failing = mask_of(ROW_RULES, Severity.FAIL, Role.INITIAL) & ~rr.REFERENCE.mask
@@ -200,7 +200,7 @@ def worst_rows(validated: list[ValidatedMatrix], most: int = _WORST) -> pl.DataF
             v.difference != NO_VALUE, np.abs(v.total - np.where(v.difference == NO_VALUE, 0, v.difference)), 0
         )
         fails = (v.row_flags & failing != 0).astype(np.int64)
-        order = np.lexsort((-v.estimated, -miss, -fails))[:most]
+        order = np.lexsort((-v.estimated, -miss, -fails))[:_WORST]
         part = (
             v.keys[order]
             .select("service_point_id", "meter_id", "channel", "unit")
@@ -218,13 +218,13 @@ def worst_rows(validated: list[ValidatedMatrix], most: int = _WORST) -> pl.DataF
     if not parts:
         return pl.DataFrame()
     found = pl.concat(parts).filter((pl.col("failed") > 0) | (pl.col("estimated") > 0))
-    return found.sort(*_WORST_FIRST[0], descending=_WORST_FIRST[1]).head(most)
+    return found.sort(*_WORST_FIRST[0], descending=_WORST_FIRST[1]).head(_WORST)
 
 
-def _vectors_of(worst: pl.DataFrame, validated: list[ValidatedMatrix], most: int = _DRAWN) -> list[dict[str, Any]]:
+def _vectors_of(worst: pl.DataFrame, validated: list[ValidatedMatrix]) -> list[dict[str, Any]]:
     """Raw and final vectors of the worst rows, for the plot."""
     found: list[dict[str, Any]] = []
-    for row in worst.head(most).iter_rows(named=True):
+    for row in worst.head(_DRAWN).iter_rows(named=True):
         for v in validated:
             if v.raw.interval_minutes != row["interval_minutes"]:
                 continue

@@ -169,13 +169,15 @@ def validate_matrix(
 ) -> ValidatedMatrix:
     """A validated day from a raw one: every expected slot ends up actual, estimated or null, and says which and why.
 
-    ``keys`` is aligned with the matrix rows (model.KEY_COLUMNS). ``load_vectors`` is asked only for rows that
-    interpolation within the day leaves open. ``final``: the retry window has passed, estimates are final substitutes
-    (AEMO flag F). ``peers``: the day's whole rows where the matrix is one shard of it (by default the matrix is the
-    day); while they are not all known the matrix's own are counted in, and rows that need an estimate are returned in
-    ``left_open``, to be judged again. The raw matrix is not touched. The result for a row does not depend on the order
-    of rows. ``policy``: which findings are replaced by estimates beyond those of severity ``fail``. ``movement``: how
-    the rows' groups moved on the day, where the rows are not all of it.
+    ``keys`` has a row for every matrix row: service point, meter, channel, unit, flow, head-end. ``load_vectors``
+    loads history for the rows that interpolation within the day leaves open. ``final``: the retry window has passed, so
+    that estimates are final substitutes (AEMO flag F). ``peers``: the complete rows of the day where the matrix is one
+    shard of it (by default the matrix is the day); while the shards are not all read, the matrix adds its own, and
+    returns the rows that need an estimate in ``left_open``, to be validated again. ``policy``: the findings that
+    estimates replace, beyond those of severity ``fail``. ``movement``: how the rows' groups moved on the day, where the
+    matrix is a part of it.
+
+    The raw matrix is not changed. The result of a row does not depend on the order of rows.
     """
     statistics = row_statistics(day.values, context.first, context.last)
     subject_result = subject(day, context, statistics, thresholds, history)

@@ -29,7 +29,6 @@ from meter_pipeline.simulator import (
     day_matrix,
     register_frames,
     simulate,
-    write_clean_csv,
 )
 from meter_pipeline.simulator.effects import chunk_day
 from meter_pipeline.simulator.spec import service_point_id
@@ -337,15 +336,6 @@ def test_late_data_comes_in_later_files_and_not_in_the_first(demo: Path) -> None
     assert len(holding) == 1
     assert "late-" in holding[0]
     assert datetime.strptime(holding[0][:8], "%Y%m%d").replace(tzinfo=UTC).date() > day + timedelta(days=1)
-
-
-def test_the_clean_csv_is_whole_and_splits_into_files_without_change(tmp_path: Path) -> None:
-    spec = Spec(meters=300, days=1, mix="electricity", defects=False)
-    [one] = write_clean_csv(spec, spec.start, tmp_path / "one")
-    many = write_clean_csv(spec, spec.start, tmp_path / "many", meters_per_file=70)
-    whole = pl.read_csv(one).sort("meter_id", "interval_start")
-    assert whole.height == 300 * 96
-    assert whole.equals(pl.concat([pl.read_csv(p) for p in many]).sort("meter_id", "interval_start"))
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,32 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
-from meter_pipeline.vee.rules.model import DailyHistory, NoVectors, RowContext, ValidatedMatrix, VectorHistory
+from meter_pipeline.vee.rules.model import DailyHistory, Ints, RowContext, ValidatedMatrix, VectorHistory
 from meter_pipeline.vee.rules.thresholds import Thresholds, default
 from meter_pipeline.vee.validate import validate_matrix
 
 DAY = date(2026, 3, 3)
+
+
+class NoVectors:
+    """Loads the history that a test gives, or none."""
+
+    def __init__(
+        self, slots: int, history: VectorHistory | None = None, before: Ints | None = None, after: Ints | None = None
+    ) -> None:
+        self.slots, self.history, self.before, self.after = slots, history, before, after
+
+    def edges(self, rows: Ints) -> tuple[Ints, Ints]:
+        nothing = np.full((rows.size, 1), NO_VALUE, np.int64)
+        return (nothing if self.before is None else self.before[rows]), (
+            nothing.copy() if self.after is None else self.after[rows]
+        )
+
+    def days(self, rows: Ints) -> VectorHistory:
+        if self.history is None:
+            return VectorHistory.empty(rows.size, self.slots)
+        h = self.history
+        return VectorHistory(h.days, h.values[:, rows], h.usable[:, rows], h.like, h.temperature, h.day_temperature)
 
 
 def matrix(values: Any, *, quality: Any = None, offsets: Any = None, minutes: int = 15) -> DayMatrix:

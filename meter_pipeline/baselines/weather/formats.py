@@ -45,14 +45,11 @@ class WeatherError(ValueError):
     """
 
 
-def read_weather(
-    path: Path, file_format: str | None = None, *, station_id: str | None = None, year: int | None = None
-) -> pl.DataFrame:
+def read_weather(path: Path, file_format: str | None = None, *, station_id: str | None = None) -> pl.DataFrame:
     """The file's temperatures as an hourly or a daily frame (see the module), sorted by station and time.
 
     ``file_format`` is recognised from the content when not given. ``station_id`` names the station of a file that does
-    not (plain CSV, ISD-lite under an unusual name). ``year`` sets the typical year of a TMY3 file, whose months come
-    from different years. Raises WeatherError.
+    not (plain CSV, ISD-lite under an unusual name). Raises WeatherError.
     """
     data = _bytes(path)
     try:
@@ -80,7 +77,7 @@ def read_weather(
             case "gsod_csv":
                 frame = _gsod_csv(text)
             case "tmy3":
-                frame = _tmy3(text, year)
+                frame = _tmy3(text)
             case _:
                 frame = _plain(text, named)
     except (pl.exceptions.PolarsError, ValueError, IndexError, OverflowError) as error:
@@ -307,7 +304,7 @@ def _with_mean(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(pl.coalesce("temperature_mean_c", half).alias("temperature_mean_c")).select(*DAILY)
 
 
-def _tmy3(text: str, year: int | None) -> pl.DataFrame:
+def _tmy3(text: str) -> pl.DataFrame:
     """Local standard time, hour-ending 01:00 to 24:00; each stamp is put at the hour it ends, in UTC."""
     about, _, rest = text.partition("\n")
     station, _, _, offset = (part.strip().strip('"') for part in about.split(",")[:4])
@@ -317,10 +314,8 @@ def _tmy3(text: str, year: int | None) -> pl.DataFrame:
     for day, hour in zip(raw["Date (MM/DD/YYYY)"].to_list(), raw["Time (HH:MM)"].to_list(), strict=True):
         if day is None or hour is None:
             raise ValueError("a row without date or time")
-        month, dom, own_year = (int(part) for part in day.split("/"))
-        if year is not None and (month, dom) == (2, 29):
-            month, dom = 3, 1
-        start = datetime(year or own_year, month, dom, tzinfo=zone)
+        month, dom, year = (int(part) for part in day.split("/"))
+        start = datetime(year, month, dom, tzinfo=zone)
         when.append((start + timedelta(hours=int(hour.split(":")[0]))).astimezone(UTC))
     return pl.DataFrame({"station_id": [station.upper()] * raw.height, "observed_at": when}).select(
         "station_id",

@@ -53,17 +53,13 @@ def hours_of_days(
     calendar: BillingCalendar,
     first: date,
     last: date,
-    *,
-    max_gap_hours: int = MAX_GAP_HOURS,
 ) -> Floats:
     """(days, 25) hourly temperatures in °C of each billing day from ``first`` to ``last``, both included; NaN pads days
     of 23 and 24 hours."""
     days = calendar.days(first, last)
     starts = [calendar.start_s(day) for day in days]
     lengths = [calendar.slots(day, 60) for day in days]
-    grid = hourly_grid(
-        observations, _instant(starts[0]), _instant(starts[-1] + lengths[-1] * HOUR_S), max_gap_hours=max_gap_hours
-    )
+    grid = hourly_grid(observations, _instant(starts[0]), _instant(starts[-1] + lengths[-1] * HOUR_S))
     result = np.full((len(days), 25), np.nan)
     for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
         at = (start - starts[0]) // HOUR_S

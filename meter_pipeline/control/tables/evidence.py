@@ -65,9 +65,7 @@ def rejections(
     ]
 
 
-def unbalanced_files(
-    connection: Connection, since: datetime | None, limit: int = 100
-) -> list[tuple[str, str, int, int]]:
+def unbalanced_files(connection: Connection, since: datetime | None) -> list[tuple[str, str, int, int]]:
     """Files wholly loaded whose reads do not add up: name, head-end, received, accounted for. Only files touched after
     ``since``."""
     return connection.execute(
@@ -77,9 +75,9 @@ def unbalanced_files(
         WHERE NOT c.balanced AND c.waiting = 0
           AND (%(since)s::timestamptz IS NULL OR c.landed_at > %(since)s
                OR EXISTS (SELECT FROM raw.feed_file_day d WHERE d.sha256 = c.sha256 AND d.loaded_at > %(since)s))
-        ORDER BY c.landed_at DESC LIMIT %(limit)s
+        ORDER BY c.landed_at DESC LIMIT 100
         """,
-        {"since": since, "limit": limit},
+        {"since": since},
     ).fetchall()
 
 

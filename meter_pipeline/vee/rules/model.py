@@ -23,21 +23,6 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
-#: Columns of ``keys`` every row of a validated day has. The last five may be null: a row without them is a reference
-# exception.
-KEY_COLUMNS = (
-    "service_point_id",
-    "meter_id",
-    "channel",
-    "unit",
-    "flow",
-    "head_end",
-    "customer_class",
-    "account_id",
-    "tariff_id",
-    "cycle_id",
-)
-
 
 #: Flows whose values may be less than nothing: a net channel counts both directions in one figure, and what is no
 #: energy may have any sign
@@ -201,27 +186,6 @@ class VectorLoader(Protocol):
     def days(self, rows: Ints) -> VectorHistory:
         """Earlier days of the rows."""
         ...
-
-
-class NoVectors:
-    """A loader for days that have no history at all, or one that a test has at hand."""
-
-    def __init__(
-        self, slots: int, history: VectorHistory | None = None, before: Ints | None = None, after: Ints | None = None
-    ) -> None:
-        self.slots, self.history, self.before, self.after = slots, history, before, after
-
-    def edges(self, rows: Ints) -> tuple[Ints, Ints]:
-        nothing = np.full((rows.size, 1), NO_VALUE, np.int64)
-        return (nothing if self.before is None else self.before[rows]), (
-            nothing.copy() if self.after is None else self.after[rows]
-        )
-
-    def days(self, rows: Ints) -> VectorHistory:
-        if self.history is None:
-            return VectorHistory.empty(rows.size, self.slots)
-        h = self.history
-        return VectorHistory(h.days, h.values[:, rows], h.usable[:, rows], h.like, h.temperature, h.day_temperature)
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from typing import Final
 
 import polars as pl
 
@@ -31,14 +32,16 @@ def _any(database: Database, points: Sequence[str]) -> bool:
     return bool(remembered(database, query, (",".join(points),))["found"][0])
 
 
-def read_past_usage(
-    database: Database, first: date, past: date, points: Sequence[str] | None = None, longest_days: int = 1000
-) -> pl.DataFrame:
-    """Periods with a day in [first, past), of all service points or of some; of at most ``longest_days``."""
+#: Longer periods of past usage say nothing of a day
+LONGEST_DAYS: Final = 1000
+
+
+def read_past_usage(database: Database, first: date, past: date, points: Sequence[str] | None = None) -> pl.DataFrame:
+    """Periods with a day in [first, past), of all service points or of some; of at most LONGEST_DAYS."""
     if points is not None and remembers(database) and not _any(database, points):
         return pl.DataFrame(schema=PAST_USAGE)
     narrowed = "" if points is None else " AND service_point_id = ANY(string_to_array($4, ','))"
-    given = [first, past, longest_days] if points is None else [first, past, longest_days, ",".join(points)]
+    given = [first, past, LONGEST_DAYS] if points is None else [first, past, LONGEST_DAYS, ",".join(points)]
     found = database.read(
         "SELECT service_point_id, flow, unit, period_start, period_end, (quantity * 1000000)::bigint AS quantity "
         "FROM ref.past_usage WHERE period_end > $1 AND period_start < $2 AND period_end - period_start <= $3"
