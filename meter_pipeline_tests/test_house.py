@@ -44,8 +44,6 @@ REASONS = {
     "defs/lib/stage_asset.py:stage_asset": "what Dagster shows of an asset, by keyword",
     "ingest/day.py:ingest_billing_day": STAGE,
     "ingest/dead_letters.py:replay": STAGE,
-    "ingest/dead_letters.py:replay_many": STAGE,
-    "ingest/inbox.py:land_inbox": STAGE,
     "ingest/landing.py:land": STAGE,
     "ingest/landing.py:prepare_file": STAGE,
     "ingest/tables/dead_letters.py:change": ROW,

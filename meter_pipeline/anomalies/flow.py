@@ -1,4 +1,4 @@
-"""Water that never stops, and water that comes all at once."""
+"""Flags of continuous flow (leaks) and of sudden high flow (bursts) at water meters."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from meter_pipeline.anomalies.window import Floats, Window, certainty, findings,
 
 
 def flow_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
-    """leak, leak_drift and burst of water meters with hourly reads.
+    """Returns leak, leak_drift and burst flags of water meters with hourly reads.
 
-    A leak is a flow in every hour of the day at or above the class's threshold plus what the meter is known to pass at
-    all times (median and spread of its lowest hours in the weeks before). A meter with known continuous use must exceed
-    it for days; one without needs one day. Days with an estimated hour have no lowest hour: they neither trigger nor
-    clear. It drifts when the flow has risen day by day. A burst is a three-hour flow far above any the window has seen,
-    and above the class's threshold.
+    A leak is a flow in every hour of the day, at or above the threshold of the customer class plus the meter's own
+    continuous use (median and spread of its lowest hours in the weeks before). A meter with continuous use must exceed
+    the threshold for several days; another needs one day. A day with an estimated hour has no lowest hour: it neither
+    raises nor ends a flag. A leak drifts when the flow has risen day by day. A burst is a three-hour flow above the
+    class's threshold and far above every earlier one in the window.
     """
     if window.commodity != "water" or window.night is None or window.sustained is None or window.days < 8:
         return nothing()
@@ -103,7 +103,7 @@ def flow_flags(window: Window, limits: Thresholds = DEFAULT) -> pl.DataFrame:
 
 
 def _previous(excess: Floats, back: int) -> Floats:
-    """The value ``back`` days ago, or the nearest measured one before it."""
+    """Returns the value ``back`` days ago, or the nearest measured one before it."""
     found = excess[:, -1 - back].copy()
     for step in range(1, 4):
         if excess.shape[1] - 1 - back - step < 0:

@@ -1,4 +1,4 @@
-"""Two plain files of one meter: usage by day and temperature by day (or hour)."""
+"""Reads two files of one meter: usage by day, and temperature by day or hour."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DATES = ("date", "day", "start", "dt", "datetime", "timestamp")
 
 
 class FileError(ValueError):
-    """A file that cannot be used; the message names it and what is wrong."""
+    """A file that cannot be used. The message names the file and the fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class DailyPair:
 
 
 def _daily(path: Path, columns: tuple[str, ...], *, mean: bool) -> tuple[pl.DataFrame, str]:
-    """(day, value) of the first of ``columns`` the file has. Stamps are cut to their local date as written; hours of a
-    day are summed or averaged.
+    """Returns (day, value) of the first of ``columns`` that the file has. A stamp counts for its local date as written;
+    hours of a day are summed or averaged.
 
     An average needs more than half of the hours that the file has for a full day (CalTRACK 2.2.2.3).
     """
@@ -71,10 +71,10 @@ def _daily(path: Path, columns: tuple[str, ...], *, mean: bool) -> tuple[pl.Data
 
 
 def _each_once(read: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Rows without those that repeat a stamp and its value. Raises FileError where one stamp has two values.
+    """Drops rows that repeat a stamp and its value. Raises FileError where one stamp has two values.
 
-    Two rows of one day without a time are two answers to one question, not two halves of it. A stamp without a zone
-    comes twice in the hour that autumn repeats: a day with one such hour keeps both.
+    Two rows of one date without a time contradict each other; they are not two parts of the day. A stamp without a zone
+    appears twice in the repeated hour of autumn: a day with one such hour keeps both.
     """
     twice = read.filter(pl.struct("stamp").is_duplicated())
     if not twice.height:
@@ -97,12 +97,12 @@ def _each_once(read: pl.DataFrame, name: str) -> pl.DataFrame:
 
 
 def read_pair(usage: Path, temperatures: Path) -> DailyPair:
-    """Usage (columns date,value) beside temperature (date,temperature_f or date,temperature_c), over the days of the
-    usage file.
+    """Returns usage (columns date,value) and temperature (date,temperature_f or date,temperature_c) over the days of
+    the usage file.
 
-    Several stamps of a day are summed for usage and averaged for temperature, so hourly files do too. A row that is
-    there twice counts once. An empty value is a missing day. Raises FileError for a file that lacks the columns, has a
-    line that is not a date and a number, gives one stamp two values, or shares no day with the other.
+    Several stamps of a day are summed for usage and averaged for temperature, so that hourly files can be used. A
+    repeated row counts one time. An empty value is a missing day. Raises FileError for a file that lacks the columns,
+    has a line that is not a date and a number, gives one stamp two values, or has no day in common with the other file.
     """
     used, _ = _daily(usage, ("value", "usage", "kwh", "therm", "gal", "m3"), mean=False)
     heat, unit = _daily(temperatures, ("temperature_f", "tempf", "temperature_c", "tempc"), mean=True)

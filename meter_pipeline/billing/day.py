@@ -1,4 +1,4 @@
-"""The billing of a day, from what validation left to committed, reconciled charges."""
+"""Bills a day: reads validated usage, computes determinants and charges, writes and reconciles them."""
 
 from __future__ import annotations
 
@@ -50,16 +50,15 @@ SERVICES_PER_SHARD: Final = 12_500
 
 @dataclass(slots=True)
 class BillingOutcome:
-    """What billing a day made of it. Money in millionths of the currency.
+    """Result of billing a day. Money in millionths of the currency.
 
-    ``changed``: service points written; ``carried``: later days whose charges moved with it; ``sealed``: the day's
-    month is sealed, so that differences went to billing.determinant_revision. ``reconciliation``: the day's
-    reconciliation checks.
-    ``exceptions``: reason -> services. ``streaks``: services that have been nothing but estimates for
-    reconcile.STREAK_DAYS or more. ``adjustments``: proposed because the day moved under statements that were issued
-    (``statements_touched``). ``service_points``: how many a run for some of them billed, None for a whole day; figures
-    and frames are then of those. ``unchecked``: service points whose reconciliation checks were left to the caller: a
-    correction that is tried makes those of all its days at once (several_days_checks.py).
+    ``changed``: service points written. ``carried``: later days whose charges changed with it. ``sealed``: the day's
+    month is sealed, so that differences were written to billing.determinant_revision. ``reconciliation``: the day's
+    reconciliation checks. ``exceptions``: reason -> services. ``streaks``: services with only estimates for
+    reconcile.STREAK_DAYS or more. ``adjustments``: proposed because the day changed under issued statements
+    (``statements_touched``). ``service_points``: number billed by a run for some of them, None for a whole day; figures
+    and frames are then of those. ``unchecked``: service points whose reconciliation checks the caller makes (a
+    correction that is previewed makes those of all its days together, several_days_checks.py).
     """
 
     billing_day: date
@@ -102,17 +101,20 @@ def bill_billing_day(
     shards: int = 0,
     only: Sequence[str] | None = None,
 ) -> BillingOutcome:
-    """Determinants, charges, exceptions and reconciliation of a billing day; idempotent, byte for byte.
+    """Compute and store determinants, charges, exceptions and reconciliation of a billing day. Running it again gives
+    the same bytes.
 
-    Reads vee.interval_day, vee.daily_usage, reference data and the position before the day; writes
-    billing.determinant_day, charge_day, exception_day and reconciliation and a ledger entry in one transaction. A day
-    that was billed before is compared row by row and only what changed is written; charges of later days that stand on
-    it are brought forward, and adjustments of statements already issued from it are proposed. The day is worked through
-    in ``shards`` ranges of service points (0: of SERVICES_PER_SHARD): the next is read and the last written while one
-    is computed. How many there are changes no byte. ``only``: bill these service points of a day that was billed
-    before again, and those whose usage is billed with theirs; the others stay as they are stored, which leaves the same
-    bytes (a day that was not billed yet is billed whole). Raises psycopg errors, and control.pause_check.PausedError
-    where a pause is raised before it writes.
+    Reads vee.interval_day, vee.daily_usage, reference data and the position before the day. Writes
+    billing.determinant_day, charge_day, exception_day, reconciliation and a ledger entry in one transaction. A day that
+    was billed before is compared row by row, and only changed rows are written; the charges of later days are
+    recalculated from it, and adjustments of issued statements are proposed.
+
+    ``shards``: ranges of service points the day is computed in (0: ranges of SERVICES_PER_SHARD); the next range is
+    read and the last is written while one is computed. The number changes no byte. ``only``: bill these service points
+    of a day that was billed before, and the points whose usage is billed with theirs; the others stay as stored, with
+    the same bytes as a whole run (a day that is not billed yet is billed whole).
+
+    Raises psycopg errors, and control.pause_check.PausedError where a pause is raised before it writes.
     """
     outcome = BillingOutcome(day)
     with _sessions(database, calendar, outcome, clock, actor) as run:
@@ -154,7 +156,7 @@ class _Run:
 
     @property
     def undone(self) -> bool:
-        """Whether all that is written is undone at the end: a correction is tried."""
+        """Whether everything written is rolled back at the end, as for a previewed correction."""
         return is_undone(self.database)
 
     def watch(self, step: str) -> None:
@@ -182,8 +184,8 @@ def _sessions(
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """What the day is billed from beside its usage. ``first_load``: the day has no rows yet and is not sealed;
-    ``only``: the service points that are billed, None for all."""
+    """The inputs of the day besides its usage. ``first_load``: the day has no rows yet and is not sealed. ``only``:
+    the service points to bill, None for all."""
 
     reference: Reference
     services: DayServices
@@ -210,8 +212,8 @@ def _read(run: _Run, only: Sequence[str] | None) -> _Inputs:
 
 @dataclass(frozen=True, slots=True)
 class _Computed:
-    """The day's charges, the ledger leaves of all charges and of all determinants in their order (none of a run that is
-    undone), and what the checks compare them with, unless they are left to the caller."""
+    """The day's charges, the ledger leaves of its charges and determinants in order (empty for a run that is rolled
+    back), and the source rows for the checks, unless the caller makes these."""
 
     charges: DayCharges
     leaves: list[bytes]
@@ -220,8 +222,8 @@ class _Computed:
 
 
 def _compute(run: _Run, inputs: _Inputs, shards: int) -> _Computed:
-    """Charge the day range by range: the next range is read and the last hashed (and, on a first load, written) while
-    one is computed."""
+    """Compute the charges range by range. While one range is computed, the next is read and the last is hashed (and,
+    on a first load, written)."""
     day, services = run.day, inputs.services
     before_writing(run.session, clock=run.clock)
     freeze_versions(run.connection, services.tariffs, inputs.reference, run.clock, run.actor)
@@ -254,15 +256,15 @@ def _compute(run: _Run, inputs: _Inputs, shards: int) -> _Computed:
 
 @dataclass(frozen=True, slots=True)
 class _Persisted:
-    """The day's charges as they stand, and its rows read back in the transaction that wrote them, unless the checks are
-    left to the caller."""
+    """The day's stored charges, and its rows read back in the transaction that wrote them, unless the caller makes
+    the checks."""
 
     charges: DayCharges
     stored: BilledRows | None
 
 
 def _persist(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
-    """Write what changed, its ledger entry, and the later days and statements that stand on it."""
+    """Write the changed rows, the ledger entry, and the later days and statements that depend on them."""
     before = _before(run, inputs)
     persist = _keep_revisions if run.outcome.sealed else _write_day
     persisted = persist(run, inputs, computed, before)
@@ -272,15 +274,15 @@ def _persist(run: _Run, inputs: _Inputs, computed: _Computed) -> _Persisted:
 
 
 def _before(run: _Run, inputs: _Inputs) -> Before:
-    """The day's rows and what statements come to before anything is written. Of a run for some service points they are
-    read at once: where several days share a transaction, nothing can be read later as it was."""
+    """Returns the day's rows and the sums of its statements before anything is written. For a run of some service
+    points they are read now: where several days share a transaction, they cannot be read later."""
     if inputs.only is None:
         return Before.committed(run.session, run.day)
     return Before.read_stored(run.session, run.connection, run.day, inputs.only, rows=not run.undone)
 
 
 def _keep_revisions(run: _Run, inputs: _Inputs, computed: _Computed, before: Before) -> _Persisted:
-    """A sealed day stays as it was issued: differences go to billing.determinant_revision."""
+    """A sealed day stays as issued: write the differences to billing.determinant_revision."""
     connection, day = run.connection, run.day
     repriced = repriced_points(connection, run.session, computed.charges, day)
     revised = keep_revisions(connection, run.session, computed.charges, day, run.clock, (inputs.only, repriced))
@@ -292,7 +294,7 @@ def _keep_revisions(run: _Run, inputs: _Inputs, computed: _Computed, before: Bef
 
 
 def _write_day(run: _Run, inputs: _Inputs, computed: _Computed, before: Before) -> _Persisted:
-    """An open day is brought to what was computed; later days that stand on it are brought forward."""
+    """Write the changed rows of an open day, and recalculate the later days that depend on it."""
     connection, day, result = run.connection, run.day, computed.charges
     changed = _write(connection, result, day, inputs.first_load, inputs.only)
     run.outcome.changed = len(changed)

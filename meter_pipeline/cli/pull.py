@@ -1,4 +1,4 @@
-"""``meter-pipeline pull``: head-ends that are asked (HTTP, reports, SFTP), by hand."""
+"""``meter-pipeline pull``: fetches from head-ends that answer requests (HTTP, reports, SFTP)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``meter-pipeline simulate``: the feeds of a municipality that never existed."""
+"""``meter-pipeline simulate``: writes the feeds of a simulated municipality."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def simulate(
     demo: Annotated[bool, typer.Option("--demo", help="The demo municipality of data/, with its feeds.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Write the feeds of a municipality that never existed, with the truth about every defect.
+    """Write the feeds of a simulated municipality, with a list of every planted defect.
 
     The same options give the same bytes. Example: simulate --meters 1000 --days 3 --out city
     """

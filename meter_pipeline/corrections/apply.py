@@ -1,7 +1,9 @@
-"""Making a correction: versions, requests for exactly the days it reaches, and ledger entries, in one transaction.
+"""Applies a correction in one transaction: new versions of rows, requests to run the days it changes, and ledger
+entries.
 
-One person makes a correction that changes no issued money. Where issued money changes one person asks, by the digest of
-a preview, and another confirms. A correction is refused where the data under its preview changed meanwhile.
+One person applies a correction that changes no issued money. Where issued money changes, one person requests it by the
+digest of a preview and another confirms it. A correction is refused where the data of its preview changed in the
+meantime.
 """
 
 from __future__ import annotations
@@ -46,8 +48,8 @@ CORRECTION: Final = dual_control.Action(
 
 @dataclass(slots=True)
 class AppliedChanges:
-    """Result of an import: rows by table, how many of them changed, the days it asked for, and how many issued
-    statements they are on."""
+    """Result of an import: rows by table, rows that changed, days requested, and the number of issued statements on
+    these days."""
 
     rows: dict[str, int] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
@@ -66,8 +68,11 @@ def import_folder(
     why: str = "",
     clock: Clock = SYSTEM_CLOCK,
 ) -> AppliedChanges:
-    """Import a folder and ask for the days it reaches. Raises ReferenceRefused with every fault, and where it reaches
-    issued statements while the register of people names anybody: then two people make it (``request``, ``approve``)."""
+    """Import a folder and request the days it changes.
+
+    Raises ReferenceRefused with every fault; and where the import changes issued statements while the register of
+    people has entries, because then two people are needed (``request``, ``approve``).
+    """
     rows, documents = read_folder(folder)
     if snapshot is not None and (missing := sorted(snapshot.tables - rows.keys())):
         raise ReferenceRefused([Fault(f"{name}.csv", 0, "", "a snapshot needs the table's file") for name in missing])
@@ -85,7 +90,7 @@ def import_folder(
 def change_row(
     database: Database, calendar: BillingCalendar, change: RowChange, *, clock: Clock = SYSTEM_CLOCK
 ) -> tuple[dict[str, Any], AppliedChanges]:
-    """End one row or take it out, and ask for the days it reaches; the row, and what was done. Raises
+    """End or remove one row and request the days this changes. Returns the row and the changes applied. Raises
     ReferenceRefused as ``import_folder`` does."""
     with database.connect("meter-pipeline reference") as connection:
         row = importing.change_row(connection, change)
@@ -100,7 +105,7 @@ def change_row(
 
 
 def _reach(connection: Connection, calendar: BillingCalendar, clock: Clock) -> AppliedChanges:
-    """Ask for the days that the rows written in this transaction reach."""
+    """Request the days that the rows written in this transaction change."""
     changed = history.changes(connection)
     if not changed:
         return AppliedChanges()
@@ -117,8 +122,8 @@ def _reach(connection: Connection, calendar: BillingCalendar, clock: Clock) -> A
 
 
 def request(database: Database, digest: bytes, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> RequestRow:
-    """Ask a second person for a previewed correction. Raises control.people.Refused, and ReferenceRefused for a digest
-    there is no preview of, or one that was made."""
+    """Request a previewed correction, to be confirmed by a second person. Raises control.people.Refused, and
+    ReferenceRefused for a digest without a preview or with one that was applied."""
     with database.connect("meter-pipeline correction") as connection:
         found = _open(connection, digest)
     summary: Mapping[str, Any] = found["summary"]
@@ -138,8 +143,8 @@ def request(database: Database, digest: bytes, *, by: str, reason: str, clock: C
 def approve(
     database: Database, request_id: int, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK
 ) -> AppliedChanges:
-    """Confirm a correction as the second person, and make it in the same transaction. Raises control.people.Refused:
-    unknown, same_person, expired, moved (what the preview stands on is not as it was)."""
+    """Confirm a correction as the second person and apply it in the same transaction. Raises control.people.Refused:
+    unknown, same_person, expired, moved (the data of the preview changed)."""
     made = AppliedChanges()
 
     def effect(connection: Connection, row: RequestRow) -> Denial | None:
@@ -156,8 +161,8 @@ def approve(
 
 
 def apply(database: Database, digest: bytes, *, by: str, why: str, clock: Clock = SYSTEM_CLOCK) -> AppliedChanges:
-    """Make a previewed correction that changes no issued money, as one person. Raises ReferenceRefused where it does
-    change issued money, or where anything moved since the preview."""
+    """Apply a previewed correction that changes no issued money, as one person. Raises ReferenceRefused where it
+    changes issued money, or where the data changed since the preview."""
     with database.connect("meter-pipeline correction") as connection:
         if _open(connection, digest)["issued"]:
             message = f"it changes issued money, so two people make it: meter-pipeline reference request {digest.hex()}"
@@ -166,7 +171,7 @@ def apply(database: Database, digest: bytes, *, by: str, why: str, clock: Clock 
 
 
 def _open(connection: Connection, digest: bytes) -> dict[str, Any]:
-    """A preview that waits to be made."""
+    """Returns a preview that is not applied yet. Raises ReferenceRefused."""
     found = tables.kept(connection, digest)
     if found is None:
         raise ReferenceRefused(
@@ -209,5 +214,5 @@ def _make(
 
 
 def decline(database: Database, request_id: int, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> None:
-    """Say no to a requested correction. Raises control.people.Refused where there is nothing to decline."""
+    """Decline a requested correction. Raises control.people.Refused where no request waits."""
     dual_control.decline(database, CORRECTION, request_id, by=by, reason=reason, clock=clock)

@@ -1,6 +1,5 @@
-"""Pictures as SVG, drawn by hand: small, sharp, readable by a screen reader, and no drawing library in the web
-process.
-"""
+"""Draws pictures as SVG text: small, sharp and readable by a screen reader. The web process loads no plotting
+library."""
 
 from __future__ import annotations
 
@@ -25,10 +24,10 @@ def usage_svg(
     unit: str,
     label: Callable[[date], str] = str,
 ) -> str:
-    """A service point's days as bars over the expectation and its three sigma; flagged days in another colour and
-    marked by a triangle as well; the day's mean temperature as a line on a scale of its own.
+    """Draws a service point's days as bars over the expected usage and its three sigma. A flagged day has another
+    colour and a triangle. The day's mean temperature is a line with its own scale.
 
-    ``days``: billing_day, used, expected, sigma, degrees_c, oldest first; any figure may be None. ``label`` writes a
+    ``days``: billing_day, used, expected, sigma, degrees_c, oldest first; any figure may be None. ``label`` formats a
     day.
     """
     n = max(len(days), 1)

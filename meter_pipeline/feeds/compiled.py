@@ -1,7 +1,7 @@
-"""Which way an inner loop runs: as plain Python for a small file, compiled by numba for a large one.
+"""Chooses how an inner loop runs: as plain Python for a small file, compiled by numba for a large one.
 
-Plain Python reads about 3 MB a second. The compiler costs a process about a second and a half from its cache, and once
-per machine five more (measured on two cores), so the first few MB of a process are read without it.
+Plain Python reads about 3 MB a second. The compiler costs a process about 1.5 s when its cache is filled, and 5 s more
+the first time on a machine (measured on two cores), so the first 4 MB of a process are read without it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _read = 0
 
 
 def kernel(name: str, size: int) -> tuple[Callable[..., Any], bool]:
-    """A loop by name for ``size`` bytes, compiled once the process has read enough of them. The flag says whether it
-    takes a uint8 array (True) or bytes."""
+    """Returns a loop by name for ``size`` bytes, compiled after the process has read COMPILE_FROM_BYTES. The flag tells
+    whether the loop takes a uint8 array (True) or bytes."""
     global _read
     if not _loops:
         with _lock:
@@ -51,16 +51,14 @@ def kernel(name: str, size: int) -> tuple[Callable[..., Any], bool]:
 
 
 def warm() -> None:
-    """Compile (or load from the cache) now, for a process that knows it will read much."""
+    """Compile (or load from the cache) now, for a process that will read large files."""
     with _lock:
         if not _loops:
             _compile()
 
 
 def _compile() -> None:
-    """Wrap the loops for the compiler. They call each other by name, so the compiled ones get a namespace of
-    their own.
-    """
+    """Compile the loops with numba. They call each other by name, so the compiled ones get their own namespace."""
     import numba
 
     made: dict[str, Callable[..., Any]] = {}

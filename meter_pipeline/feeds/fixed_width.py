@@ -1,14 +1,15 @@
-"""Fixed-width text: fields by their places in the line, as older readers and mainframes write them.
+"""Fixed-width text: fields by their position in the line, as older readers and mainframes write them.
 
-A column is named by its first and last letter, from 1 (``"1-12"``). The fields are written as delimited text and read
-by delimited.py, so that marks, stamps, words and several values in a row are declared as for any other text. A field
-that lies beyond a line's end is empty. Places count letters of the declared encoding, which must have one byte a
-letter.
+A column is given by its first and last character, counted from 1 (``"1-12"``). The fields are rewritten as delimited
+text and parsed by delimited.py, so that quality marks, time stamps and several values in a row are declared as for
+delimited text. A field beyond the end of a line is empty. Positions count characters of the declared encoding, which
+must have one byte a character.
 
-Route files of handheld readers have records of several kinds, told by the beginning of the line: a route, its premises,
-their meters, the readings of a meter. ``"MTRDT:38-57"`` is a field of the last record of a kind above the reading. Each
-record of the value's kind is a read. A record ends what kinds below it said (those that first came after it in the
-file), so that a meter without an order does not take its neighbour's.
+Route files of handheld readers have several record types, recognised by the beginning of the line: a route, its
+premises, their meters, the readings of a meter. ``"MTRDT:38-57"`` is a field of the last record of type MTRDT above the
+reading. Each record of the value's type is a read. A record clears the fields of the record types below it (those that
+first appeared after it in the file), so that a meter without an order record does not get the order of the meter
+before.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ _MARK: Final = 9
 
 
 def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
-    """Parse fixed-width text into interval or register reads. Raises HeadEndError for a column that names no places,
-    FeedRefused."""
+    """Parse fixed-width text into interval or register reads. Raises FeedRefused, and HeadEndError for a column without
+    positions."""
     limits = limits_of(head_end.options, limits)
     plan = plan_of(head_end)
     if head_end.day_columns is not None:
@@ -79,7 +80,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
 
 
 def _place(name: str, head_end: HeadEnd) -> tuple[int, int]:
-    """First letter (from 0) and the one behind the last."""
+    """Returns the first position (from 0) and the position after the last."""
     match = _PLACE.fullmatch(name)
     if match is None or int(match[2]) > int(match[3]):
         raise HeadEndError(f"{head_end.name}: columns: {name!r} is no place in a line, such as 1-12")
@@ -87,13 +88,13 @@ def _place(name: str, head_end: HeadEnd) -> tuple[int, int]:
 
 
 def record_of(name: str) -> str:
-    """The kind of record that a column is a field of; empty for a field of every line."""
+    """Returns the record type that a column is a field of; empty for a field of every line."""
     match = _PLACE.fullmatch(name)
     return (match[1] or "") if match else ""
 
 
 class _Records:
-    """Lines of several kinds as the fields of their readings. ``read``: the kind of record that is a read."""
+    """Lines of several record types as the fields of their readings. ``read``: the record type that is a read."""
 
     def __init__(self, kinds: list[str], places: list[tuple[int, int]], read: str) -> None:
         self.read = read.encode()
@@ -103,7 +104,7 @@ class _Records:
         self.last: dict[bytes, bytes] = {}
 
     def fields(self, data: bytes, skip: int) -> bytes:
-        """As _fields: a line of fields for each read, an empty one for every other record."""
+        """As ``_fields``: one line of fields for each read, an empty line for every other record."""
         mark = bytes([_MARK])
         out = []
         lines = data.replace(b"\t", b" ").split(b"\n")
@@ -123,7 +124,8 @@ class _Records:
 
 
 def _fields(data: bytes, places: list[tuple[int, int]], skip: int) -> bytes:
-    """Lines as their fields with a mark between them; ``skip`` lines at first stand empty, so that numbers stay."""
+    """Rewrite lines as their fields with a separator between them. The first ``skip`` lines become empty lines, so that
+    line numbers stay the same."""
     data = data.replace(b"\t", b" ")
     letters = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(letters == 10)
@@ -144,7 +146,7 @@ def _fields(data: bytes, places: list[tuple[int, int]], skip: int) -> bytes:
 
 
 def _sliced(rows: npt.NDArray[np.uint8], places: list[tuple[int, int]]) -> npt.NDArray[np.uint8]:
-    """Lines of one length, all at once."""
+    """Cut lines of equal length, all in one operation."""
     parts: list[npt.NDArray[np.uint8]] = []
     for begin, end in places:
         parts += [rows[:, begin:end], np.full((len(rows), 1), _MARK, np.uint8)]

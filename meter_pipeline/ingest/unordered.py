@@ -1,10 +1,10 @@
-"""Two actual values of one interval that nothing orders: the earlier one stands, and a person is asked about the later.
+"""Two actual values of one interval without an order: the earlier one is kept and a person decides about the later one.
 
-Versions, read times and sequence numbers order what a source corrects (merge_versions.py). Where two actual reads of
-one interval differ and agree in all of these, no rule can know which is right: the hash of the payload took the
-correction for 4 meters of 10 and kept the fault for 6. So the read that came first stays, and the later one becomes a
-dead letter of its own: a person who gives it a greater source_version and replays it takes it, one who dismisses it
-keeps the first. Reads of the same payload that nothing contradicts are stored as ever.
+Versions, read times and sequence numbers order the corrections of a source (merge_versions.py). Where two actual reads
+of one interval differ and agree in all of these, no rule can tell which is right: choosing by the payload hash took the
+correction for 4 of 10 meters and kept the wrong value for 6. So the first read stays, and the later one becomes a dead
+letter. A person who gives it a greater source_version and replays it accepts it; a person who dismisses it keeps the
+first. The other reads of the same payload are stored.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _SAME: Final = ("meter_id", "channel", "unit", "source_version", "read_time")
 def settle_intervals(
     incoming: pl.DataFrame, kept: pl.DataFrame, standing: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Incoming payloads (vector frame with ``at``, ``reads``, payload_hash) beside those that are ``kept`` for their
-    keys and the folded row that is ``standing``: the payloads that may be folded, and those reads, as payloads of their
-    own, about which a person is asked.
+    """Split incoming payloads (vector frame with ``at``, ``reads``, payload_hash) by comparing them with the payloads
+    ``kept`` for their keys and the merged row that is ``standing``.
 
-    A payload of which some reads are asked about keeps the others, under a hash and a number of ``reads`` of its own.
+    Returns the payloads that may be merged, and the disputed reads as payloads of their own, which a person decides
+    about. A payload with some disputed reads keeps the others, under a new hash and a new number of ``reads``.
     """
     near = incoming.join(kept.select(_SAME), on=_SAME, how="semi", nulls_equal=True, maintain_order="left")
     if not near.height:
@@ -58,8 +58,8 @@ def settle_intervals(
 
 
 def _disputed(matrix: DayMatrix, kept: pl.DataFrame, standing: pl.DataFrame) -> npt.NDArray[np.bool_]:
-    """Slots of the matrix whose actual value is not the one that stands, where that came in a payload equal in version,
-    read time and sequence."""
+    """Returns the slots of the matrix whose actual value differs from the stored one, where that came in a payload
+    equal in version, read time and sequence."""
     has_actual = (matrix.values != NO_VALUE) & (condition_rank(matrix.quality, matrix.values == NO_VALUE) == ACTUAL)
     now = _aligned(matrix, standing, ("meter_id", "channel", "unit"))
     found = np.zeros(matrix.values.shape, np.bool_)
@@ -75,9 +75,8 @@ def _disputed(matrix: DayMatrix, kept: pl.DataFrame, standing: pl.DataFrame) -> 
 def _aligned(
     matrix: DayMatrix, frame: pl.DataFrame, on: tuple[str, ...]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16], npt.NDArray[np.int32]]:
-    """Values, quality and sequence of a frame's rows for the matrix's rows; empty where there is none of that
-    layout.
-    """
+    """Returns values, quality and sequence of a frame's rows in the order of the matrix's rows; empty where the layout
+    has none."""
     values = np.full(matrix.values.shape, NO_VALUE, np.int64)
     quality = np.full(matrix.values.shape, MISSING, np.uint16)
     sequence = np.zeros(matrix.values.shape, np.int32)
@@ -93,7 +92,7 @@ def _aligned(
 def _split(
     matrix: DayMatrix, disputed: npt.NDArray[np.bool_], hit: npt.NDArray[np.bool_], rows: pl.DataFrame, starts_at: Any
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Payloads without their disputed reads (those that hold others), and payloads of the disputed reads alone."""
+    """Returns payloads without their disputed reads (if reads remain), and payloads of the disputed reads alone."""
     chosen = np.flatnonzero(hit)
     carried = rows.filter(pl.Series(hit)).drop("n").drop([c for c in vectors.VECTOR if c in rows.columns])
     without = _only(matrix, chosen, ~disputed, carried, starts_at)
@@ -125,7 +124,7 @@ def _only(
 def settle_registers(
     incoming: pl.DataFrame, kept: pl.DataFrame, standing: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """As settle_intervals, for register reads: a payload is one read."""
+    """As ``settle_intervals``, for register reads: a payload is one read."""
     order = ["meter_id", "channel", "read_at", "unit", "source_version", "read_time", "sequence"]
     content = ["value", "quality"]
     actual = pl.Series(_is_actual(incoming))

@@ -1,4 +1,4 @@
-"""From a confirmed leak to the adjustments of its bills."""
+"""Computes and requests the bill adjustments of a confirmed leak."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ LEAKS: Final = ("flow", "burst")
 
 @dataclass(frozen=True, slots=True)
 class BillOfLeak:
-    """A bill that a leak reaches. ``why``: why it is not adjusted; else ``forgiven`` and ``proposal`` say how."""
+    """A bill of the leak's period. ``why``: the reason it is not adjusted; otherwise ``forgiven`` and ``proposal`` are
+    the adjustment."""
 
     bill: dict[str, Any]
     why: str = ""
@@ -40,7 +41,7 @@ class BillOfLeak:
     proposal: Proposal | None = None
 
     def document(self) -> dict[str, Any]:
-        """As it is printed: exact decimals as text."""
+        """As printed: exact decimals as text."""
         shown: dict[str, Any] = {
             "statement_id": self.bill["statement_id"],
             "period_start": self.bill["period_start"],
@@ -63,19 +64,19 @@ class BillOfLeak:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """A confirmed leak with the bills it reaches, the earliest first."""
+    """A confirmed leak with the bills of its period, the earliest first."""
 
     case: dict[str, Any]
     bills: list[BillOfLeak]
 
     @property
     def adjusted(self) -> list[BillOfLeak]:
-        """The bills that are to be adjusted."""
+        """The bills that are adjusted."""
         return [bill for bill in self.bills if not bill.why]
 
 
 def preview(database: Database, calendar: BillingCalendar, case_id: str) -> Leak:
-    """What adjusting a leak comes to, to the cent; nothing is written. Raises LeakRefusedError."""
+    """Returns the adjustments of a leak, exact to the cent, and writes nothing. Raises LeakRefusedError."""
     try:
         with database.connect("leak adjustment", autocommit=True) as connection:
             case = show_case(connection, case_id)
@@ -144,11 +145,11 @@ def apply(
     requested_by: str,
     clock: Clock = SYSTEM_CLOCK,
 ) -> tuple[Leak, list[str]]:
-    """Ask for the adjustments of a confirmed leak, all of them or none; returns what they stand on and their ids. Up to
-    the threshold they are posted at once; above it a second person decides.
+    """Request the adjustments of a confirmed leak, all of them or none. Returns their figures and their ids. Up to the
+    threshold they are posted now; above it a second person decides.
 
-    ``shown``: what the customer showed. Raises LeakRefusedError where no bill is adjusted, and Refused for a name that
-    may not ask.
+    ``shown``: the evidence that the customer presented. Raises LeakRefusedError where no bill is adjusted, and Refused
+    for a person who may not request.
     """
     leak = preview(database, calendar, case_id)
     if not leak.adjusted:
@@ -187,7 +188,7 @@ def _evidence(case: dict[str, Any], bill: BillOfLeak, shown: str) -> str:
 
 
 def _row(case: dict[str, Any], bill: BillOfLeak, shown: str) -> dict[str, Any]:
-    """billing.leak_adjustment's row but for the adjustment's name."""
+    """Returns the row of billing.leak_adjustment without the name of the adjustment."""
     assert bill.forgiven is not None and bill.rule is not None  # noqa: S101, PT018 - of a bill that is adjusted
     flags = [
         {

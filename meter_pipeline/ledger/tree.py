@@ -1,4 +1,4 @@
-"""The log's tree over the database: nodes read when a proof needs them, and grown when entries arrive."""
+"""The Merkle tree of the log, stored in the database: reads nodes for a proof, adds nodes when entries arrive."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from meter_pipeline.ledger.tables import entries
 
 
 def stored_reader(connection: entries.Connection) -> merkle.NodeReader:
-    """A NodeReader over ledger.leaf and ledger.node.
+    """Returns a NodeReader over ledger.leaf and ledger.node.
 
-    Levels 0, 8, 16 ... are stored; one in between is folded from at most 128 stored hashes. Raises IndexError for what
-    is not there.
+    Levels 0, 8, 16 ... are stored; a level between is computed from at most 128 stored hashes. Raises IndexError for a
+    node that is not stored.
     """
 
     @lru_cache(maxsize=4096)
@@ -32,8 +32,8 @@ def stored_reader(connection: entries.Connection) -> merkle.NodeReader:
 
 
 class TreeBuilder:
-    """A tree that takes leaf hashes one after another and keeps only its right edge; completed subtrees of 256, 65536
-    ... leaves are handed over as ``nodes`` (level, index, hash)."""
+    """A tree that takes leaf hashes in order and keeps only its right edge. Completed subtrees of 256, 65536 ... leaves
+    are returned in ``nodes`` (level, index, hash)."""
 
     def __init__(self, size: int, read: merkle.NodeReader | None) -> None:
         self.size = size
@@ -44,7 +44,7 @@ class TreeBuilder:
             self._edge = [(level, read(level, index)) for level, index in merkle.cover(0, size)]
 
     def extend(self, hashes: Iterable[bytes]) -> None:
-        """Take leaf hashes at the end."""
+        """Append leaf hashes."""
         for leaf in hashes:
             level, node = 0, leaf
             while self._edge and self._edge[-1][0] == level:
@@ -56,7 +56,7 @@ class TreeBuilder:
             self.size += 1
 
     def root(self) -> bytes:
-        """The root over all leaves taken."""
+        """Returns the root over all leaves."""
         if not self._edge:
             return merkle.EMPTY_ROOT
         result = self._edge[-1][1]

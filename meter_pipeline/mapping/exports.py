@@ -1,4 +1,4 @@
-"""Rows of an export with the lines they stand on."""
+"""Reads the rows of a customer-system export with their line numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_BYTES: Final = 2 << 30
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: where it stands, and its texts by column, blanks around them taken off."""
+    """One row: its file and line, and its texts by column without surrounding blanks."""
 
     file: str
     line: int
@@ -28,7 +28,7 @@ class Row:
 
 @dataclass(slots=True)
 class Export:
-    """The rows of one source and its columns."""
+    """The rows and columns of one source."""
 
     file: str
     columns: tuple[str, ...]
@@ -36,8 +36,8 @@ class Export:
 
 
 def read_export(folder: Path, name: str, source: Source, faults: list[Fault]) -> Export:
-    """The export that a source names; lines that are no rows go to ``faults``. Raises MappingError where no file or
-    several match, or the file cannot be read as declared."""
+    """Returns the export that a source names. Lines that are not rows are added to ``faults``. Raises MappingError
+    where no file or several files match, or the file cannot be read as declared."""
     found = sorted(path for path in folder.iterdir() if path.is_file() and fnmatchcase(path.name, source.file))
     if len(found) != 1:
         problem = (
@@ -74,7 +74,8 @@ def read_export(folder: Path, name: str, source: Source, faults: list[Fault]) ->
 
 
 def passes(values: dict[str, str], rules: Any, *, keeps: bool) -> bool:
-    """Whether a row stays: where ``keeps``, every rule's column must have one of its texts; else no rule's may."""
+    """Returns whether a row passes: with ``keeps``, every rule's column must have one of its texts; otherwise none
+    may."""
     for column, words in rules.items():
         text = values.get(column, "")
         hit = any(text.startswith(word[:-1]) if word.endswith("*") else text == word for word in words)
@@ -86,7 +87,7 @@ def passes(values: dict[str, str], rules: Any, *, keeps: bool) -> bool:
 def _columns(
     name: str, file: str, source: Source, lines: list[tuple[int, list[str]]]
 ) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
-    """The names of the columns, and the lines that hold rows."""
+    """Returns the column names, and the lines that hold rows."""
     if source.format == "fixed":
         return tuple(source.columns), lines
     if source.columns:
@@ -105,7 +106,7 @@ def _columns(
 
 
 def _delimited(text: str, source: Source, file: str, faults: list[Fault]) -> Iterator[tuple[int, list[str]]]:
-    """Records with the line they begin on. Blank lines are none."""
+    """Yields records with the number of their first line. Skips blank lines."""
     lines = text.splitlines(keepends=True)[source.skip_lines :]
     quoting: Any = {"quotechar": source.quote} if source.quote else {"quoting": csv.QUOTE_NONE}
     reader = csv.reader(lines, delimiter=source.delimiter, strict=True, **quoting)

@@ -1,4 +1,4 @@
-"""The guard: look at everything that may send the migration back, and send it back."""
+"""The rollback guard of a migration: evaluates the rollback triggers and rolls back when one is met."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ LAG_LIMIT: Final = timedelta(hours=12)
 
 
 def look(connection: tables.Connection, calendar: BillingCalendar, *, clock: Clock = SYSTEM_CLOCK) -> RollbackFacts:
-    """Everything the triggers need, as it stands now. Comparisons made before the stage began are the gate's business,
-    not the guard's."""
+    """Returns the figures that the triggers need. Comparisons from before the stage began belong to the gate, not to
+    the guard."""
     now = clock.now()
     value = flags.read(connection, STAGE)
     money, missing = _differences(connection, value.changed_at)
@@ -52,7 +52,8 @@ def look(connection: tables.Connection, calendar: BillingCalendar, *, clock: Clo
 
 
 def guard(database: Database, calendar: BillingCalendar, *, clock: Clock = SYSTEM_CLOCK) -> RolledBack | None:
-    """One round: nothing outside live and ramp_down; there, roll back when any trigger is pulled. Commits."""
+    """Run one round. In the stages live and ramp_down, roll back when any trigger is met; in other stages, do nothing.
+    Commits."""
     with database.connect("migration-guard") as connection:
         if flags.read(connection, STAGE).value["stage"] not in GUARDED:
             return None
@@ -61,8 +62,8 @@ def guard(database: Database, calendar: BillingCalendar, *, clock: Clock = SYSTE
 
 
 def _differences(connection: tables.Connection, since: datetime | None) -> tuple[int, int]:
-    """Unexplained money (sum of absolute differences of lines and totals) and results missing on our side, by the last
-    live comparison of each day."""
+    """Returns unexplained money (sum of absolute differences of lines and totals) and the number of results missing on
+    our side, by the last live comparison of each day."""
     latest: dict[date, Any] = {}
     for run in tables.comparison_runs(connection):
         if run["mode"] == "live" and (since is None or run["compared_at"] >= since):
@@ -77,7 +78,7 @@ def _differences(connection: tables.Connection, since: datetime | None) -> tuple
 
 
 def _shares(counts: Sequence[tuple[int, ...]]) -> tuple[float, float]:
-    """Rejected of received over all head-ends, in the window and in the days before it."""
+    """Returns the rejected share of received reads over all head-ends, in the window and in the days before it."""
     received, rejected, received_before, rejected_before = (sum(row[at] for row in counts) for at in range(4))
     return _share(received, rejected), _share(received_before, rejected_before)
 
@@ -88,13 +89,14 @@ def _share(received: int, rejected: int) -> float:
 
 
 def _slow(rows: list[dict[str, Any]]) -> float:
-    """For how long the writes' p95 has been over its limit, by the last load that said so."""
+    """Returns how long the p95 of writes has been above its limit, as the last load reported."""
     since = [(row["observed_at"], row["figures"].get("slow_since")) for row in rows]
     return max(((at - datetime.fromisoformat(began)).total_seconds() for at, began in since if began), default=0.0)
 
 
 def _lag(latest: date | None, calendar: BillingCalendar, now: datetime) -> float:
-    """Seconds since the first closed day that is not billed ended; 0 where all are, or none ever was."""
+    """Returns the seconds since the end of the first closed day that is not billed; 0 where every closed day is billed
+    or no day was."""
     if latest is None:
         return 0.0
     return max(0.0, (now - calendar.bounds(latest + timedelta(days=1))[1]).total_seconds())

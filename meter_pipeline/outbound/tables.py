@@ -1,4 +1,4 @@
-"""What is sent and what was sent: records of each output from the tables, deliveries and their answers."""
+"""SQL of the outputs: their records, the deliveries and the acknowledgements."""
 
 from __future__ import annotations
 
@@ -99,13 +99,13 @@ WHERE ($1 = '' OR p.route = $1) AND ($2 = '' OR g.cycle_id = $2) AND i.installed
 
 
 def asked_reads(database: Database, meters: Sequence[str], days: Sequence[date], zone: str) -> pl.DataFrame:
-    """For each meter and date asked for, one row a register: where it is installed, its last read up to the end of the
-    date, and validated usage of the days since. Dials in millionths of the base unit without the multiplier."""
+    """Returns one row a register for each meter and date requested: where it is installed, its last read up to the end
+    of the date, and validated usage of the days since. Dials in millionths of the base unit without the multiplier."""
     return database.read(_READS, ["\x1f".join(meters), ",".join(day.isoformat() for day in days), zone])
 
 
 def meters_of(database: Database, route: str, cycle_id: str, day: date, zone: str) -> list[str]:
-    """Meters installed on a day on a route, in a cycle, or both (an empty text: any)."""
+    """Returns the meters installed on a day on a route, in a cycle, or both (an empty text: any)."""
     return [str(m) for m in database.read(_ROUTE, [route, cycle_id, day, zone])["meter_id"].to_list()]
 
 
@@ -118,7 +118,7 @@ def has_period(database: Database, cycle_id: str, period_end: date) -> bool:
 
 
 def segments(database: Database, cycle_id: str, period_end: date) -> pl.DataFrame:
-    """Segments that the statements of a cycle's period stand on now, posted adjustments included."""
+    """Returns the current segments of the statements of a cycle's period, posted adjustments included."""
     return database.read(_DETERMINANTS, [cycle_id, period_end])
 
 
@@ -133,7 +133,7 @@ def adjustment_lines(database: Database, month: date) -> pl.DataFrame:
 
 
 def read_requests(database: Database, cycle_id: str, period_end: date, zone: str) -> pl.DataFrame:
-    """Meters of a cycle's period that a limit on estimated bills asks a read of."""
+    """Returns the meters of a cycle's period for which a limit on estimated bills requests a read."""
     return database.read(_READ_REQUESTS, [cycle_id, period_end, zone])
 
 
@@ -143,20 +143,20 @@ def journal_lines(database: Database, month: date) -> pl.DataFrame:
 
 
 def lock(connection: Connection, output: str, scope: str) -> None:
-    """One writer at a time for a scope, until the transaction ends."""
+    """Allow one writer at a time for a scope, until the transaction ends."""
     connection.execute(
         "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"meter_pipeline delivery {output} {scope}",)
     )
 
 
 def next_sequence(connection: Connection, output: str, scope: str) -> int:
-    """Number of the scope's next file."""
+    """Returns the number of the scope's next file."""
     query = "SELECT coalesce(max(sequence), 0) + 1 FROM billing.delivery WHERE output = %s AND scope = %s"
     return int(scalar(connection, query, (output, scope)))
 
 
 def sent_items(connection: Connection, output: str, scope: str) -> dict[str, tuple[int, bytes]]:
-    """What was sent in a scope: key to (sequence, content hash)."""
+    """Returns the records sent in a scope: key to (sequence, content hash)."""
     rows = connection.execute(
         "SELECT item_key, sequence, content_sha256 FROM billing.delivery_item WHERE output = %s AND scope = %s",
         (output, scope),
@@ -165,7 +165,7 @@ def sent_items(connection: Connection, output: str, scope: str) -> dict[str, tup
 
 
 def record(connection: Connection, row: dict[str, Any], items: Sequence[tuple[str, int, bytes]]) -> int:
-    """Keep a file and the records in it; returns its number."""
+    """Store a file and its records. Returns its number."""
     number = int(
         scalar(
             connection,
@@ -186,7 +186,7 @@ def record(connection: Connection, row: dict[str, Any], items: Sequence[tuple[st
 
 
 def delivery_of(connection: Connection, file_name: str) -> tuple[int, int, bytes, str] | None:
-    """(number, records, SHA-256, status) of a file, locked; None where none of this name was written."""
+    """Returns (number, records, SHA-256, status) of a file and locks it; None where no file has this name."""
     row = connection.execute(
         "SELECT delivery_id, records, sha256, status FROM billing.delivery WHERE file_name = %s FOR UPDATE",
         (file_name,),
@@ -197,7 +197,7 @@ def delivery_of(connection: Connection, file_name: str) -> tuple[int, int, bytes
 def answer(
     connection: Connection, delivery_id: int, status: str, records: int | None, detail: str, at: datetime
 ) -> None:
-    """Keep what the customer system said of a file."""
+    """Store the customer system's acknowledgement of a file."""
     connection.execute(
         "UPDATE billing.delivery SET status = %s, answered_records = %s, answer = %s, answered_at = %s WHERE delivery_id = %s",
         (status, records, detail, at, delivery_id),
@@ -205,7 +205,7 @@ def answer(
 
 
 def deliveries(database: Database, *, open_only: bool) -> list[dict[str, Any]]:
-    """Files, newest first; those that are not acknowledged only."""
+    """Returns files, newest first; on request only those that are not acknowledged."""
     return database.rows(
         "SELECT delivery_id, output, scope, sequence, file_name, records, sums::text AS sums, encode(sha256, 'hex') AS sha256, written_at, status, answer "
         "FROM billing.delivery WHERE NOT $1 OR status <> 'acknowledged' ORDER BY delivery_id DESC",

@@ -1,4 +1,4 @@
-"""A session for many reads of frames, over an Arrow connection that outlives it."""
+"""Sessions that read many frames over one Arrow connection."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, slots=True)
 class ReadSession(Database):
-    """A database whose frames are all read over one connection: a day needs fifteen reads.
+    """A database whose frames are all read over one connection: a billing day needs fifteen reads.
 
-    Each read is its own transaction, so it sees what was committed before it and holds no lock after it.
+    Each read is its own transaction, so that it sees everything committed before it and holds no lock after it.
     """
 
     #: A psycopg connection in one_transaction.py.
@@ -37,12 +37,12 @@ class ReadSession(Database):
 
     @property
     def shared(self) -> bool:
-        """Whether every other session of the database is this one."""
+        """Whether all sessions of the database are this one."""
         return False
 
     @property
     def undone(self) -> bool:
-        """Whether all that is written is undone at the end."""
+        """Whether everything written is rolled back at the end."""
         return False
 
     def first_time(self, what: str) -> bool:
@@ -53,7 +53,7 @@ class ReadSession(Database):
         return fetch(self.connection, query, parameters)
 
     def parts(self, query: str, parameters: Sequence[Any] = ()) -> Iterator[pl.DataFrame]:
-        """``read``, some 16 MiB at a time while the server still sends: an empty frame, then the rows."""
+        """As ``read``, in parts of about 16 MiB while the server still sends: an empty frame, then the rows."""
         return fetch_parts(self.connection, query, parameters)
 
 
@@ -74,8 +74,8 @@ def is_undone(database: Database) -> bool:
 
 
 def remembered(database: Database, query: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
-    """As ``read``, of tables that no stage writes. A transaction that is undone reads the same rows one time: what
-    somebody else writes meanwhile has its preview refused when it is made."""
+    """As ``read``, for tables that no stage writes. A transaction that is rolled back reads the same rows one time;
+    if someone changes them in the meantime, the preview is refused when it is applied."""
     if not isinstance(database, ReadSession) or database.memory is None:
         return database.read(query, parameters)
     key = (query, *parameters)
@@ -91,7 +91,7 @@ def remembers(database: Database) -> bool:
 
 @contextlib.contextmanager
 def ahead(items: Generator[Item], depth: int = 4) -> Iterator[Iterator[Item]]:
-    """The same items, up to ``depth`` of them made by another thread before they are asked for."""
+    """Yields the same items; another thread makes up to ``depth`` of them in advance."""
     done: Any = object()
     with ThreadPoolExecutor(1, "read-ahead") as pool:
         waiting = deque(pool.submit(next, items, done) for _ in range(depth))
@@ -110,8 +110,8 @@ def ahead(items: Generator[Item], depth: int = 4) -> Iterator[Iterator[Item]]:
 
 @contextlib.contextmanager
 def reading(database: Database) -> Iterator[ReadSession]:
-    """A session for many reads of frames. Its connection goes back to a shelf, from which the next stage of the same
-    process takes it. A session that shares one transaction with everybody (one_transaction.py) stays itself."""
+    """Opens a session for many reads of frames. Its connection is then kept for the next stage of the process. A
+    session that shares one transaction (one_transaction.py) is returned unchanged."""
     if isinstance(database, ReadSession) and database.shared:
         yield database
         return
@@ -127,13 +127,13 @@ def reading(database: Database) -> Iterator[ReadSession]:
 
 
 def beside(database: Database, name: str) -> Executor:
-    """One thread that reads or writes beside its caller. Where every session is one transaction, each call is made at
-    once by the caller: they take turns anyhow, and a small day that was run again started five threads for it."""
+    """Opens one thread that reads or writes beside its caller. Where all sessions share one transaction, each call
+    runs in the caller instead: the sessions take turns anyway, and a small day that ran again started five threads."""
     return _AtOnce() if is_shared(database) else ThreadPoolExecutor(1, name)
 
 
 class _AtOnce(Executor):
-    """Makes each call when it is submitted."""
+    """Runs each call when it is submitted."""
 
     def submit(self, fn: Callable[P, Item], /, *args: P.args, **kwargs: P.kwargs) -> Future[Item]:
         made: Future[Item] = Future()
@@ -145,10 +145,10 @@ class _AtOnce(Executor):
 
 
 class _Shelf:
-    """Arrow connections between their uses: a billing day has four stages.
+    """Keeps Arrow connections between uses: a billing day has four stages.
 
-    At most two are kept, of the last database only; one that the server has closed meanwhile is replaced; a forked
-    child leaves its parent's alone.
+    At most two are kept, of the last database only. A connection that the server has closed is replaced. A forked child
+    does not use its parent's connections.
     """
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ class _Shelf:
         atexit.register(self.clear)
 
     def take(self, url: str) -> AdbcConnection:
-        """A connection in good order."""
+        """Returns a connection that works."""
         while (connection := self._pop(url)) is not None:
             try:
                 with connection.cursor() as cursor:
@@ -174,7 +174,7 @@ class _Shelf:
             return self._kept.pop() if self._kept and (self._url, self._process) == (url, os.getpid()) else None
 
     def give(self, url: str, connection: AdbcConnection) -> None:
-        """Keep a connection for the next."""
+        """Keep a connection for the next use."""
         with self._lock:
             if (self._url, self._process) != (url, os.getpid()):
                 old, self._kept = (self._kept if self._process == os.getpid() else []), []
@@ -185,7 +185,7 @@ class _Shelf:
         self._close(old)
 
     def clear(self) -> None:
-        """Close what is kept: before a database is dropped, and at exit."""
+        """Close the kept connections: before a database is dropped, and at exit."""
         with self._lock:
             old, self._kept = (self._kept if self._process == os.getpid() else []), []
         self._close(old)

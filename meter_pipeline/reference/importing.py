@@ -1,4 +1,4 @@
-"""Importing a folder of reference data: one transaction, one ledger entry, or nothing."""
+"""Imports a folder of reference data in one transaction with one ledger entry."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def import_folder(
     by: str | None = None,
     why: str = "",
 ) -> dict[str, int]:
-    """Load a folder: rows of a known key are replaced, others stay. Returns rows by table. Raises ReferenceRefused with
-    every fault.
+    """Import a folder: rows with a stored key replace the stored ones, other stored rows stay. Returns rows by table.
+    Raises ReferenceRefused with every fault.
 
-    ``snapshot``: of which tables the folder is the full export, so that rows it lacks are ended.
+    ``snapshot``: tables of which the folder is the full export; stored rows that it lacks are ended.
     """
     rows, documents = read_folder(folder)
     missing = sorted(snapshot.tables - rows.keys()) if snapshot is not None else []
@@ -46,8 +46,8 @@ def import_rows(
     by: str | None = None,
     why: str = "",
 ) -> dict[str, int]:
-    """Load rows that read_folder (or enrolment) has checked. Raises ReferenceRefused where they do not fit what is
-    stored. Rows that are stored already write nothing."""
+    """Import rows that read_folder (or enrolment) has checked. Rows that are stored already write nothing. Raises
+    ReferenceRefused where they contradict stored rows."""
     with database.connect("meter-pipeline reference") as connection:
         counts = write_rows(connection, rows, documents, source, snapshot=snapshot, by=by, why=why)
     tables.settle(database, counts)
@@ -64,7 +64,7 @@ def write_rows(
     by: str | None = None,
     why: str = "",
 ) -> dict[str, int]:
-    """``import_rows`` in the caller's transaction, which is lost where it raises."""
+    """As ``import_rows``, in the caller's transaction, which the caller must roll back where it raises."""
     documents = _without_used(connection, rows, documents)
     rows = _with_spellings(connection, rows)
     try:
@@ -103,7 +103,7 @@ def _with_spellings(connection: driver.Connection, rows: Rows) -> Rows:
 
 @dataclass(frozen=True, slots=True)
 class RowChange:
-    """One row that a person ends (``on``: the first day without it, or an instant for installations) or takes out."""
+    """One row that a person ends (``on``: the first day without it, or an instant for installations) or removes."""
 
     table: str
     key: tuple[str, ...]

@@ -112,7 +112,7 @@ def adjustments(database: Database, month: date) -> list[dict[str, Any]]:
 
 
 def period(connection: Connection, month: date) -> dict[str, Any] | None:
-    """An accounting month's row, where it was ever asked to close."""
+    """Returns an accounting month's row, where its close was ever requested."""
     names = (
         "status",
         "requested_by",
@@ -166,7 +166,7 @@ def unit_charges(database: Database, first: date, last: date) -> list[dict[str, 
 
 
 def rules_in_force(database: Database, day: date) -> dict[str, int]:
-    """How many rows of each of the month's rules hold on a day."""
+    """Returns how many rows of each of the month's rules are in force on a day."""
     rules = ("leak_adjustment_rules", "estimate_limits", "winter_average_rules")
     counts = ", ".join(
         f"(SELECT count(*) FROM ref.{rule} WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1))::int AS {rule}"

@@ -1,13 +1,13 @@
-"""Which billing days leave the database, in what order of steps, and how one comes back.
+"""Archives billing days to Parquet and restores them.
 
-A day goes in one transaction: its partitions are kept from writers, written to Parquet, synced, read back from disk
-through a temporary table, and only if that gives the same bytes are the catalogue's rows and the ledger entry written
-and the partitions detached and dropped. Killed anywhere before the commit, the day is where it was, with a file beside
-it that the next attempt replaces; after it, the file was on disk and proven.
+A day is archived in one transaction: writers are locked out, its partitions are written to Parquet, synced, and read
+back from disk through a temporary table. Only if that gives the same bytes are the rows of the catalogue and the ledger
+entry written and the partitions detached and dropped. If the process is killed before the commit, the day is unchanged,
+and the next attempt replaces its file; after the commit, the file is complete and compared.
 
-A late read for an archived day restores it first (``ensure_present``, which every stage of a day calls): the same bytes
-are attached again and the read is classified against them as ever. The database itself refuses to make a second, empty
-partition for an archived day.
+A late read for an archived day restores the day first (``ensure_present``, which every stage of a day calls): the same
+bytes are attached again, and the read is classified against them. The database refuses a second, empty partition for an
+archived day.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Step = Callable[[str], None]
 
 @dataclass(slots=True)
 class Archived:
-    """What an archiving run did: rows of the catalogue by day, and the days that stay for now with why."""
+    """Result of an archiving run: catalogue rows by day, and the days that stay with the reason."""
 
     days: dict[date, list[DayTable]] = field(default_factory=dict)
     kept: dict[date, str] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Archived:
 
 
 def make_ahead(database: Database, first: date, days: int = AHEAD_DAYS) -> int:
-    """The empty tables of the days from ``first`` on; returns how many stand ready."""
+    """Make the empty tables of the days from ``first`` on. Returns how many exist."""
     with database.connect("partitions") as connection:
         made = sum(partitions.make_ahead(connection, first + timedelta(days=k)) for k in range(days))
         connection.commit()
@@ -75,11 +75,11 @@ def archive_days(
     clock: Clock = SYSTEM_CLOCK,
     step: Step = lambda _: None,
 ) -> Archived:
-    """Archive every billing day before one, oldest first, each in its own transaction.
+    """Archive every billing day before ``before``, oldest first, each in its own transaction.
 
-    A day stays, with its reason, while a run has it, while files or register reads wait for it, or where its rows and
-    the ledger's leaves do not agree, which ``verifier`` is asked where the one who archives may not read the ledger.
-    Raises ValueError where ``before`` is less than LEAST_KEPT_DAYS ago.
+    A day stays, with its reason, while a run works on it, while files or register reads wait for it, or where its rows
+    and the ledger's leaves differ. ``verifier``: the database session that reads the ledger, where the archiving role
+    may not. Raises ValueError where ``before`` is less than LEAST_KEPT_DAYS ago.
     """
     if before > clock.now().date() - timedelta(days=LEAST_KEPT_DAYS):
         raise ValueError(f"days of the last {LEAST_KEPT_DAYS} days stay: validation reads them")
@@ -177,10 +177,10 @@ def _archive(
 
 
 def restore_days(database: Database, days: Sequence[date], *, clock: Clock = SYSTEM_CLOCK) -> list[DayTable]:
-    """Bring archived days back, each in one transaction; returns what was restored. Raises
-    store.partitions.ArchiveError naming file and day.
+    """Restore archived days, each in one transaction. Returns what was restored. Raises
+    postgres.partitions.ArchiveError naming file and day.
 
-    The files stay: a restored day that nothing changed is archived again to the same bytes.
+    The files stay: a restored day without changes is archived again to the same bytes.
     """
     done = []
     for day in days:
@@ -194,7 +194,7 @@ def restore_days(database: Database, days: Sequence[date], *, clock: Clock = SYS
 
 
 def ensure_present(database: Database, day: date, *, clock: Clock = SYSTEM_CLOCK) -> bool:
-    """Before a stage works on a day: where it is archived, it is brought back. True where it was."""
+    """Restore a day that is archived, before a stage works on it. Returns True where it was archived."""
     with database.connect("retention") as connection:
         gone = partitions.archived_in(connection, day, day)
     return bool(gone and restore_days(database, [day], clock=clock))

@@ -1,4 +1,4 @@
-"""What the law says of some days: its findings, its totals, and how they are written."""
+"""The result of the law for some days: findings, totals, and their text."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A service point's day on which something waits or is open. Quantities in millionths of ``unit``; ``supply``: of
-    a supply meter, which no account is billed for."""
+    """A day of a service point with a quantity that waits or is unexplained (open). Quantities in millionths of
+    ``unit``. ``supply``: of a supply meter, which is billed to no account."""
 
     service_point_id: str
     billing_day: date
@@ -27,10 +27,9 @@ class Finding:
 
 @dataclass(slots=True)
 class LawResult:
-    """What the law says of some days. ``totals``: by unit, (validated, billed, accrued, waiting, supply) in millionths.
-    ``supply_meters``: service days of supply meters.
-    ``bills_waiting`` and ``bills_open``: what waits or is wrong with bills that cover the days, in words; ``waived``:
-    what a back-billing rule makes of their corrections."""
+    """Result of the law for some days. ``totals``: by unit, (validated, billed, accrued, waiting, supply) in
+    millionths. ``supply_meters``: service days of supply meters. ``bills_waiting`` and ``bills_open``: bills of these
+    days that wait or are wrong, as text. ``waived``: corrections that a back-billing rule limits, as text."""
 
     first: date
     last: date
@@ -52,7 +51,7 @@ class LawResult:
         return not self.open and not self.bills_open
 
     def document(self) -> dict[str, Any]:
-        """As `billing law` prints it: quantities are exact decimals in text."""
+        """The JSON of `billing law`: quantities are exact decimals as text."""
         shown = {"billing_day", "service_point_id", "unit", "why"}
 
         def row(f: Finding) -> dict[str, Any]:
@@ -98,7 +97,7 @@ def text(micro: int) -> str:
 
 
 def cents(amount: Decimal) -> str:
-    """An amount as people write it, every digit that is not nothing kept."""
+    """Formats an amount for people, without trailing zeros beyond the cents."""
     return format(
         max(amount.normalize(), amount.quantize(Decimal("0.01")), key=lambda a: -int(a.as_tuple().exponent)), "f"
     )

@@ -1,4 +1,4 @@
-"""The canonical reads: what feeds/ makes of any head-end's bytes, and what the store keeps of them."""
+"""The canonical reads: the frames that every feed format is parsed into and that the raw store keeps."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ NO_VALUE: Final = np.iinfo(np.int64).min
 
 @dataclass(slots=True)
 class DayMatrix:
-    """A billing day of interval channels that share an interval length: the shape every vectorised stage works on.
+    """A billing day of interval channels with one interval length: the shape that every vectorised stage works on.
 
-    ``keys`` has one row per matrix row (at least meter_id and channel, sorted by them); the matrices are (rows, slots):
-    ``values`` int64 micro base units with NO_VALUE where nothing was read, ``quality`` uint16 codes, ``sequence``
-    int32. ``offsets`` is None when every read was on the grid, else seconds behind it.
+    ``keys`` has one row per matrix row (at least meter_id and channel, sorted by them). The matrices are (rows, slots):
+    ``values`` int64 micro base units with NO_VALUE where there is no read, ``quality`` uint16 codes, ``sequence``
+    int32. ``offsets`` is None where every read was on the grid, otherwise seconds after it.
     """
 
     billing_day: date
@@ -107,8 +107,8 @@ class DayMatrix:
 
 @dataclass(slots=True)
 class ParsedFeed:
-    """All that one file said: reads, register reads and what could not be read. ``received`` counts every read offered,
-    good or not."""
+    """The content of one file: interval reads, register reads and rejects. ``received`` counts every read in the
+    file, valid or not."""
 
     file_format: str
     intervals: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=INTERVAL_READS))
@@ -135,9 +135,9 @@ class ParsedFeed:
     sha256: str = ""
 
     def flow(self, meter: str, channel: str) -> str | None:
-        """import, export, net or other, where the declaration or the file says it: in NEM12 and NEM13 files B channels
-        flow to the grid and N channels are net (AEMO's list of suffixes); a B in another format's channel says
-        nothing."""
+        """Returns import, export, net or other, where the declaration or the file states it: in NEM12 and NEM13
+        files, B channels flow to the grid and N channels are net (AEMO's list of suffixes). In other formats, the
+        channel's name does not state a flow."""
         stated = self.flows.get((meter, channel)) or self.channel_flows.get(channel) or self.channel_flows.get("*")
         if stated is None and self.file_format in ("nem12", "nem13"):
             return {"B": "export", "N": "net"}.get(channel[:1])
@@ -150,8 +150,8 @@ class ParsedFeed:
 
     @property
     def stated_differences(self) -> pl.DataFrame:
-        """Periods whose stated consumption is not what their own two dials show: line, meter_id, channel, period_start,
-        period_end, value, by_dials, unit."""
+        """Returns periods whose stated consumption differs from their own two dials: line, meter_id, channel,
+        period_start, period_end, value, by_dials, unit."""
         stated_quantities = self.periods.select(
             "line", "meter_id", "channel", "period_start", "period_end", "value", "by_dials", "unit"
         )

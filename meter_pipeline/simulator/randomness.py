@@ -1,8 +1,8 @@
-"""Randomness that needs no history: any meter's any day can be drawn alone and comes out the same.
+"""Random numbers without state: any day of any meter is drawn by itself and is always the same.
 
-A draw is 16 raw bits of Philox4x64, whose output stream NumPy promises never to change. The tables are made with
-Python's own arithmetic and rounded to integers, and everything after them is integer work or single IEEE operations, so
-a seed gives the same city on any machine.
+A draw is 16 raw bits of Philox4x64, whose output stream NumPy promises never to change. The tables are computed with
+Python's own arithmetic and rounded to integers; everything after them is integer work or single IEEE operations. So a
+seed gives the same data on any machine.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def _key(seed: int, stream: str, day: int) -> tuple[int, int]:
 
 
 def draws(seed: int, stream: str, day: int, first: int, rows: int, per_row: int) -> Draws:
-    """(rows, per_row) uint16 draws of the rows first .. first + rows: row r is the same whatever rows are drawn with
-    it."""
+    """Returns (rows, per_row) uint16 draws of the rows first .. first + rows: row r does not depend on the other
+    rows drawn."""
     blocks = -(-per_row // _PER_BLOCK)
     bits = np.random.Philox(key=np.array(_key(seed, stream, day), np.uint64), counter=first * blocks)
     raw = bits.random_raw(rows * blocks * 4).astype("<u8", copy=False)
@@ -37,7 +37,7 @@ def draws(seed: int, stream: str, day: int, first: int, rows: int, per_row: int)
 
 
 def generator(seed: int, stream: str, day: int = 0) -> np.random.Generator:
-    """A generator for plans that are drawn whole (defects), where a row-wise stream is not needed."""
+    """Returns a generator for plans that are drawn as a whole (defects), where no stream by row is needed."""
     return np.random.Generator(np.random.Philox(key=np.array(_key(seed, stream, day), np.uint64)))
 
 

@@ -1,4 +1,4 @@
-"""The city's tariffs: URDB documents for plain electricity rates, native ones for what URDB lacks."""
+"""The tariffs of the simulated utility: URDB documents for plain electricity rates, native ones for the rest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def next_month(day: date) -> date:
 
 
 def _rate(tenths_of_mills: int, version: int) -> float:
-    """A rate per kWh from hundred-thousandths of a dollar, dearer in the second version."""
+    """Returns a rate per kWh from hundred-thousandths of a dollar, higher in the second version."""
     return round(tenths_of_mills * (103 if version == 2 else 100) / 100) / 100_000
 
 
@@ -77,7 +77,7 @@ def _native(
 
 
 def document(tariff_id: str, version: int, start: date) -> dict[str, Any]:
-    """The tariff document of a version. Raises KeyError for a tariff the city does not have."""
+    """Returns the tariff document of a version. Raises KeyError for an unknown tariff."""
     dearer = version == 2
 
     charges: list[dict[str, Any]]

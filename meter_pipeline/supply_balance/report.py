@@ -1,4 +1,4 @@
-"""What the supply balance says of a month: checks, tables, the picture."""
+"""Report of a month's supply balance: checks, tables, the picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from meter_pipeline.supply_balance.balance import Balance
 
 
 def report(found: Balance) -> StageReport:
-    """Figures, tables, the picture and the checks of a month."""
+    """Returns figures, tables, the picture and the checks of a month."""
     missing = [f"{row['zone_id']}: {row['missing']}" for row in found.months if row["missing"]]
     outside = [f"{o['zone_id']} loses {o['losses_percent']} %, usually {o['usual_percent']} %" for o in found.outside]
     rows = [{k: str(v) for k, v in row.items()} for row in found.months]
@@ -37,7 +37,7 @@ def report(found: Balance) -> StageReport:
 
 
 def daily_losses(found: Balance) -> list[tuple[str, str, list[tuple[date, float | None]]]]:
-    """Each zone with its unit and its losses by day, None where they are not known."""
+    """Returns each zone with its unit and its losses by day, None where they are unknown."""
     series = []
     for (zone,), part in sorted(found.days.group_by(["zone_id"]), key=lambda item: str(item[0])):
         values = [
@@ -49,7 +49,7 @@ def daily_losses(found: Balance) -> list[tuple[str, str, list[tuple[date, float 
 
 
 def picture(found: Balance) -> bytes:
-    """Losses of each zone by day."""
+    """Draws losses of each zone by day."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3), layout="constrained")

@@ -1,4 +1,5 @@
-"""Unbilled revenue in PostgreSQL: the charges, bills and adjustments it is made of, and what is kept of each month."""
+"""SQL of unbilled revenue: the charges, bills and adjustments it is computed from, and the stored figures of each
+month."""
 
 from __future__ import annotations
 
@@ -26,9 +27,9 @@ def is_sealed(database: Database, month: date) -> bool:
 
 
 def horizon(database: Database, month: date) -> date:
-    """The first day that can be unbilled at the end of the month before ``month`` or later: the earliest unbilled day
-    of the last sealed month, or that month's end; where no month was sealed with its unbilled revenue, the first
-    charged day."""
+    """Returns the first day that can be unbilled at the end of the month before ``month`` or later: the earliest
+    unbilled day of the last sealed month, or that month's end; where no month was sealed with its unbilled revenue,
+    the first charged day."""
     (row,) = database.rows(
         "WITH last AS (SELECT max(p.month) AS month FROM billing.period AS p WHERE p.status = 'sealed' AND p.month < $1 "
         "AND EXISTS (SELECT FROM billing.unbilled_roll AS r WHERE r.month = p.month)) "
@@ -86,9 +87,9 @@ def classes(database: Database, past: date) -> pl.DataFrame:
 
 
 def bills(database: Database, since: date, month: date, past: date) -> pl.DataFrame:
-    """Bills posted by ``month`` whose period ends after ``since``: whose, of which period, when posted, and what they
-    say their days came to (``accrued``) and what their end added by cause, millionths. ``where``: here, or elsewhere
-    for periods that the legacy batch bills, posted in the month of their last day."""
+    """Returns bills posted by ``month`` whose period ends after ``since``: account, period, posting month, the
+    charges of their days (``accrued``) and the amounts their period end added by cause, in millionths. ``where``:
+    here, or elsewhere for periods that the legacy batch bills, posted in the month of their last day."""
     money = ", ".join(
         f"(s.{column} * 1000000)::bigint AS {column}"
         for column in ("accrued", "total", "period_end_due", "credit_carried", "ratchet_due", "year_end_due")
@@ -135,7 +136,7 @@ def adjustments(database: Database, before: date, month: date) -> pl.DataFrame:
 
 
 def corrected_bills(database: Database, month: date) -> set[str]:
-    """Bills posted in a month for which an adjustment was ever asked for, or is about to be."""
+    """Returns bills posted in a month that have an adjustment in any state, or a noted late change."""
     found = database.read(
         "SELECT DISTINCT s.statement_id FROM billing.statement AS s WHERE s.posting_month = $1 AND ("
         "EXISTS (SELECT FROM billing.adjustment AS a WHERE a.statement_id = s.statement_id AND a.reason NOT IN ('leak', 'policy')) "
@@ -146,7 +147,7 @@ def corrected_bills(database: Database, month: date) -> set[str]:
 
 
 def not_charged(database: Database, month: date, past: date) -> list[dict[str, Any]]:
-    """Service days of a month that are not charged and stand under a reason, and how many."""
+    """Returns service days of a month without a charge, counted by reason."""
     return database.rows(
         "SELECT reason, count(*) AS service_days, count(DISTINCT service_point_id) AS services FROM billing.exception_day AS e "
         "WHERE billing_day >= $1 AND billing_day < $2 AND reason NOT IN ('no_usage', 'supply_meter') AND NOT EXISTS (SELECT FROM billing.charge_day AS c "
@@ -156,7 +157,7 @@ def not_charged(database: Database, month: date, past: date) -> list[dict[str, A
 
 
 def accounts_of(database: Database, day: date) -> list[dict[str, Any]]:
-    """Rows of ref.revenue_accounts that hold on a day."""
+    """Returns rows of ref.revenue_accounts in force on a day."""
     return database.rows(
         "SELECT commodity, customer_class, component, revenue_account, receivable_account FROM ref.revenue_accounts "
         "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1) ORDER BY 1, 2, 3",
@@ -165,7 +166,8 @@ def accounts_of(database: Database, day: date) -> list[dict[str, Any]]:
 
 
 def stored(database: Database, month: date) -> pl.DataFrame:
-    """What was reported unbilled at a month's end, by class, commodity, component and currency, millionths."""
+    """Returns the unbilled revenue reported at a month's end, by class, commodity, component and currency,
+    millionths."""
     return database.read(
         "SELECT customer_class, commodity, component, currency, closing AS amount FROM billing.unbilled_roll WHERE month = $1 AND closing <> 0",
         [month],
@@ -199,13 +201,14 @@ def accounts_unbilled(database: Database, month: date) -> int:
 
 
 def lock(connection: Connection) -> None:
-    """Wait for a seal that is under way, and keep others out until this transaction ends; billing's writers go on."""
+    """Wait for a seal that is being written, and block new ones until this transaction ends; billing's writers
+    continue."""
     connection.execute("SELECT pg_advisory_xact_lock_shared(hashtext('billing.period'))")
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.unbilled'))")
 
 
 def replace(connection: Connection, month: date, frames: Mapping[str, pl.DataFrame]) -> None:
-    """Put a month's rows in the place of those that stood there. Refused by the tables where the month is sealed."""
+    """Replace a month's stored rows. The tables refuse it where the month is sealed."""
     for name in KEPT:
         table = sql.Identifier(*name.split("."))
         connection.execute(sql.SQL("DELETE FROM {} WHERE month = %s").format(table), (month,))

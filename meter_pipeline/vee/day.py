@@ -64,18 +64,19 @@ def validate_billing_day(
     policies: Policies | None = None,
     only: Touched | None = None,
 ) -> VeeOutcome:
-    """Validate, estimate and store a billing day; idempotent, byte for byte.
+    """Validate, estimate and store a billing day. Running it again gives the same bytes.
 
-    Reads raw.interval_day, raw.register_read, reference data and earlier validated days; writes vee.interval_day (and
+    Reads raw.interval_day, raw.register_read, reference data and earlier validated days. Writes vee.interval_day (and
     versions), vee.register_day, vee.daily_usage, vee.exception, vee.group_day and one ledger entry, in one transaction.
-    The intervals flow through in ``shards`` ranges of service points (0: as many as keep to
-    sharding.INTERVALS_PER_SHARD); how many changes no byte. ``policies``: what follows
-    from a finding (by default what the package ships); findings that hold a bill or open a case go to the exception
-    queue in the same transaction. ``only``: judge these service points and meters of a day that was validated before,
-    and leave the others as they are stored; the bytes are those of the whole day (part_of_day.py says when the day is
-    validated whole all the same; NotTogetherError where it shares a transaction). Raises psycopg errors, and
-    control.pause_check.PausedError where a pause is raised
-    before it has written: then nothing is.
+
+    ``shards``: ranges of service points that the intervals are read in (0: ranges of sharding.INTERVALS_PER_SHARD); the
+    number changes no byte. ``policies``: the consequence of each finding (by default the packaged ones); findings that
+    hold a bill or open a case go to the exception queue in the same transaction. ``only``: validate these service
+    points and meters of a day that was validated before, and leave the others as stored. The bytes are those of the
+    whole day; part_of_day.py lists the cases in which the whole day is validated anyway (NotTogetherError where the day
+    shares a transaction with others).
+
+    Raises psycopg errors, and control.pause_check.PausedError where a pause is raised before the first write.
     """
     how = _How(clock, thresholds or thresholds_on(database, day), actor, shards, policies)
     if only is None:
@@ -94,7 +95,7 @@ def validate_billing_day(
 
 @dataclass(frozen=True, slots=True)
 class _How:
-    """How a day is validated, whichever day it is."""
+    """The settings of a validation, the same for every day."""
 
     clock: Clock
     thresholds: Thresholds
@@ -149,7 +150,7 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Intervals:
-    """The day's interval rows, validated and written shard by shard, and what is kept of them."""
+    """The interval rows of the day, validated and written shard by shard, with their sums."""
 
     writer: Writer
     gathered: _Gathered
@@ -158,8 +159,8 @@ class _Intervals:
 
 
 def _validate_intervals(run: _Run, shards: int) -> _Intervals:
-    """Validate and write the intervals. A city is gone through a second time where its whole fleet shows a shifted
-    clock, which only the end of the first pass shows."""
+    """Validate and write the intervals. Where the last shard shows that a head-end's clock is shifted, do it a
+    second time with that shift."""
     context, day, now = run.context, run.day, run.clock.now()
     only = None if context.part is None else context.part.touched.service_points
     stored = validated.stored_rows(context.session, day, only)
@@ -186,8 +187,7 @@ def _validate_intervals(run: _Run, shards: int) -> _Intervals:
 
 @dataclass(frozen=True, slots=True)
 class _Registers:
-    """What the day's register-only series used, what was found about them, and the days that their reads ask to have
-    again."""
+    """Usage and findings of the day's register-only meters, and the days to validate again because of their reads."""
 
     usage: RegisterUsage
     findings: list[pl.DataFrame]
@@ -229,9 +229,7 @@ def _validate_registers(run: _Run, intervals: _Intervals) -> _Registers:
 
 
 def _persist(run: _Run, intervals: _Intervals, registers: _Registers) -> VeeOutcome:
-    """Write the day's usage, findings, cases, requests and ledger entry, and compare what is stored with what
-    was read.
-    """
+    """Write the day's usage, findings, cases, requests and ledger entry. Compare the stored rows with the rows read."""
     context, day, connection, now = run.context, run.day, run.connection, run.clock.now()
     read, policy, summary = context.read, context.policy, intervals.gathered.summary
     outcome, streamed = summary.outcome, intervals.streamed
@@ -264,7 +262,7 @@ def _persist(run: _Run, intervals: _Intervals, registers: _Registers) -> VeeOutc
 
 
 def _count_others(context: DayContext, part: PartOfDay, writer: Writer, summary: Summary) -> None:
-    """Add what the ledger's entry says of the rows that the run leaves alone."""
+    """Add the figures of the rows that this run leaves unchanged, for the ledger entry."""
     outcome = summary.outcome
     outcome.service_points = len(part.touched.service_points)
     outcome.unchanged += part.others.rows
@@ -276,9 +274,8 @@ def _count_others(context: DayContext, part: PartOfDay, writer: Writer, summary:
 
 
 def _true_ups(context: DayContext, settled: pl.Series) -> list[requests.Request]:
-    """The days that the day's reads ask to have again. A service that cannot be compared asks for none and is
-    reported.
-    """
+    """Returns the days to validate again because of the day's reads. A service that cannot be compared is reported
+    and requests no day."""
     read, t = context.read, context.thresholds
     points = read.registers.frame.filter("register_only")["service_point_id"].unique().sort().to_list()
 
@@ -295,7 +292,7 @@ def _true_ups(context: DayContext, settled: pl.Series) -> list[requests.Request]
 
 @dataclass(slots=True)
 class _Gathered:
-    """What is kept of the rows of every shard: a few numbers and names each, never their intervals."""
+    """What remains of the rows of every shard: sums and names, no intervals."""
 
     summary: Summary
     usage: list[pl.DataFrame] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What the winter averages of a day say: how many by class and source, the picture, the check."""
+"""Report of the winter averages of a day: services by class and source, the picture, the check."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _BANDS = 12
 
 
 def month_report(database: Database, month: date) -> StageReport:
-    """Work out the averages that hold from the day after a month, and say what came of it. A utility without a rule
-    has no averages, which is no fault."""
+    """Compute the averages that apply from the day after a month, and return their report. A utility without a rule has
+    no averages, which is not a fault."""
     effective = day_after(month)
     if not tables.rules(database, effective):
         skipped = Check("every_service_has_an_average", True, f"no rule is in force on {effective}", {"services": 0})
@@ -48,7 +48,8 @@ def report(database: Database, effective: date, found: pl.DataFrame) -> StageRep
 
 
 def bands(per_day: pl.Series) -> list[tuple[str, int]]:
-    """How many averages lie in each of twelve bands of equal width from 0 to the highest; of a band, its upper end."""
+    """Returns the number of averages in each of twelve bands of equal width from 0 to the highest, and the upper end of
+    each band."""
     values = per_day.drop_nulls() / 1e6
     if not values.len():
         return []
@@ -59,7 +60,7 @@ def bands(per_day: pl.Series) -> list[tuple[str, int]]:
 
 
 def picture(found: pl.DataFrame, effective: date) -> bytes:
-    """Services by average a day."""
+    """Draws the number of services by average use a day."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3), layout="constrained")

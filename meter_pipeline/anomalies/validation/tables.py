@@ -1,6 +1,4 @@
-"""Findings of validation in the exception queue: every statement on anomaly.validation_finding and on the cases made of
-them.
-"""
+"""SQL of validation findings in the exception queue: anomaly.validation_finding and the cases opened from it."""
 
 from __future__ import annotations
 
@@ -31,10 +29,10 @@ def _few_findings() -> str:
 
 
 def replace_day(connection: Connection, day: date, findings: pl.DataFrame) -> list[str]:
-    """Bring a day's findings to exactly ``findings`` (the columns of vee.exception); the cases that lost one.
+    """Replace a day's findings by ``findings`` (the columns of vee.exception). Returns the ids of cases that lost a
+    finding.
 
-    A finding that a person released stays released while its figures are the same. One whose figures changed stands
-    anew.
+    A finding that a person released stays released while its figures are the same. If they change, it holds again.
     """
     listed, incoming = ", ".join(_COLUMNS), "incoming_finding"
     values: dict[str, Any] = {"day": day}
@@ -66,9 +64,8 @@ def replace_day(connection: Connection, day: date, findings: pl.DataFrame) -> li
 
 
 def join_cases(connection: Connection, day: date, reach: int) -> list[str]:
-    """Give each standing finding of a day without a case the active case of its service point whose days lie within
-    ``reach`` of it.
-    """
+    """Put each finding of a day that has no case into the active case of its service point whose days lie within
+    ``reach`` days of it. Returns the ids of these cases."""
     rows = connection.execute(
         f"UPDATE anomaly.validation_finding AS f SET case_id = (SELECT c.case_id FROM anomaly.exception_case AS c WHERE {_ACTIVE} "
         "AND c.subject = f.service_point_id AND f.billing_day BETWEEN c.first_day - %(reach)s AND c.last_day + %(reach)s "
@@ -80,7 +77,7 @@ def join_cases(connection: Connection, day: date, reach: int) -> list[str]:
 
 
 def open_cases(connection: Connection, day: date, now: datetime) -> list[str]:
-    """Open a case for each service point that has standing findings of a day and no case for them; their ids."""
+    """Open a case for each service point whose findings of a day have no case. Returns the ids of the new cases."""
     rows = connection.execute(
         "INSERT INTO anomaly.exception_case (first_day, last_day, days, opened_at, confidence, hold, case_id, family, kind, subject, service_point_id, "
         "commodity, severity, state) SELECT %(day)s, %(day)s, 1, %(now)s, 1, bool_or(f.action = 'hold'), "
@@ -105,7 +102,7 @@ def open_cases(connection: Connection, day: date, now: datetime) -> list[str]:
 
 
 def refresh(connection: Connection, cases: list[str]) -> None:
-    """Set days, hold and severity of active cases from the findings that stand."""
+    """Set days, hold and severity of active cases from their findings that are not released."""
     connection.execute(
         "UPDATE anomaly.exception_case AS c SET first_day = f.first_day, last_day = f.last_day, days = f.days, hold = f.held, "
         "severity = CASE WHEN f.held THEN 'severe' ELSE c.severity END FROM (SELECT case_id, min(billing_day) AS first_day, max(billing_day) AS last_day, "
@@ -116,7 +113,8 @@ def refresh(connection: Connection, cases: list[str]) -> None:
 
 
 def close_empty(connection: Connection, cases: list[str], now: datetime) -> list[str]:
-    """Close cases of which no finding stands any more; an untouched one is deleted. Returns the ids of those closed."""
+    """Close cases without a finding that is not released; delete those that no person has taken. Returns the ids of
+    those closed."""
     empty = (
         "c.case_id = ANY (%(cases)s) AND c.family = 'validation' AND NOT EXISTS "
         "(SELECT FROM anomaly.validation_finding AS f WHERE f.case_id = c.case_id AND f.released_at IS NULL)"
@@ -133,7 +131,7 @@ def close_empty(connection: Connection, cases: list[str], now: datetime) -> list
 
 
 def release(connection: Connection, case: Mapping[str, Any], by: str, reason: str, now: datetime) -> None:
-    """Release the standing findings of a case for billing, as they are."""
+    """Release the findings of a case: their services are billed with the stored values."""
     connection.execute(
         "UPDATE anomaly.validation_finding SET released_at = %s, released_by = %s, reason = %s WHERE case_id = %s AND released_at IS NULL",
         (now, by, reason, case["case_id"]),
@@ -141,7 +139,7 @@ def release(connection: Connection, case: Mapping[str, Any], by: str, reason: st
 
 
 def case_findings(connection: Connection, case_id: str) -> list[dict[str, Any]]:
-    """The findings of a case, oldest first, in the shape of the flags of other cases."""
+    """Returns the findings of a case, oldest first, with the columns that flags of other cases have."""
     rows = connection.execute(
         "SELECT billing_day, kind, severity, meter_id, channel, action, detail, released_by FROM anomaly.validation_finding WHERE case_id = %s "
         "ORDER BY billing_day, kind, meter_id, channel",

@@ -1,4 +1,4 @@
-"""Sealing an accounting month: what must be true, what it holds, the seal itself."""
+"""SQL of the month-end close: the checklist, the control totals, the request and the seal."""
 
 from __future__ import annotations
 
@@ -38,9 +38,8 @@ _SHOWN = 20
 
 
 def checklist(connection: Connection, month: date, following: date) -> list[dict[str, Any]]:
-    """Each point of the close, whether it holds and what stands against it (the first 20, and whether there are
-    more).
-    """
+    """Returns each point of the close, whether it is met, and the first 20 rows that contradict it (and whether
+    there are more)."""
     points = []
     for point, query in _CHECKS.items():
         against = [
@@ -53,7 +52,7 @@ def checklist(connection: Connection, month: date, following: date) -> list[dict
 
 
 def periods_ending(connection: Connection, month: date, following: date) -> list[tuple[str, date, date]]:
-    """Cycle, first day and day after the last of the billing periods that end in a month and have statements."""
+    """Returns cycle, first day and day after the last of the billing periods with statements that end in a month."""
     rows = connection.execute(
         "SELECT DISTINCT s.cycle_id, s.period_start, s.period_end FROM billing.statement AS s WHERE s.period_end > %s AND s.period_end <= %s ORDER BY 1, 2",
         (month, following),
@@ -64,7 +63,7 @@ def periods_ending(connection: Connection, month: date, following: date) -> list
 def checks_found(
     connection: Connection, cycle_id: str, period_end: date, checks: list[str]
 ) -> list[tuple[str, str, str]]:
-    """Check, cause and detail of a period's statements as they were last compared."""
+    """Returns check, cause and detail of a period's statements from their last reconciliation."""
     return connection.execute(
         "SELECT joint, cause, detail FROM billing.reconciliation WHERE billing_day = %s::date - 1 AND subject = %s AND joint = ANY(%s) ORDER BY 1",
         (period_end, cycle_id, checks),
@@ -72,13 +71,13 @@ def checks_found(
 
 
 def lock(connection: Connection) -> None:
-    """Wait for writers in flight and keep others out until the seal is committed (their triggers take the same lock,
-    shared)."""
+    """Wait for open writing transactions and block new ones until the seal is committed (their triggers take the same
+    lock, shared)."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.period'))")
 
 
 def control_totals(connection: Connection, month: date, following: date) -> dict[str, Any]:
-    """Counts and exact sums of what the month holds."""
+    """Returns counts and exact sums of the month."""
     at = {"m": month, "n": following}
     totals: dict[str, Any] = {}
     for name, query in {
@@ -100,7 +99,7 @@ def control_totals(connection: Connection, month: date, following: date) -> dict
 
 
 def request(connection: Connection, month: date, person: str, points: list[dict[str, Any]], at: datetime) -> bool:
-    """Ask for a month's close; False where it is sealed."""
+    """Request a month's close. Returns False where the month is sealed."""
     return (
         connection.execute(
             "INSERT INTO billing.period AS p (month, status, requested_by, requested_at, checklist) VALUES (%s, 'closing', %s, %s, %s) "
@@ -113,7 +112,8 @@ def request(connection: Connection, month: date, person: str, points: list[dict[
 
 
 def seal(connection: Connection, month: date, values: dict[str, Any]) -> bool:
-    """Seal a month that was asked for; False where it was not. The table refuses the person who asked."""
+    """Seal a month whose close was requested. Returns False where it was not requested. The table refuses the person
+    who made the request."""
     return (
         connection.execute(
             "UPDATE billing.period SET status = 'sealed', approved_by = %(approved_by)s, sealed_at = %(sealed_at)s, checklist = %(checklist)s, "
@@ -131,7 +131,7 @@ def seal(connection: Connection, month: date, values: dict[str, Any]) -> bool:
 
 
 def requested_by(connection: Connection, month: date) -> str | None:
-    """Who asked for the close of a month that is waiting."""
+    """Returns the person who requested the close of a month that is not sealed yet."""
     row = connection.execute(
         "SELECT requested_by FROM billing.period WHERE month = %s AND status = 'closing'", (month,)
     ).fetchone()

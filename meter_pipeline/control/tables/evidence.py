@@ -1,4 +1,4 @@
-"""What the pause rules look at, read from the other rooms' tables."""
+"""SQL of the figures that the pause rules evaluate, read from the tables of other rooms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Connection: TypeAlias = psycopg.Connection[Any]
 
 
 def open_breakers(connection: Connection) -> list[tuple[str, datetime]]:
-    """Name and instant of opening of every breaker last seen open."""
+    """Returns name and opening instant of every breaker that was open when it last reported."""
     return connection.execute(
         "SELECT subject, (figures ->> 'since')::timestamptz FROM control.observation WHERE kind = 'breaker' AND (figures ->> 'open')::boolean ORDER BY 1"
     ).fetchall()
@@ -32,9 +32,9 @@ MEASURES = ("reads", "files", "bytes")
 def rejections(
     connection: Connection, now: datetime, window: timedelta, baseline: timedelta, since: datetime | None
 ) -> list[tuple[str, tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
-    """By head-end: (received, rejected) of the window, then (received, rejected) of the baseline before it, in reads,
-    in files and in bytes. The window starts at ``since`` if that is later. A file refused whole holds no reads that
-    could be counted: its file and its bytes are."""
+    """Returns by head-end: (received, rejected) of the window, then (received, rejected) of the baseline before it; in
+    reads, in files and in bytes. The window starts at ``since`` if that is later. A file that was refused as a whole
+    has no reads to count; its file and its bytes count."""
     rows = connection.execute(
         """
         WITH span AS (SELECT greatest(%(start)s, %(since)s::timestamptz) AS start, %(start)s::timestamptz - %(baseline)s::interval AS past),
@@ -66,8 +66,8 @@ def rejections(
 
 
 def unbalanced_files(connection: Connection, since: datetime | None) -> list[tuple[str, str, int, int]]:
-    """Files wholly loaded whose reads do not add up: name, head-end, received, accounted for. Only files touched after
-    ``since``."""
+    """Returns files that are loaded completely and whose reads do not add up: name, head-end, reads received, reads
+    accounted for. Only files changed after ``since``."""
     return connection.execute(
         """
         SELECT c.file_name, c.head_end, c.received, (c.accepted + c.duplicate + c.superseded + c.rejected)::bigint
@@ -82,15 +82,15 @@ def unbalanced_files(connection: Connection, since: datetime | None) -> list[tup
 
 
 def last_verification(connection: Connection) -> tuple[bool, datetime, str] | None:
-    """Whether the ledger verified when last asked, when, and what was said."""
+    """Returns result, instant and detail of the last ledger verification."""
     return connection.execute(
         "SELECT (figures ->> 'ok')::boolean, observed_at, coalesce(figures ->> 'detail', '') FROM control.observation WHERE kind = 'ledger' AND subject = 'log'"
     ).fetchone()
 
 
 def variances(connection: Connection, days: int = 35) -> list[tuple[str, str, str, Decimal, Decimal]]:
-    """By billing day, check and unit: absolute differences without a cause, and the check's whole. The latest
-    ``days`` reconciled days."""
+    """Returns by billing day, check and unit: the sum of absolute differences without a cause, and the sum of what was
+    expected. Covers the latest ``days`` reconciled days."""
     if connection.execute("SELECT to_regclass('billing.reconciliation') IS NULL").fetchone() == (True,):
         return []
     return connection.execute(
@@ -105,7 +105,8 @@ def variances(connection: Connection, days: int = 35) -> list[tuple[str, str, st
 
 
 def answered_checks(connection: Connection) -> list[tuple[str, str, str, Decimal]]:
-    """Variances that stood in the evidence of pauses people have ended: billing day, joint, unit, unexplained."""
+    """Returns the variances in the evidence of pauses that people have ended: billing day, check, unit, unexplained
+    amount."""
     return connection.execute(
         """
         SELECT DISTINCT j ->> 'billing_day', j ->> 'joint', j ->> 'unit', (j ->> 'unexplained')::numeric

@@ -1,4 +1,4 @@
-"""Requests to validate a day again: vee.true_up, and the stored figures they are computed from."""
+"""SQL of vee.true_up: requests to validate a day again, and the stored figures they are computed from."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Connection = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One day to validate again, and the SHA-256 of what says so. ``service_points``: those whose usage will change;
-    their bills wait for it, and everyone's where it is None; ``validates``: False where validation reads nothing of
-    what changed, and billing does."""
+    """A request to validate one day again, with the SHA-256 of its evidence. ``service_points``: those whose usage
+    will change, and whose bills wait; None means all. ``validates``: False where only billing reads the changed
+    data."""
 
     billing_day: date
     read_day: date
@@ -33,8 +33,8 @@ class Request:
 def pending(
     connection: Connection, day: date, service_points: Sequence[str] | None = None, billed: Sequence[str] = ()
 ) -> list[tuple[date, bytes]]:
-    """Requests that wait for a day: (read_day, evidence); those that name no other than some service points, where they
-    are given, or that are of billing alone and name no other than those and ``billed``."""
+    """Returns requests that wait for a day: (read_day, evidence). With ``service_points``, only requests that name
+    no other points; requests of billing alone may also name those in ``billed``."""
     rows = connection.execute(
         "SELECT read_day, evidence, service_points, validates FROM vee.true_up WHERE billing_day = %s AND done_at IS NULL",
         (day,),
@@ -52,7 +52,7 @@ def pending(
 
 
 def done(connection: Connection, day: date, requests: Sequence[tuple[date, bytes]], now: datetime) -> None:
-    """Close the requests that a validation of the day knew of when it began."""
+    """Close the requests that existed when a validation of the day began."""
     for read_day, evidence in requests:
         connection.execute(
             "UPDATE vee.true_up SET done_at = %s WHERE billing_day = %s AND read_day = %s AND evidence = %s",
@@ -61,7 +61,7 @@ def done(connection: Connection, day: date, requests: Sequence[tuple[date, bytes
 
 
 def points_of(connection: Connection, meter_id: str) -> tuple[str, ...]:
-    """Service points at which a meter stands or stood."""
+    """Returns the service points of a meter's installations, present and past."""
     found = connection.execute(
         "SELECT DISTINCT service_point_id FROM ref.installations WHERE meter_id = %s ORDER BY 1", (meter_id,)
     )
@@ -73,7 +73,7 @@ def _listed(service_points: tuple[str, ...] | None) -> list[str] | None:
 
 
 def ask(connection: Connection, requests: Sequence[Request], now: datetime) -> list[date]:
-    """Write requests that were not made before; the days of those that were written."""
+    """Write the requests that do not exist yet. Returns the days of those written."""
     rows = []
     for r in requests:
         row = connection.execute(
@@ -118,9 +118,8 @@ def last_archived(database: Database) -> date | None:
 
 
 def register_days(database: Database, day: date, points: Sequence[str]) -> pl.DataFrame:
-    """What the registers of some service points were taken to have used on a day: service_point_id, meter_id, channel,
-    quantity_micro (null: no reads enclose it) and usage_micro, what the register's day was put at, estimates included.
-    """
+    """Returns the usage of the registers of some service points on a day: service_point_id, meter_id, channel,
+    quantity_micro (null: no reads enclose the day) and usage_micro, the day's usage with estimates."""
     return database.read(
         "SELECT service_point_id, meter_id, channel, quantity_micro, usage_micro FROM vee.register_day "
         "WHERE billing_day = $1 AND service_point_id = ANY(string_to_array($2, ','))",
