@@ -1,4 +1,5 @@
-"""Adjustments: late actuals and corrections of issued statements, as cancel and rebill of the lines that changed."""
+"""Adjustments of issued statements, for late actual reads and corrections: cancel and rebill of the lines that
+changed."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ POLICY: Final = "policy"
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """Rows of a table, one or more, that are written with an adjustment and never again."""
+    """Rows of a table that are written together with an adjustment and never changed."""
 
     table: str
     key: tuple[str, ...]
@@ -53,8 +54,8 @@ def request_on_top(
     beside: Beside,
     clock: Clock = SYSTEM_CLOCK,
 ) -> str:
-    """Ask for lines on top of what a statement's days come to (reason ``leak``), with a row of their own, in the
-    caller's transaction. The threshold holds as for corrections. Raises Refused for a name that may not ask."""
+    """Request lines in addition to a statement's lines (reason ``leak``), with a row of their own, in the caller's
+    transaction. The threshold applies as for corrections. Raises Refused for a person who may not request."""
     person = decisions.entitled(connection, requested_by, decisions.WORK)
     adjustments.lock(connection, proposal.statement_id)
     return _write(connection, calendar, proposal, _Request(LEAK, evidence, person), [], clock, beside)
@@ -70,13 +71,14 @@ def request(
     requested_by: str,
     clock: Clock = SYSTEM_CLOCK,
 ) -> str | None:
-    """Ask for the correction of a statement; None where nothing changed. Up to the threshold in force
-    (control.decisions.ADJUSTMENT_THRESHOLD) it is posted at once. Raises Refused for a name that may not ask.
+    """Request the correction of a statement. Returns None where no line changed.
 
-    It takes the place of what was asked of the statement before and is undecided. Raises AdjustmentError where
-    the period cannot be priced again.
-    It is posted in the first accounting month, from the current one on, that is not sealed, whatever month it corrects.
-    What was posted of the statement before without a second person counts towards the threshold.
+    Up to the threshold in force (control.decisions.ADJUSTMENT_THRESHOLD) the adjustment is posted now; earlier
+    adjustments of the statement that were posted without a second person count towards the threshold. It replaces an
+    undecided adjustment of the statement. It is posted in the first accounting month, from the current one on, that is
+    not sealed.
+
+    Raises Refused for a person who may not request, and AdjustmentError where the period cannot be priced again.
     """
     if reason not in REASONS:
         raise AdjustmentError(f"{reason!r} is not one of {', '.join(REASONS)}")
@@ -97,13 +99,14 @@ def propose_late_changes(
     clock: Clock = SYSTEM_CLOCK,
     actor: str = "billing",
 ) -> list[str]:
-    """Adjustments of every statement whose days moved after it was issued (billing.late_change); returns their ids.
+    """Propose adjustments of every statement whose days changed after it was issued (billing.late_change). Returns
+    their ids.
 
-    Each is asked for by ``actor``, so that any person may decide it where it is above the threshold. A statement is
-    struck off the list in the transaction that writes its adjustment, also where it turns out that nothing changed: a
-    run killed in between leaves it there for the next. One whose days are still asked for again, whose days do not
-    reconcile or that cannot be priced stays on the list with the reason (tables.late_changes). What a
-    person refused is not asked for again unless something else is known since.
+    Each is requested by ``actor``, so that any person may decide it where it is above the threshold. A statement is
+    removed from the list in the transaction that writes its adjustment, also where no line changed; a run that is
+    killed before leaves it on the list. A statement stays on the list with a reason (tables.late_changes) while its
+    days are requested again, do not reconcile, or cannot be priced. An adjustment that a person refused is not proposed
+    again unless its figures change.
     """
     made: list[str] = []
     for _ in range(MOST_ROUNDS):
@@ -116,7 +119,7 @@ def propose_late_changes(
 
 
 def _propose_noted(database: Database, calendar: BillingCalendar, clock: Clock, actor: str) -> list[str]:
-    """Adjustments of the statements that are on the list now."""
+    """Propose adjustments of the statements that are on the list now."""
     noted = late_changes.late_changes(database, DAY_CHECKS)
     if not noted.height:
         return []
@@ -147,10 +150,13 @@ def _propose_noted(database: Database, calendar: BillingCalendar, clock: Clock, 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """Why a correction is asked for, and by whom. ``again``: also where the same was refused before. ``corrected_on``:
-    the day of the correction of reference data that moved the bill. ``kept_for``: what of the threshold the policy
-    adjustment that goes with it needs; ``with_another``: it waits as the one does that it goes with; ``unusual``: it
-    stands on reads that validation finds unusual, and waits for a second person whatever its size."""
+    """The reason of a correction and the person who requests it.
+
+    ``again``: write it also where the same was refused before. ``corrected_on``: the day of the correction of reference
+    data that changed the bill. ``kept_for``: the part of the threshold that its policy adjustment needs.
+    ``with_another``: it waits together with another adjustment. ``unusual``: validation finds its reads unusual, so
+    that it waits for a second person whatever its amount.
+    """
 
     reason: str
     evidence: str
@@ -165,10 +171,12 @@ class _Request:
 def _ask(
     connection: Connection, calendar: BillingCalendar, proposal: Proposal, request: _Request, clock: Clock
 ) -> str | None:
-    """Write a proposal in the place of the statement's undecided ones; None where nothing is left to
-    correct, or the same was refused. One that waits already with the same lines stays, unless charges of its days
-    moved since. Usage, a credit or a day's charge that moves no money on this statement is kept as an adjustment
-    without lines: the next one stands on it.
+    """Write a proposal, replacing the statement's undecided ones. Returns None where no difference is left, or the same
+    was refused.
+
+    A waiting adjustment with the same lines stays, unless charges of its days changed since. A change of usage, of a
+    credit or of a day's charge that changes no money of this statement is stored as an adjustment without lines; the
+    next adjustment starts from it.
     """
     now, statement_id = clock.now(), proposal.statement_id
     adjustments.lock(connection, statement_id)
@@ -207,8 +215,8 @@ def _correct(
     standing: Sequence[tuple[str, str]],
     clock: Clock,
 ) -> str:
-    """Write a correction in full and, where a back-billing rule holds, what the rule makes of it: a row beside it, and
-    an adjustment of its own for what is waived and for interest. The two are decided together."""
+    """Write a correction in full and, where a back-billing rule is in force, the rule's result: a row beside it, and
+    a second adjustment with the waived part and the interest. The two are decided together."""
     statement_id = proposal.statement_id
     policy = back_billing.policy_of(
         connection, calendar, statement_id, proposal.lines, request.corrected_on, clock.now()
@@ -242,8 +250,8 @@ def _write(
     clock: Clock,
     beside: Beside | None = None,
 ) -> str:
-    """Write a proposal with its ledger entry, in the place of the adjustments that stood; post it where no second
-    person is needed."""
+    """Write a proposal with its ledger entry, replacing the undecided adjustments. Post it where no second person is
+    needed."""
     now, statement_id, lines = clock.now(), proposal.statement_id, _rows(proposal)
     month = days.open_month(connection, calendar.day_of(now))
     net, gross = adjustments.amount(proposal.net), adjustments.amount(proposal.gross)
@@ -319,8 +327,8 @@ def _rows(proposal: Proposal) -> list[tuple[Any, ...]]:
 
 
 def decide(database: Database, adjustment_id: str, *, approve: bool, person: str, clock: Clock = SYSTEM_CLOCK) -> None:
-    """Approve (and post) or refuse an adjustment. Raises AdjustmentError where it is not waiting, or where the person
-    asked for it; Refused for a name that may not decide."""
+    """Approve (and post) or refuse an adjustment. Raises AdjustmentError where it does not wait for a decision, or
+    where the same person requested it; Refused for a person who may not decide."""
     from meter_pipeline.postgres import driver
 
     with database.connect("billing adjustment") as connection:
@@ -382,7 +390,7 @@ def _post(connection: Connection, adjustment_id: str, clock: Clock, actor: str) 
 
 
 def _as_they_are(connection: Connection, *adjustment_ids: str) -> list[dict[str, Any]]:
-    """The whole rows of some adjustments, for the entry about what was just done to them."""
+    """Returns the complete rows of some adjustments, for their ledger entry."""
     return rows_as_they_are(connection, "billing.adjustment", "adjustment_id", adjustment_ids)
 
 

@@ -1,7 +1,7 @@
-"""EMERGENCY_PAUSE: raise it, look at it, ask to resume, confirm.
+"""The emergency pause: raise it, read it, request a resume, confirm it.
 
-One pause at most is in force per scope. Raising it again adds evidence and withdraws a pending request to resume,
-because what was checked then is no longer all there is.
+At most one pause is in force per scope. Raising it again adds evidence and withdraws a pending request to resume,
+because that request did not cover the new evidence.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ _RAISERS: Final = ("operator", "finance", "engineer")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a pause holds: everything, one commodity, or one head-end. Raises ValueError for a scope there is
-    none of.
-    """
+    """The work a pause stops: all, one commodity, or one head-end. Raises ValueError for another scope."""
 
     kind: str = "all"
     target: str | None = None
@@ -73,8 +71,7 @@ ALL: Final = Scope()
 
 @dataclass(frozen=True, slots=True)
 class PauseState:
-    """A pause that holds the one who asked. ``unreachable`` means that the flag could not be read, which counts as
-    paused."""
+    """A pause that stops the caller's work. ``unreachable``: the flag could not be read, which counts as paused."""
 
     pause_id: int | None
     scope: Scope
@@ -100,16 +97,17 @@ class PauseState:
 
 
 def unreachable(error: BaseException, clock: Clock = SYSTEM_CLOCK) -> PauseState:
-    """The state to act on when the flag cannot be read."""
+    """Returns the state to use when the flag cannot be read."""
     text = " ".join(str(error).split())[:300] or type(error).__name__
     return PauseState(None, ALL, text, "nobody", clock.now(), unreachable=True)
 
 
 def is_paused(connection: Connection, commodity: str | None = None, head_end: str | None = None) -> PauseState | None:
-    """The pause that holds work of this commodity and head-end, or None. One query, about 0.2 ms; raises psycopg.Error.
+    """Returns the pause in force for this commodity and head-end, or None. One query, about 0.2 ms; raises
+    psycopg.Error.
 
-    Ask on a connection of its own, never inside the batch's transaction: there the answer would be as old as its
-    snapshot. PauseProbe does.
+    Call it on its own connection, never inside the batch's transaction: there the answer would be as old as its
+    snapshot. PauseProbe does so.
     """
     row = pauses.active_pause(connection, commodity, head_end)
     return _state(row) if row else None
@@ -130,10 +128,10 @@ def raise_pause(
     evidence: Mapping[str, Any] | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> PauseState:
-    """Raise the pause, or add to the one in force. Commits; visible to every writer's next poll when this returns.
+    """Raise the pause, or add evidence to the one in force. Commits; every writer's next poll after the return sees it.
 
-    Any person of the register may raise it (a wrong pause costs minutes, a missing one money); raises Refused for a
-    name that is none or a person with no duty. ``evidence`` is plain JSON, decimals as strings.
+    Any person of the register may raise it (a wrong pause costs minutes, a missing one money). Raises Refused for an
+    unknown name or a person without a duty. ``evidence`` is plain JSON, decimals as strings.
     """
     found = dict(evidence or {})
     with database.connect("control") as connection:
@@ -172,8 +170,8 @@ def request_resume(
     life: timedelta | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> RequestRow:
-    """Ask to end the pause in force for a scope. ``checklist`` says for ledger, control_totals and dead_letters what
-    was verified.
+    """Request the end of the pause in force for a scope. ``checklist``: for ledger, control_totals and dead_letters,
+    the checks made and their result.
 
     Commits. Raises Refused (recorded): not_paused, checklist, already_asked, not_authorised, bad_name, no_reason.
     """
@@ -201,7 +199,7 @@ def request_resume(
 
 
 def _no_pause_of(scope: Scope, active: Sequence[PauseRow]) -> str:
-    """That a scope has no pause, and which pauses are in force with the option that names each."""
+    """Returns the message that a scope has no pause, with the pauses in force and the option that selects each."""
     if not active:
         return f"no pause is in force for {scope.words()}"
     option = {"commodity": "--commodity ", "head_end": "--head-end "}
@@ -220,7 +218,7 @@ def _no_pause_of(scope: Scope, active: Sequence[PauseRow]) -> str:
 def confirm_resume(
     database: Database, request_id: int, *, by: str, reason: str = "confirmed", clock: Clock = SYSTEM_CLOCK
 ) -> PauseRow:
-    """Confirm a resume as a second person; held work goes on by itself. Commits.
+    """Confirm a resume as a second person; paused work then continues. Commits.
 
     Raises Refused (recorded, the pause stays): unknown, replayed, withdrawn, expired, same_person, not_authorised,
     not_paused.
@@ -241,13 +239,13 @@ def confirm_resume(
 
 
 def decline_resume(database: Database, request_id: int, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> None:
-    """Say no to a request to resume, or take one's own back."""
+    """Decline a request to resume, or withdraw one's own."""
     dual_control.decline(database, RESUME, request_id, by=by, reason=reason, clock=clock)
 
 
 def status(connection: Connection, history: int = 10) -> dict[str, Any]:
-    """All of it as plain data: paused, words, the pauses in force with their evidence and pending requests, the latest
-    before, refusals."""
+    """Returns plain data: paused, words, the pauses in force with their evidence and pending requests, the latest
+    earlier pauses, refusals."""
     active = pauses.active_pauses(connection)
     return {
         "paused": bool(active),

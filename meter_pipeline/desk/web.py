@@ -1,4 +1,5 @@
-"""How a page of the desk is asked for and answered: who it is, that the form is ours, what went wrong in words."""
+"""Handles the desk's requests and answers: identifies the person, checks that a form is our own, and renders pages
+and errors."""
 
 from __future__ import annotations
 
@@ -72,7 +73,7 @@ FINANCE: Final = decisions.FINANCE
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What every page needs. ``dagster_url`` is where the UI is, for links; None for none."""
+    """The shared objects of all pages. ``dagster_url``: address of the UI for links; None for no links."""
 
     database: Database
     settings: Settings
@@ -83,18 +84,18 @@ class Desk:
 
     @property
     def reader(self) -> Database:
-        """The database for looking: in roles, the auditor's, who reads everything and writes nothing."""
+        """Returns the database for reading: with roles on, as the auditor, who reads everything and writes nothing."""
         return self.database.acting_as(AUDITOR if self.database.role else None)
 
     @property
     def lander(self) -> Database:
-        """The database for a replay, which lands a file like any other: in roles, ingestion's."""
+        """Returns the database for a replay, which lands a file: with roles on, as ingestion."""
         return self.database.acting_as(INGEST if self.database.role else None)
 
     @contextmanager
     def reading(self) -> Iterator[driver.Connection]:
-        """A connection that can only read, kept between pages: connecting anew costs more than most pages' queries.
-        Given up after 10 s."""
+        """Yields a read-only connection, kept between pages: a new connection costs more than the queries of most
+        pages. Raises after waiting 10 s."""
         if not self._pools:
             options = f"{self.reader.session_options} -c default_transaction_read_only=on -c statement_timeout=10s"
             settings = {
@@ -118,7 +119,7 @@ class Desk:
             yield connection
 
     def close(self) -> None:
-        """Give back what ``reading`` keeps."""
+        """Close the connections that ``reading`` keeps."""
         while self._pools:
             self._pools.pop().close()
 
@@ -128,11 +129,11 @@ class Desk:
 
 
 class NotFoundError(Exception):
-    """There is no such thing; the message says what."""
+    """The requested object does not exist; the message names it."""
 
 
 class FormError(ValueError):
-    """What was filled in cannot be used; the message says what and how it should be."""
+    """The form's content cannot be used; the message gives the fault and the expected form."""
 
 
 @dataclass(slots=True)
@@ -160,7 +161,7 @@ class DeskRequest:
         return [v for k, v in self.form if k == name]
 
     def may(self, action: str, subject: str, duties: tuple[str, ...]) -> None:
-        """Raises Refused, on record, where this person's duties do not allow the action."""
+        """Raises Refused, on record, where the person's duties do not allow the action."""
         with self.desk.database.connect("desk") as connection:
             try:
                 decisions.entitled(connection, self.visitor.person, duties)
@@ -174,7 +175,7 @@ class DeskRequest:
         return render(self.desk, self.visitor, template, status, here=self.url, flash=self.flash, **values)
 
     def back(self, to: str, flash: str) -> Response:
-        """After something was done: to a page by GET, which says so once."""
+        """Redirect to a page after an action; the page shows the message one time."""
         response = RedirectResponse(to, status_code=303)
         response.set_cookie(FLASH_COOKIE, quote(flash[:600]), max_age=60, httponly=True, samesite="strict", path="/")
         return response
@@ -260,19 +261,19 @@ def _answer(desk: Desk, request: Request, form: list[tuple[str, str]] | None, ha
 
 
 def _storable(values: Sequence[str]) -> bool:
-    """Whether the database can hold these texts: no NUL, no half of a surrogate pair."""
+    """Whether the database can store these texts: no NUL, no half of a surrogate pair."""
     return not any("\0" in text or any("\ud800" <= c <= "\udfff" for c in text) for text in map(str, values))
 
 
 def who(desk: Desk, request: Request) -> Visitor | None:
-    """The visitor of a request; also remembers what was said to them last, for the page."""
+    """Returns the visitor of a request, and keeps the message of the last action for the page."""
     peer = request.client.host if request.client else None
     return desk.access.visitor(peer, request.headers, request.cookies.get(SESSION_COOKIE))
 
 
 def refused_entry(desk: Desk, visitor: Visitor) -> str | None:
-    """Why a person who is logged in may not come in: the register names people, and not them, or their
-    session began before they were deactivated. None where they may."""
+    """Returns the reason a logged-in person is refused: the register has people and not this one, or the session
+    began before the person was deactivated. None where access is allowed."""
     with desk.reading() as connection:
         if not register.has_people(connection):
             return None
@@ -287,7 +288,7 @@ def refused_entry(desk: Desk, visitor: Visitor) -> str | None:
 
 
 def same_origin(request: Request) -> bool:
-    """Whether the browser says that the form came from this very host."""
+    """Whether the browser states that the form came from this host."""
     host = request.headers.get("host", "")
     for name in ("origin", "referer"):
         if value := request.headers.get(name):
@@ -316,7 +317,7 @@ read_form = _form
 
 @cache
 def environment(locale: str) -> Environment:
-    """Templates with everything escaped and no undefined name let through."""
+    """Returns the template environment: everything is escaped, an undefined name is an error."""
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -365,7 +366,7 @@ def _utility(settings: Settings) -> Utility:
 
 
 def problem(desk: Desk, visitor: Visitor | None, status: int, message: str) -> Response:
-    """A page that says what was wrong. An unknown visitor learns no more."""
+    """Renders an error page. An unknown visitor gets no details."""
     return render(desk, visitor, "problem.html", status, code=status, message=message)
 
 
@@ -381,12 +382,12 @@ def short(value: Any, digits: int = 12) -> str:
 
 
 def words(value: Any) -> str:
-    """A code as words."""
+    """Returns a code as words."""
     return str(value).replace("_", " ")
 
 
 def readable(value: Any, shown: PageFormats) -> str:
-    """Evidence and figures in one line: no braces, no quotes."""
+    """Returns evidence and figures in one line, without braces and quotes."""
     match value:
         case None:
             return ""
@@ -407,18 +408,18 @@ def readable(value: Any, shown: PageFormats) -> str:
 
 
 def path_part(value: Any) -> str:
-    """A value as one part of a path. Servers turn %2F into a slash before the parts are told apart: it is written
-    ~2F."""
+    """Encodes a value as one part of a path. Servers turn %2F into a slash before the path is split, so that it is
+    written ~2F."""
     return quote(str(value).replace("~", "~7E").replace("/", "~2F"), safe="")
 
 
 def _from_path(value: Any) -> Any:
-    """What ``path_part`` was given."""
+    """Decodes a ``path_part``."""
     return value.replace("~2F", "/").replace("~7E", "~") if isinstance(value, str) else value
 
 
 def link(base: str, **changes: Any) -> str:
-    """A path with a query of what is not None or empty."""
+    """Returns a path with a query of the values that are not None or empty."""
     query = [
         (k, v)
         for k, vs in changes.items()
@@ -432,7 +433,7 @@ def link(base: str, **changes: Any) -> str:
 
 
 def place(*values: Any) -> str:
-    """Where a page of a list ended, for the address of the next."""
+    """Encodes the last row of a page of a list, for the address of the next page."""
     text = json.dumps(
         [v.hex() if isinstance(v, bytes) else v.isoformat() if isinstance(v, date) else v for v in values]
     )
@@ -440,7 +441,7 @@ def place(*values: Any) -> str:
 
 
 def parse_cursor(text: str | None) -> list[Any] | None:
-    """What ``place`` made, or None for none. Raises FormError for what it did not make."""
+    """Decodes ``place``, or returns None for an empty text. Raises FormError for any other text."""
     if not text:
         return None
     try:

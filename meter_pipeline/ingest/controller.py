@@ -1,18 +1,17 @@
-"""The adaptive controller: how large a batch is and how many are written at once, from measured write latency.
+"""The adaptive controller: sets the batch size and the number of writers from measured write latency.
 
-What a write costs is measured as a function of what can be steered. Part of it is there however small the batch is: the
-floor (a commit to a slow disk or a distant server). The floor is measured when a session commits nothing, and learned
-from a line fitted through (rows, latency). The target is 50 ms, or twice the floor where that is more: making batches
-smaller than that would not make writes quicker, only rarer rows. On a link of 55 ms a target of 50 ms took the rate
-from 69,311 rows/s to 1,161.
+A write has a fixed part, whatever the size of its batch: the floor (a commit to a slow disk or a distant server). The
+floor is measured when a session commits an empty transaction, and learned from a line fitted through (rows, latency).
+The target is 50 ms, or twice the floor where that is more: smaller batches would write fewer rows in the same time. On
+a link of 55 ms a target of 50 ms took the rate from 69,311 rows/s to 1,161.
 
-Only what moves the latency is made smaller: the batch where rows do, the writers where batches get in each other's way.
-Where batches have been too alike to tell, a smaller one is tried for one window. A smaller batch that is written no
-quicker, at a lower rate, is taken back: on a machine that others keep busy every batch waits some times for a
-processor, however small it is. So no batch has fewer rows than those that take nine tenths of its transaction, and a
-writer that was taken away comes back where the others wrote clearly less: a busy machine came to batches of 1,843 rows
-by one writer, at a third of the rate. Growth and shrinking are clamped, with a dead band on the 90th percentile, and
-there is no growth when the application is the limit (Netflix's Gradient2).
+Latency is reduced by the part that causes it: the batch where rows do, the writers where they wait for each other.
+Where batches are too alike to tell, a smaller one is tried for one window. A smaller batch that is not written faster,
+at a lower rate, is taken back, because on a busy machine every batch waits some times for a processor, whatever its
+size. A batch has at least the rows that take nine tenths of its transaction, and a removed writer comes back where the
+others wrote clearly less: without that, a busy machine came to batches of 1,843 rows by one writer, at a third of the
+rate. Growth and shrinking are clamped, with a dead band on the 90th percentile, and there is no growth when the
+application is the limit (Netflix's Gradient2).
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ class Limits:
 
 @dataclass(slots=True)
 class Controller:
-    """Feed it ``wrote`` for each batch and ``waits`` for each sample of the server; read ``batch`` and ``writers``."""
+    """Call ``wrote`` for each batch and ``waits`` for each sample of the server; read ``batch`` and ``writers``."""
 
     limits: Limits = field(default_factory=Limits)
     enabled: bool = True
@@ -106,9 +105,9 @@ class Controller:
         self.writers = self.writers or self.limits.writers_start
 
     def wrote(self, now: float, rows: int, seconds: float, ok: bool, in_flight: int, waiting: bool) -> bool:
-        """One write: its rows, seconds of execute and commit (never queueing), whether it succeeded; ``in_flight``
-        writes at the time and whether more were ``waiting``. True where a window closed and a decision was taken.
-        ``now`` is monotonic."""
+        """Record one write: its rows, seconds of execute and commit (without queueing), whether it succeeded;
+        ``in_flight`` writes at the time and whether more were ``waiting``. Returns True where a window closed and a
+        decision was made. ``now`` is monotonic."""
         if self._opened is None:
             self._opened = now
         self._samples.append((rows, seconds, ok))
@@ -128,21 +127,22 @@ class Controller:
         return True
 
     def first_write(self, now: float) -> None:
-        """The first write of a session is over: the server read its catalogue meanwhile, so it says nothing of the
-        next. The window begins when these are over: without its first moments its rate would be too high."""
+        """Record the first write of a session. The server read its catalogue in it, so its time does not predict the
+        next. The window begins when all first writes are over; its rate would otherwise be too high."""
         if not self._samples:
             self._opened = now
 
     def parts(self, rows: int, sent_s: float, around_s: float) -> None:
-        """Of one write, the seconds in which its ``rows`` were written, and those of everything around them."""
+        """Record of one write the seconds in which its ``rows`` were written, and the seconds of everything around
+        them."""
         keep = 0.95
         n, kept, sent, around = (keep * v for v in self._parts)
         self._parts = (n + 1, kept + rows, sent + sent_s, around + around_s)
 
     @property
     def least_rows(self) -> int:
-        """Rows below which a batch is not made for latency's sake: what is around them, an empty commit aside, would
-        take more than _MOST_AROUND of it. Both are measured on one server, busy or not."""
+        """Returns the smallest batch for latency's sake: with fewer rows, the work around them would take more than
+        _MOST_AROUND of the write, without an empty commit. Both are measured on the same server, busy or not."""
         n, rows, sent, around = self._parts
         if n < 1 or sent <= 0:
             return self.limits.batch_least
@@ -151,20 +151,20 @@ class Controller:
         return int(min(max(wanted, self.limits.batch_least), self.limits.batch_start))
 
     def finish(self, now: float) -> None:
-        """The load is over: what the open window saw goes into the history, and nothing is decided."""
+        """The load is over: add the open window to the history and make no decision."""
         if not self._samples:
             return
         p90, line = self.p90 or 0.0, self.line()
         self._note(now, p90, "end", self._dominant(), line)
 
     def waits(self, events: dict[str, int]) -> None:
-        """One sample of the server: sessions of ours by "type:event"; "CPU" for running, "idle in transaction" for
-        sessions left open."""
+        """Record one sample of the server: our sessions by "type:event"; "CPU" for running, "idle in transaction"
+        for sessions left open."""
         self._wait_samples += 1
         self._waits.update(events)
 
     def pool_exhausted(self) -> None:
-        """No connection came in time: fewer writers at the next decision."""
+        """Record that no connection came in time: fewer writers at the next decision."""
         self._exhausted = True
 
     @property
@@ -173,8 +173,8 @@ class Controller:
         return _quantile([s for _, s, _ in self._samples], 0.9)
 
     def empty_commit(self, seconds: float) -> None:
-        """A session committed nothing in so many seconds. The first one also sets where a load begins: a day has few
-        writes in which to find it."""
+        """Record the seconds of an empty commit. The first one also sets the starting batch: a day has few writes in
+        which to find it."""
         first = self._measured is None
         self._measured = seconds if self._measured is None else min(self._measured, seconds)
         if not first or not self.enabled or self.history:
@@ -188,15 +188,16 @@ class Controller:
 
     @property
     def floor(self) -> float:
-        """Seconds a write takes however few rows it has: measured on an empty commit, and learned from writes, which
-        make some eight round trips where a commit makes one."""
+        """Returns the seconds of a write without rows: measured on an empty commit, and learned from writes, which
+        make about eight round trips where a commit makes one."""
         if self._measured is None:
             return self._learned
         return max(self._measured, min(self._learned, 10 * self._measured))
 
     @property
     def target(self) -> float:
-        """The 90th percentile aimed at, seconds: the floor, and the limits' target or once more the floor above it."""
+        """Returns the 90th percentile aimed at, in seconds: the limits' target, or twice the floor where that is
+        more."""
         return self.floor + max(self.limits.target_s, self.floor)
 
     def _learn(self, rows: int, seconds: float) -> None:
@@ -206,7 +207,7 @@ class Controller:
         self._fit = (n + 1, x + rows, y + seconds, xx + rows * rows, xy + rows * seconds)
 
     def line(self) -> tuple[float, float] | None:
-        """Fixed seconds of a write and seconds a row, or None while batches have been too alike to tell."""
+        """Returns the fixed seconds of a write and the seconds a row; None while batches are too alike to tell."""
         n, x, y, xx, xy = self._fit
         spread = n * xx - x * x
         if n < 5 or spread <= 0.01 * n * xx:
@@ -216,7 +217,7 @@ class Controller:
         return (fixed, slope) if slope > 0 or fixed > 0 else None
 
     def _learn_floor(self, line: tuple[float, float] | None) -> None:
-        """The line's fixed part, a tenth off for its error; never above what a write has just taken."""
+        """Set the floor to the line's fixed part less a tenth for its error; never above the last write."""
         quickest = min((s for _, s, ok in self._samples if ok), default=0.0)
         if line is not None:
             self._learned = 0.9 * max(line[0], 0.0)
@@ -246,7 +247,7 @@ class Controller:
         self._note(now, p90, move, dominant, line)
 
     def _by_latency(self, p90: float, line: tuple[float, float] | None) -> tuple[str, float, int]:
-        """What the 90th percentile asks for: (move, rows, writers)."""
+        """Returns the move that the 90th percentile requires: (move, rows, writers)."""
         batch, writers, target = float(self.batch), self.writers, self.target
         cool = self._cool > 0
         self._cool -= cool
@@ -284,7 +285,7 @@ class Controller:
     def _by_waits(
         self, move: str, batch: float, writers: int, p90: float, dominant: str | None
     ) -> tuple[str, float, int]:
-        """What the server's sessions wait for asks for."""
+        """Returns the move that the server's wait events require."""
         if self._exhausted:
             return "pool exhausted", batch, min(writers, self.writers - 1)
         if dominant in ("lock", "cpu"):
@@ -303,9 +304,8 @@ class Controller:
         return sum(rows for rows, _, ok in self._samples if ok) / age if age > 0 else 0.0
 
     def _worth_it(self, move: str, batch: float, rate: float, p90: float) -> tuple[str, float]:
-        """A smaller batch that is written no quicker, at a lower ``rate`` of a writer, is taken back, and none is tried
-        for twenty windows. After errors batches shrink all the same.
-        """
+        """Take back a smaller batch that is not written faster, at a lower ``rate`` of a writer, and try none for
+        twenty windows. After errors batches shrink in any case."""
         before, self._shrunk_from = self._shrunk_from, None
         self._hold_batch = max(self._hold_batch - 1, 0)
         if move == "error":
@@ -322,8 +322,8 @@ class Controller:
         return move, batch
 
     def _fewer(self, move: str, rate: float, writers: int) -> int:
-        """A writer that was taken away comes back where the others wrote clearly fewer rows, and none is taken for
-        twenty windows: what the writes waited for was not each other."""
+        """Bring a removed writer back where the others wrote clearly fewer rows, and remove none for twenty windows:
+        the writes did not wait for each other."""
         before, self._fewer_from = self._fewer_from, None
         self._hold_fewer = max(self._hold_fewer - 1, 0)
         if before is not None and move != "error" and rate < 0.85 * before[1]:
@@ -336,8 +336,8 @@ class Controller:
         return writers
 
     def _by_rate(self, rate: float, writers: int) -> int:
-        """One more writer that wrote no more rows is taken back, and none is added for twenty windows: on a server
-        whose processors are busy writers only wait for each other."""
+        """Remove the last added writer if it wrote no more rows, and add none for twenty windows: on a server with
+        busy processors writers only wait for each other."""
         self._hold_writers = max(self._hold_writers - 1, 0)
         before, self._rate_before = self._rate_before, None
         if before is not None and rate < 1.05 * before and writers >= self.writers > 1:
@@ -348,7 +348,7 @@ class Controller:
         return writers
 
     def _note(self, now: float, p90: float, move: str, dominant: str | None, line: tuple[float, float] | None) -> None:
-        """Write the window down and open the next."""
+        """Record the window and open the next."""
         slow = self.floor > self.limits.target_s
         alarm = "idle in transaction" if self._waits["idle in transaction"] else "fixed cost" if slow else ""
         self.history.append(
@@ -371,7 +371,7 @@ class Controller:
         self._wait_samples, self._opened, self._busy, self._exhausted = 0, now, 0.0, False
 
     def _dominant(self) -> str | None:
-        """What most of our sessions waited for, where at least a third of them did."""
+        """Returns the wait event of most of our sessions, where at least a third of them have it."""
         total = sum(self._waits.values())
         if not total:
             return None
@@ -386,7 +386,7 @@ class Controller:
         return "cpu" if self._wait_samples and self._waits["CPU"] / self._wait_samples > self.limits.cores else None
 
     def frame(self) -> pl.DataFrame:
-        """The decisions as a table; at_s counts from the first."""
+        """Returns the decisions as a table; at_s counts from the first."""
         schema = {
             "at_s": pl.Float64,
             "samples": pl.Int64,

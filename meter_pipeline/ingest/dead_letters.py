@@ -1,8 +1,8 @@
-"""Dead letters at work: shown, corrected, replayed once, dismissed.
+"""Dead letters: show, correct, replay, dismiss, erase.
 
-A replay goes the way of every file: it is landed under an identity made of the letter and its content, so that asking
-twice finds it landed. It is tried first: content that would be rejected again changes nothing and says why. The reads
-then wait for their billing days like any others.
+A replay is landed like a file, under an identity made of the letter and its content, so that a second request finds it
+landed. The content is parsed first: content that would be rejected again changes nothing and returns the reasons. The
+reads then wait for their billing days.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _CONTEXT_BYTES: Final = 64 << 20
 
 
 class DeadLetterError(ValueError):
-    """What was asked cannot be done; the message says why."""
+    """The request cannot be done; the message gives the reason."""
 
 
 @dataclass(slots=True)
 class Replayed:
-    """What a replay did. ``rejected``: reasons for which it was not done; ``already``: it had been done before.
-    ``days`` wait to be loaded."""
+    """Result of a replay. ``rejected``: reasons for which it was not done; ``already``: it was done before. ``days``
+    wait to be loaded."""
 
     key: bytes
     already: bool = False
@@ -58,14 +58,14 @@ class Replayed:
 
 
 def show(database: Database, prefix: str) -> DeadLetter:
-    """One dead letter by its key or enough of the key's first digits to be the only one."""
+    """Returns one dead letter by its key, or by enough of the key's first digits to identify it."""
     with database.connect("dead-letters") as connection:
         return _one(dead_letters.by_prefix(connection, _hex(prefix)), prefix)
 
 
 def file_line(places: FileFolders, file_sha256: bytes, database: Database, line: int | None) -> str | None:
-    """The line of the archived file that a dead letter came from, as text for people; None where the file is not in the
-    archive, or holds no such line in its first 64 MiB."""
+    """Returns the line of the archived file that a dead letter came from, as text; None where the file is not in the
+    archive, or has no such line in its first 64 MiB."""
     if not line:
         return None
     with database.connect("dead-letters") as connection:
@@ -87,7 +87,7 @@ def file_line(places: FileFolders, file_sha256: bytes, database: Database, line:
 def correct(
     database: Database, prefix: str, content: bytes, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK
 ) -> DeadLetter:
-    """Say what a dead letter should have said. Nothing is loaded until it is replayed."""
+    """Store the corrected content of a dead letter. It is loaded when it is replayed."""
     with database.connect("dead-letters") as connection:
         letter = _changeable(_one(dead_letters.by_prefix(connection, _hex(prefix), lock=True), prefix), by, reason)
         by = decisions.entitled(connection, by, decisions.WORK)
@@ -138,11 +138,11 @@ def dismiss(database: Database, prefix: str, *, by: str, reason: str, clock: Clo
 
 
 def erase(database: Database, prefix: str, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK) -> int:
-    """Erase the content of a closed dead letter, its correction too, with the ledger's entries that say so; returns the
-    letter's entry.
+    """Erase the content of a closed dead letter and its correction, and record that in the ledger. Returns the letter's
+    entry.
 
-    Every proof stays valid: what the ledger holds are salted hashes, and the salts go with the content. Raises
-    DeadLetterError where the letter is still open (settle it first) or erased already.
+    Every proof stays valid: the ledger holds salted hashes, and the salts are erased with the content. Raises
+    DeadLetterError where the letter is still open (close it first) or erased already.
     """
     with database.connect("dead-letters") as connection:
         letter = _one(dead_letters.by_prefix(connection, _hex(prefix), lock=True), prefix)
@@ -173,9 +173,9 @@ def replay(
     clock: Clock = SYSTEM_CLOCK,
     run_id: str | None = None,
 ) -> Replayed:
-    """Send a dead letter's content (corrected, or as it came where the fault lay elsewhere) through landing again;
-    once, however often asked. ``read_as``: the head-end whose declaration reads it, where a whole file lay in another
-    head-end's folder; the letter's own by default."""
+    """Land a dead letter's content again (corrected, or unchanged where the fault was elsewhere). A repeated call
+    does nothing more. ``read_as``: the head-end whose declaration reads it, where a whole file was in another
+    head-end's folder; by default the letter's own."""
     with database.connect("dead-letters") as connection:
         by = decisions.entitled(connection, by, decisions.WORK)
         # The row's lock makes a second replay wait and then find the first one's result.
@@ -240,8 +240,8 @@ def replay_many(
     reason: str | None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> list[Replayed]:
-    """Replay every dead letter of a reason, oldest first: after enrolling the meters that were unknown, say. Those
-    still at fault stay."""
+    """Replay every dead letter of a reason, oldest first, for example after enrolling meters that were unknown.
+    Letters that are still at fault stay open."""
     with database.connect("dead-letters") as connection:
         keys = dead_letters.with_status(connection, ("open", "corrected"), reason, MOST_REPLAYED)
     return [replay(database, calendar, places, head_ends, key.hex(), by=by, clock=clock) for key in keys]
@@ -261,8 +261,8 @@ def _faults(
 def _content(
     connection: Connection, places: FileFolders, letter: DeadLetter, head_end: HeadEnd, folder: Path
 ) -> tuple[bytes, HeadEnd]:
-    """The small file to land, the letter's content with what its format needs before it, and the declaration that reads
-    it."""
+    """Returns the small file to land (the letter's content with the lines its format needs before it) and the
+    declaration that reads it."""
     content = letter.corrected_raw if letter.corrected_raw is not None else letter.raw
     if letter.raw_format == "canonical":
         return content, head_end
@@ -283,8 +283,8 @@ def _content(
 
 
 def _named(head_end: HeadEnd, name: str) -> HeadEnd:
-    """The declaration of a whole file that was called so; as it is where the name does not say what it should, which is
-    why the file was refused."""
+    """Returns the declaration for a whole file of that name; unchanged where the name lacks the declared parts,
+    which is why the file was refused."""
     try:
         return from_name(head_end, name)
     except FeedRefused:
@@ -292,7 +292,7 @@ def _named(head_end: HeadEnd, name: str) -> HeadEnd:
 
 
 def _beginning(places: FileFolders, file: raw.FeedFile, head_end: HeadEnd, folder: Path) -> bytes:
-    """The file as its parser saw it (a gzip or zip opened), up to _CONTEXT_BYTES."""
+    """Returns the file as its parser read it (a gzip or zip opened), up to _CONTEXT_BYTES."""
     copy = folder / "original"
     archive.restore(places.archive, file.archive_path, copy)
     whole = bytearray()
@@ -303,8 +303,8 @@ def _beginning(places: FileFolders, file: raw.FeedFile, head_end: HeadEnd, folde
 
 
 def _around(whole: bytes, letter: DeadLetter, head_end: HeadEnd) -> tuple[bytes, bytes]:
-    """Lines that the rejected line leans on: what must stand before it, and the end mark without which NEM12 counts a
-    file as cut."""
+    """Returns the lines that the rejected line depends on: the records before it, and the end record without which
+    NEM12 treats a file as truncated."""
     if letter.file_format == "nem12" and letter.line:
         lines = whole.split(b"\n")[: letter.line - 1]
         opening = [line for line in lines[:1] if line.startswith(b"100")]
@@ -324,8 +324,8 @@ def _parser(letter: DeadLetter, given: Parse | None) -> Parse:
 
 
 def parse_canonical(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFeed:
-    """Reads of a canonical dead letter: one JSON object of a payload's stored columns. Raises DeadLetterError for
-    anything else."""
+    """Returns the reads of a canonical dead letter: one JSON object of a payload's stored columns. Raises
+    DeadLetterError for anything else."""
     try:
         payload = json.loads(path.read_bytes())
         return _register(payload) if "read_at" in payload else _interval(payload)

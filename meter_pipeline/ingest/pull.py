@@ -1,18 +1,18 @@
-"""Head-ends that are asked: a paginated HTTP API pulled into the inbox, a billing day at a time; files fetched by SFTP
-(sftp_pull.py) and reports made on request (report_pull.py).
+"""Pulls reads from head-ends that answer requests: a paginated HTTP API, one billing day at a time; files by SFTP
+(sftp_pull.py); reports made on request (report_pull.py).
 
 A head-end of format ``http`` declares in its options: ``url`` (https; plain http only to this machine), ``token_env``
-(the environment variable that holds the bearer token), and optionally ``page_size``. A page is ``GET
+(the environment variable with the bearer token), and optionally ``page_size``. A page is ``GET
 url?day=YYYY-MM-DD&limit=N[&cursor=C]`` answered with ``{"reads": [object, ...], "next": "C" or null}``. Pages go to a
-hidden file beside a note of the cursor; only a whole day gets a name that the inbox sees. A pull that was cut goes on
-from its cursor; one whose cursors turn in a circle is refused. Numbers are handed on digit by digit, never as floats,
-and what is wrong in a read (NaN, a key that occurs twice) is handed on too, for the parser to refuse that read alone.
+hidden file beside a note of the cursor; only a complete day gets a name that the inbox lists. An interrupted pull
+continues from its cursor; a pull whose cursors repeat is refused. Numbers are copied digit by digit, never as floats.
+Faults of a read (NaN, a key that occurs twice) are copied too, so that the parser refuses that read alone.
 
-A closed billing day is missing while a meter that is installed under the head-end has no read of it (or, where the
-reference data knows no such meter, while no file of it holds a read). It is asked for again at every round for five
-days from the first time it was asked; until then the day's estimates stay open (vee/day.py asks store.raw.still_asked).
-Five days is the window in which AMI operators go on collecting before an estimate becomes final (field practice; AEMO's
-settlement timetable also revises no sooner).
+A closed billing day is missing while a meter installed under the head-end has no read of it (or, where the reference
+data has no such meter, while no file of it holds a read). It is requested in every round for five days after the first
+request; until then the day's estimates stay open (ingest.tables.raw.still_asked). Five days is the window in which AMI
+operators continue collecting before an estimate becomes final (field practice; AEMO's settlement timetable also revises
+no sooner).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _LOCAL: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 @dataclass(frozen=True, slots=True)
 class DayPull:
-    """One day asked of one head-end: ``outcome`` is pulled, empty, nothing new, or why it failed. ``missing`` of
+    """One day requested of one head-end. ``outcome``: pulled, empty, nothing new, or the error. ``missing`` of
     ``meters`` had no read before."""
 
     head_end: str
@@ -85,7 +85,8 @@ class DayPull:
 
 @dataclass(slots=True)
 class PullOutcome:
-    """Result of a round of pulls. ``postponed``: head-ends that were not asked, and why (a pause, another pull)."""
+    """Result of a round of pulls. ``postponed``: head-ends that were not asked, with the reason (a pause, another
+    pull)."""
 
     pulls: list[DayPull] = field(default_factory=list)
     postponed: list[tuple[str, str]] = field(default_factory=list)
@@ -189,9 +190,9 @@ def pull(
     clock: Clock = SYSTEM_CLOCK,
     pause: PauseProbe | None = None,
 ) -> PullOutcome:
-    """Ask each head-end for its missing days (or for exactly ``days``). Never raises for a head-end's sake: what failed
-    is in the outcome, and the next head-end is asked. A pause of the head-end or its commodity holds it; so does
-    another pull of it at work."""
+    """Request the missing days of each head-end (or exactly ``days``). A failing head-end does not raise: its error
+    is in the result, and the next head-end follows. A head-end is postponed by a pause of it or its commodity, and
+    by another pull of it."""
     outcome = PullOutcome()
     for head_end in head_ends:
         if pause is not None and (state := pause.check(head_end.commodity, head_end.name)) is not None:
@@ -216,8 +217,8 @@ def pull(
 def missing_days(
     database: Database, calendar: BillingCalendar, head_end: HeadEnd, inbox: Path, *, clock: Clock = SYSTEM_CLOCK
 ) -> list[raw.IncompleteDay]:
-    """The closed billing days to ask for now: incomplete, first asked less than five days ago, and no file of them
-    waiting in the inbox."""
+    """Returns the closed billing days to request now: incomplete, first requested less than five days ago, and
+    without a file waiting in the inbox."""
     now = clock.now()
     today = calendar.day_of(now)
     with database.connect("pull") as connection:
@@ -241,7 +242,8 @@ def missing_days(
 
 
 def _ask(database: Database, head_end: HeadEnd, day: raw.IncompleteDay, inbox: Path, clock: Clock) -> DayPull:
-    """Ask for one day and remember it. The same bytes as an earlier answer leave no second file in the inbox."""
+    """Request one day and record the request. An answer with the same bytes as an earlier one leaves no second file
+    in the inbox."""
     pulled = Pulled(day.day, None, 0, 0, 0)
     ok = True
     try:
@@ -281,9 +283,9 @@ def _ask(database: Database, head_end: HeadEnd, day: raw.IncompleteDay, inbox: P
 
 
 def again(head_end: HeadEnd, latest: dict[date, date], today: date) -> set[date]:
-    """Days to ask for again although they are complete, since reads of a radio network go on arriving: those asked
-    before that are ``again_days`` old, or became so within the last week, and were not asked since. ``latest``: when
-    each day was asked last."""
+    """Returns complete days to request again, because reads of a radio network arrive late: those requested before
+    that are ``again_days`` old, or became so within the last week, and were not requested since. ``latest``: the
+    last request of each day."""
     lags = head_end.fetch.again_days if head_end.fetch is not None else ()
     due = set()
     for lag in lags:
@@ -295,7 +297,7 @@ def again(head_end: HeadEnd, latest: dict[date, date], today: date) -> set[date]
 
 
 def _fetched(head_end: HeadEnd, today: date, inbox: Path, clock: Clock) -> list[DayPull]:
-    """Fetch the new files of an SFTP server; one entry a file, of the day it was fetched on."""
+    """Fetch the new files of an SFTP server; one entry a file, for the day it was fetched on."""
     from meter_pipeline.ingest.sftp_pull import fetch_files
 
     try:
@@ -319,7 +321,8 @@ def _fetched(head_end: HeadEnd, today: date, inbox: Path, clock: Clock) -> list[
 
 @contextlib.contextmanager
 def _alone(database: Database, head_end: str) -> Iterator[bool]:
-    """Whether no other process pulls this head-end: two would write one another's pages. Gone with the process."""
+    """Takes the lock that keeps two pulls of a head-end apart: they would write each other's pages. Returns False
+    where another process has it. The lock ends with the process."""
     with database.connect("pull-lock", autocommit=True) as connection:
         lock = (LOCK_CLASS, zlib.crc32(head_end.encode()) - (1 << 31))
         row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", lock).fetchone()
@@ -409,13 +412,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _digits(text: str) -> int | str:
-    """A JSON integer; one too long for any quantity stays text, for the parser to refuse (int() alone would refuse the
-    whole page)."""
+    """Returns a JSON integer; one too long for any quantity stays text, so that the parser refuses the read (int()
+    would refuse the page)."""
     return int(text) if len(text) <= 19 else text
 
 
 def _line(read: dict[str, Any]) -> bytes:
-    """One read as a line of JSON, its keys sorted so that the same answer gives the same bytes."""
+    """Returns one read as a line of JSON with sorted keys, so that the same answer gives the same bytes."""
     if not isinstance(read, _Twice):
         return json.dumps(read, sort_keys=True, separators=(",", ":")).encode() + b"\n"
     return (
@@ -426,7 +429,7 @@ def _line(read: dict[str, Any]) -> bytes:
 
 
 def _retry_after(header: str | None, clock: Clock) -> float:
-    """Seconds that a Retry-After header asks for: a number or a date."""
+    """Returns the seconds of a Retry-After header: a number or a date."""
     if not header:
         return 0.0
     if header.isascii() and header.isdigit():
@@ -443,7 +446,7 @@ _FRESH: Final[dict[str, Any]] = {"cursor": None, "done": False, "bytes": 0, "rea
 
 
 def _resume(part: Path, note: Path) -> dict[str, Any]:
-    """The state of a pull that was cut; a fresh one where there is none or it cannot be trusted."""
+    """Returns the state of an interrupted pull; a new one where there is none or it is not valid."""
     try:
         state: dict[str, Any] = json.loads(note.read_text("utf-8"))
         if set(state) != set(_FRESH) or part.stat().st_size < state["bytes"]:
@@ -457,7 +460,8 @@ def _resume(part: Path, note: Path) -> dict[str, Any]:
 
 
 def _keep(part: Path, note: Path, lines: bytes, state: dict[str, Any]) -> None:
-    """Add a page, then note where to go on: in this order, so that a cut between the two only asks for a page again."""
+    """Append a page, then note its cursor: in this order, so that an interruption between the two only repeats a
+    request."""
     with part.open("ab") as kept:
         kept.write(lines)
         kept.flush()
@@ -473,5 +477,5 @@ def _forget(part: Path, note: Path) -> None:
 
 
 def last_asked(now: datetime, first_asked: datetime, days: int = ASK_AGAIN_DAYS) -> bool:
-    """Whether a missing day has been asked for long enough, so that its estimate may become final."""
+    """Whether a missing day has been requested for long enough, so that its estimate may become final."""
     return now - first_asked >= timedelta(days=days)

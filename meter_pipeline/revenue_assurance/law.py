@@ -1,10 +1,9 @@
-"""The law of billing: for every service point and every day of its service the usage is on a bill, accrued in the open
-period, or waiting under a reason that a person can see; and what was validated is what stands there, to the millionth.
-Usage of a supply meter that a zone declares on the day, and no account pays for, is the zone's own (``supply``).
+"""The law of billing: for every service point and every day of its service, the validated usage is on a bill, accrued
+in the open period, or waiting for a reason that a person can see, exact to the millionth. Usage of a supply meter that
+a zone declares on the day, and that no account pays for, belongs to the zone (``supply``).
 
-Computed from the tables by SQL of this room's own (tables.py); nothing of billing is imported. A reason explains no
-more than what it can account for: a revision the quantity it holds, a correction that waits the quantity it would bill,
-an exception the usage it names.
+Computed with this room's own SQL (tables/); imports nothing of billing. A reason accounts for a limited quantity: a
+revision for its own, a waiting correction for the quantity it would bill, an exception for the usage it names.
 """
 
 from __future__ import annotations
@@ -37,7 +36,8 @@ _VOLUME_PART, _VOLUMES = "no_heat_content", frozenset({"m3", "gal", "ft3"})
 
 
 def keep_law_of_day(database: Database, day: date, *, clock: Clock = SYSTEM_CLOCK) -> LawResult:
-    """The law of one billing day, kept in billing.law_day for pages that cannot wait for it."""
+    """Evaluate the law of one billing day and store the result in billing.law_day, for pages that cannot wait for
+    it."""
     result = law_of_day(database, day)
     row = {
         "day": day,
@@ -54,8 +54,7 @@ def keep_law_of_day(database: Database, day: date, *, clock: Clock = SYSTEM_CLOC
 
 
 def last_reports(connection: Connection, first: date, past: date) -> list[str]:
-    """What stands against the days of [first, past) as the law was last asked: days on which it did not hold or was
-    never asked."""
+    """Returns the days of [first, past) on which the stored result of the law failed, or is missing."""
     return [
         f"{day} {report}" if ok is not None else f"{day} was never checked"
         for day, ok, report in tables.kept(connection, first, past)
@@ -64,23 +63,23 @@ def last_reports(connection: Connection, first: date, past: date) -> list[str]:
 
 
 def law_of_day(database: Database, day: date) -> LawResult:
-    """The law of one billing day and of the bills that cover it."""
+    """Evaluate the law for one billing day and the bills that cover it."""
     return law_of_days(database, day, day + timedelta(days=1))
 
 
 def law_of_month(database: Database, month: date) -> LawResult:
-    """The law of a month's days that were billed, and of the bills that cover any of them."""
+    """Evaluate the law for a month's billed days and the bills that cover any of them."""
     return law_of_days(database, month, (month + timedelta(days=31)).replace(day=1))
 
 
 def last_day(database: Database) -> date | None:
-    """The last billing day of which anything was billed."""
+    """Returns the last billed day."""
     with database.connect("revenue assurance") as connection:
         return tables.last_billed(connection)
 
 
 def law_of_days(database: Database, first: date, past: date) -> LawResult:
-    """The law of the days in [first, past)."""
+    """Evaluate the law for the days in [first, past)."""
     with tables.one_moment(database) as (connection, beside), ThreadPoolExecutor(1, "law") as pool:
         money = pool.submit(tables.money_of_bills, beside, first, past)
         return _law(connection, first, past, money.result)
@@ -92,7 +91,7 @@ def law(connection: Connection, first: date, past: date) -> LawResult:
 
 
 def _law(connection: Connection, first: date, past: date, money: Callable[[], list[dict[str, Any]]]) -> LawResult:
-    """``money``: gives tables.money_of_bills."""
+    """As ``law``. ``money``: returns tables.money_of_bills."""
     result = LawResult(first, past - timedelta(days=1))
     points: set[str] = set()
     day = first
@@ -163,10 +162,10 @@ def _waiting(row: dict[str, Any], day: date, why: str) -> Finding:
 
 
 def judge(row: dict[str, Any], day: date, usage: list[dict[str, Any]], reasons: list[tuple[str, str]]) -> list[Finding]:
-    """What a service point's day comes to where its figures are not simply equal: a finding a unit of usage.
+    """Returns the findings of a service point's day whose figures are not equal: one finding a unit of usage.
 
-    ``row``: tables.examine_day's; ``usage``: its validated usage by unit, flow and source; ``reasons``: what people
-    see.
+    ``row``: of tables.examine_day; ``usage``: its validated usage by unit, flow and source; ``reasons``: the exceptions
+    that people see.
     """
     if row["revision"] == {}:  # a sealed day for which nobody is charged any more: its row is what was
         row = row | dict.fromkeys(("account_id", "source_unit", "other_unit", "revision"))
@@ -217,7 +216,8 @@ def judge(row: dict[str, Any], day: date, usage: list[dict[str, Any]], reasons: 
 
 
 def _is_supply(row: dict[str, Any], reasons: list[tuple[str, str]]) -> bool:
-    """Whether a zone declares the meter on the day, no account pays for it, and billing took it for a supply meter."""
+    """Whether a zone declares the meter on the day, no account pays for it, and billing treated it as a supply
+    meter."""
     return bool(row["supply_meter"]) and _SUPPLY in {reason for reason, _ in reasons}
 
 
@@ -248,7 +248,7 @@ def _first(reasons: list[tuple[str, str]]) -> str:
 def _excused(
     left: int, parts: list[dict[str, Any]], unit: str, row: dict[str, Any], reasons: list[tuple[str, str]]
 ) -> tuple[int, str]:
-    """How much of the usage that no determinant holds a reason accounts for, and which reason."""
+    """Returns the quantity without determinant that a reason accounts for, and the reason."""
     if not left:
         return 0, ""
     names = {reason for reason, _ in reasons}
@@ -269,7 +269,7 @@ def _excused(
 
 
 def _faults(row: dict[str, Any], usage: list[dict[str, Any]], reasons: list[tuple[str, str]]) -> list[str]:
-    """What is wrong with a service point's day whatever its usage."""
+    """Returns faults of a service point's day that do not depend on its usage."""
     found = []
     known = any(u["quantity_micro"] is not None for u in usage)
     if _SUPPLY in {reason for reason, _ in reasons} and not row["supply_meter"]:
@@ -309,7 +309,8 @@ def _faults(row: dict[str, Any], usage: list[dict[str, Any]], reasons: list[tupl
 
 
 def _bills(connection: Connection, first: date, past: date, result: LawResult) -> None:
-    """Bills whose quantity is not that of their days, unless what is waiting accounts for exactly the difference."""
+    """Returns bills whose quantity differs from that of their days, unless a waiting change accounts for exactly the
+    difference."""
     off = tables.bills_off_their_days(connection, first, past)
     if not off:
         return
@@ -341,9 +342,8 @@ def _bills(connection: Connection, first: date, past: date, result: LawResult) -
 
 
 def _correction(row: dict[str, Any], before: int, corrections: Iterable[dict[str, Any]]) -> str | None:
-    """The correction that waits, or was refused, and would bill exactly what the days were ``before`` they
-    moved last.
-    """
+    """Returns the correction that waits, or was refused, and would bill exactly the quantity of the days ``before``
+    their last change."""
     by_name: dict[str, tuple[str, int, bool]] = {}
     for a in corrections:
         mine = a["energy"] if a["service_point_id"] == row["service_point_id"] else 0
@@ -356,7 +356,7 @@ def _correction(row: dict[str, Any], before: int, corrections: Iterable[dict[str
 
 
 def _money(found: Iterable[dict[str, Any]], result: LawResult) -> None:
-    """Bills whose money is not their days' charges and what their period's end owed."""
+    """Returns bills whose money differs from their days' charges and the amounts of the period's end."""
     for row in found:
         name = row["statement_id"]
         if row["total"] != row["lines"]:
@@ -383,8 +383,7 @@ def _money(found: Iterable[dict[str, Any]], result: LawResult) -> None:
 
 
 def _waived(connection: Connection, first: date, past: date, result: LawResult) -> None:
-    """What back-billing rules made of corrections: full amount = allowed + waived, and each is the lines it stands
-    for."""
+    """Checks back-billing results of corrections: full amount = allowed + waived, and each equals its lines."""
     for row in waivers.waivers(connection, first, past):
         name = f"{row['adjustment_id']} {row['service_point_id']}"
         wrong = [
@@ -411,8 +410,8 @@ def _waived(connection: Connection, first: date, past: date, result: LawResult) 
 
 
 def _explains(row: dict[str, Any], left: Decimal, which: str) -> bool:
-    """Whether an adjustment that waits or was refused makes the bill what its days come to now, or came to before they
-    moved last."""
+    """Whether a waiting or refused adjustment would make the bill equal to its days' charges now, or before their
+    last change."""
     due = row["at_end"] if row[f"{which}_due"] is None else row[f"{which}_due"]
     off = left + row[which] - due
     return bool(min(abs(off), abs(off - row["moved"])) <= row["room"])

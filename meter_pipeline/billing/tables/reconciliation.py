@@ -1,8 +1,7 @@
-"""Queries behind the reconciliation of a billing day: what the stages before billing hold, in the units in which they
-are compared.
+"""SQL of the reconciliation of a billing day: the figures of the stages before billing, in the units in which they are
+compared.
 
-Rows are (subject, unit, cause, expected, actual, items, detail); quantities and money in millionths, counts as they
-are.
+Rows are (subject, unit, cause, expected, actual, items, detail); quantities and money in millionths, counts unscaled.
 """
 
 from __future__ import annotations
@@ -32,8 +31,7 @@ def stored_determinants(connection: Connection, day: date, points: Sequence[str]
 
 
 def determinants_where(connection: Connection, name: str, where: str, values: dict[str, Any]) -> pl.DataFrame:
-    """``stored_determinants`` of the rows that a condition holds for. ``name``: SQL of what stands as
-    service_point_id."""
+    """``stored_determinants`` of the rows that meet a condition. ``name``: SQL of the service point id."""
     columns: dict[str, tuple[str, Any]] = {
         "service_point_id": (name, pl.String),
         **{c: (c, pl.String) for c in ("unit", "source_unit", "other_unit")},
@@ -58,7 +56,7 @@ def stored_charges(
 def charges_where(
     connection: Connection, name: str, where: str, values: dict[str, Any], *, before: bool = False
 ) -> pl.DataFrame:
-    """``stored_charges`` of the rows that a condition holds for. ``name``: SQL of what stands as service_point_id."""
+    """``stored_charges`` of the rows that meet a condition. ``name``: SQL of the service point id."""
     columns: dict[str, tuple[str, Any]] = {
         "service_point_id": (name, pl.String),
         **{c: (c, pl.String) for c in ("account_id", "tariff_id")},
@@ -83,9 +81,8 @@ def charges_where(
 
 
 def positions_before(connection: Connection, day: date, alone: pl.DataFrame) -> pl.DataFrame:
-    """The last position before the day before of services that have none on that day: as
-    stored_charges(before=True).
-    """
+    """Returns the latest earlier position of services that have none on the day before: columns as
+    stored_charges(before=True)."""
     prior_day = day - timedelta(days=1)
     schema = {
         **dict.fromkeys(("service_point_id", "account_id", "tariff_id"), pl.String),
@@ -138,13 +135,13 @@ def _usage_columns(name: str) -> dict[str, tuple[str, Any]]:
 
 
 def usage_where(connection: Connection, name: str, where: str, values: dict[str, Any]) -> pl.DataFrame:
-    """``validated_usage`` of the rows that a condition holds for, where nothing is billed at another service point.
-    ``name``: SQL of what stands as service_point_id."""
+    """``validated_usage`` of the rows that meet a condition, where no usage is billed at another service point.
+    ``name``: SQL of the service point id."""
     return _gathered(connection, _usage_columns(name), f"vee.daily_usage WHERE {where} AND {_FLOWS}", values)
 
 
 def _among(points: Sequence[str] | None) -> str:
-    """SQL of a condition on some service points, nothing where all are meant."""
+    """SQL of a condition on some service points; empty where all are meant."""
     return "" if points is None else " AND service_point_id = ANY(%(points)s)"
 
 
@@ -160,13 +157,13 @@ FROM ref.service_attributes AS a WHERE a.attribute IN ('totals_into', 'deducts_f
 
 
 def excused(connection: Connection, day: date) -> pl.DataFrame:
-    """Services whose usage need not be billed, with the reason: the day's exceptions, those of a sealed day's latest
-    revision for the ones it holds. Missing usage excuses nothing: there is none to be billed."""
+    """Returns services whose usage need not be billed, with the reason: the day's exceptions; for a sealed day,
+    those of its latest revision. A service with missing usage is not excused: it has no usage to bill."""
     return excused_where(connection, "service_point_id", "billing_day = %(day)s", {"day": day})
 
 
 def excused_where(connection: Connection, name: str, where: str, values: dict[str, Any]) -> pl.DataFrame:
-    """``excused`` of the rows that a condition holds for. ``name``: SQL of what stands as service_point_id."""
+    """``excused`` of the rows that meet a condition. ``name``: SQL of the service point id."""
     rows = connection.execute(
         f"WITH later AS (SELECT DISTINCT ON ({name}) {name} AS named, exceptions FROM billing.determinant_revision "
         f"WHERE {where} ORDER BY {name}, revision DESC), "
@@ -183,13 +180,13 @@ def excused_where(connection: Connection, name: str, where: str, values: dict[st
 
 
 def revised(connection: Connection, day: date) -> pl.DataFrame:
-    """The latest determinants kept beside a sealed day: service_point_id, source_unit, source_quantity, source_export,
-    and those of the day's other unit. A service that is no longer charged has no unit."""
+    """Returns the latest determinants stored beside a sealed day: service_point_id, source_unit, source_quantity,
+    source_export, and those of the day's other unit. A service that is no longer charged has no unit."""
     return revised_where(connection, "service_point_id", "billing_day = %(day)s", {"day": day})
 
 
 def revised_where(connection: Connection, name: str, where: str, values: dict[str, Any]) -> pl.DataFrame:
-    """``revised`` of the rows that a condition holds for. ``name``: SQL of what stands as service_point_id."""
+    """``revised`` of the rows that meet a condition. ``name``: SQL of the service point id."""
     units, quantities = (
         ("source_unit", "other_unit"),
         ("source_quantity", "source_export", "other_quantity", "other_export"),
@@ -206,15 +203,15 @@ def revised_where(connection: Connection, name: str, where: str, values: dict[st
 
 
 def _summed(array: str) -> str:
-    """SQL for the sum of an array's elements, null of an empty one. Most tariffs have less than sixteen periods or
-    lines, which are added as they stand: a query over unnest costs each row ten times as much. A sum that a bigint
-    can't hold is an error, not a figure."""
+    """SQL for the sum of an array's elements, null for an empty array. Most tariffs have fewer than sixteen periods
+    or lines, which are added one by one: a query over unnest costs each row ten times as much. A sum beyond bigint
+    raises an error."""
     few = " ".join(f"WHEN {n} THEN " + " + ".join(f"{array}[{k}]" for k in range(1, n + 1)) for n in range(1, 17))
     return f"CASE cardinality({array}) {few} ELSE (SELECT sum(x)::bigint FROM unnest({array}) AS x) END"
 
 
 def period_streaks(connection: Connection, cycle_id: str, first: date, past: date, at_least: int) -> pl.DataFrame:
-    """Runs of wholly estimated days within a period: account_id, service_point_id, days, since."""
+    """Returns runs of completely estimated days within a period: account_id, service_point_id, days, since."""
     rows = connection.execute(
         "SELECT account_id, service_point_id, count(*)::int AS days, min(billing_day) AS since FROM (SELECT account_id, service_point_id, billing_day, "
         "billing_day - (row_number() OVER (PARTITION BY account_id, service_point_id ORDER BY billing_day))::int AS run FROM billing.determinant_day "
@@ -306,8 +303,8 @@ WHERE s.cycle_id = %(cycle)s AND s.period_start = %(start)s ORDER BY 1, 2
 
 
 def statement_sums(connection: Connection, cycle_id: str, first: date, past: date) -> pl.DataFrame:
-    """Per statement of a period: its total, its stored lines' sum, its days' stored charges, what the period's end
-    added, its hash and place."""
+    """Returns per statement of a period: its total, the sum of its stored lines, its days' stored charges, the
+    amounts of the period's end, its hash and position."""
     numbers = dict.fromkeys(("total", "period_end", "credit", "ratchet", "year_end", "sealed_days"), pl.Int64)
     texts = dict.fromkeys(("statement_id", "account_id", "currency", "lines_sha256"), pl.String)
     values = {"cycle": cycle_id, "start": first, "past": past}
@@ -328,15 +325,16 @@ def statement_sums(connection: Connection, cycle_id: str, first: date, past: dat
 
 
 def statement_lines(connection: Connection, cycle_id: str, first: date) -> pl.DataFrame:
-    """Every line of a period's statements as stored, in the columns a statement's hash is over; quantity and amount in
-    millionths."""
+    """Returns every stored line of a period's statements, with the columns of the statement's hash; quantity and
+    amount in millionths."""
     texts = dict.fromkeys(("statement_id", "service_point_id", "tariff_id", "line_key"), pl.String)
     kinds = texts | {"segment_start": pl.Date, "segment_end": pl.Date, "quantity": pl.Int64, "amount": pl.Int64}
     return _copied(connection, _LINES, {"cycle": cycle_id, "start": first}, kinds)
 
 
 def issued_leaves(connection: Connection, cycle_id: str, first: date, last: date) -> dict[int, bytes]:
-    """Leaves, end to end, of the ledger entries that record the issue of a period's statements, by entry."""
+    """Returns the concatenated leaves of the ledger entries that record the issue of a period's statements, by
+    entry."""
     rows = connection.execute(
         "SELECT entry_id, leaves FROM billing.leaf_entries(%(last)s, 'bill_issued') "
         "WHERE convert_from(body, 'UTF8')::jsonb -> 'body' ->> 'cycle_id' = %(cycle)s "
@@ -348,8 +346,8 @@ def issued_leaves(connection: Connection, cycle_id: str, first: date, last: date
 
 
 def index_leaves(connection: Connection, day: date) -> int:
-    """Keep the first four bytes of each leaf of the day's payload entries where they are looked for; returns how many
-    entries are new."""
+    """Store the first four bytes of each leaf of the day's payload entries, for look-ups. Returns the number of new
+    entries."""
     rows = connection.execute(
         "SELECT e.entry_id, e.leaves FROM billing.leaf_entries(%s, 'ingested') AS e "
         "WHERE NOT EXISTS (SELECT FROM billing.leaf_prefix AS p WHERE p.entry_id = e.entry_id) ORDER BY 1",
@@ -368,9 +366,9 @@ def index_leaves(connection: Connection, day: date) -> int:
 def _gathered(
     connection: Connection, columns: dict[str, tuple[str, Any]], source: str, values: dict[str, Any]
 ) -> pl.DataFrame:
-    """Columns (name -> SQL and type) of a table's rows as a frame, in the caller's transaction, gathered by the server
-    into one text: the driver hands on a COPY row by row, which costs a hundred thousand rows a Python step each. No
-    column holds a control character."""
+    """Returns columns (name -> SQL and type) of a table's rows as a frame, in the caller's transaction. The server
+    joins them into one text, because the driver returns a COPY row by row, a Python step each. No column holds a
+    control character."""
     line = ", E'\x1f', ".join(expression for expression, _ in columns.values())
     text = scalar(connection, f"SELECT string_agg(concat({line}), E'\n') FROM {source}", values)
     schema = {name: kind for name, (_, kind) in columns.items()}
@@ -380,8 +378,8 @@ def _gathered(
 
 
 def _copied(connection: Connection, query: str, values: dict[str, Any], kinds: dict[str, Any]) -> pl.DataFrame:
-    """A query's result as a frame, in the caller's transaction. COPY carries a million rows in the time fetchall takes
-    for fifty thousand."""
+    """Returns a query's result as a frame, in the caller's transaction. COPY transfers a million rows in the time
+    that fetchall takes for fifty thousand."""
     buffer = io.BytesIO()
     with (
         connection.cursor() as cursor,
@@ -400,11 +398,8 @@ def replace(
     checks: Sequence[str],
     subjects: Sequence[str] | None = None,
 ) -> int:
-    """Bring the day's rows of the given checks (of some subjects, where they are given) to exactly ``frame``; equal
-    rows are left untouched.
-
-    Returns rows written or deleted.
-    """
+    """Replace the day's rows of the given checks (of some subjects, where they are given) by ``frame``; equal rows
+    are not written. Returns the number of rows written or deleted."""
     rows = [
         {**row, "expected": str(row["expected"]), "actual": str(row["actual"])}
         for row in frame.select("joint", "subject", "unit", "cause", "expected", "actual", "items", "detail").iter_rows(

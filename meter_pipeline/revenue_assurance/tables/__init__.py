@@ -1,5 +1,5 @@
-"""What the law compares, set by set, in SQL: validated usage, determinants, charges, statements, adjustments, and the
-reasons that people see."""
+"""SQL of the law: reads validated usage, determinants, charges, statements, adjustments and exception reasons, and
+compares them as sets."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Connection = psycopg.Connection[Any]
 
 
 def _sum(array: str) -> str:
-    """SQL for the sum of an array's elements; 0 for an empty one. billing.sum_of costs each row ten times as much as
-    the few additions that most tariffs need."""
+    """SQL for the sum of an array's elements; 0 for an empty array. The function billing.sum_of costs each row ten
+    times as much as the few additions that most tariffs need."""
     few = " ".join(f"WHEN {n} THEN " + " + ".join(f"{array}[{k}]" for k in range(1, n + 1)) for n in range(1, 13))
     return f"CASE cardinality({array}) WHEN 0 THEN 0 {few} ELSE billing.sum_of({array}) END"
 
@@ -180,7 +180,7 @@ compared AS MATERIALIZED (
 
 @contextmanager
 def one_moment(database: Database) -> Iterator[tuple[Connection, Connection]]:
-    """Two sessions that only read and see the same moment, so that two questions are asked at the same time."""
+    """Two read-only sessions with the same snapshot, so that two queries run at the same time."""
     with database.connect("revenue assurance") as own, database.connect("revenue assurance beside") as beside:
         for session in (own, beside):
             session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -190,7 +190,8 @@ def one_moment(database: Database) -> Iterator[tuple[Connection, Connection]]:
 
 
 def examine_day(connection: Connection, day: date) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A day's service points: the fine ones summed by unit and whether a bill covers them; the others each."""
+    """Returns a day's service points: those without a difference summed by unit and by whether a bill covers them;
+    the others row by row."""
     rows = connection.execute(
         f"{_DAY} SELECT true, to_jsonb(s) FROM (SELECT usage_unit AS unit, bills > 0 AS billed, count(*) AS points, sum(used)::bigint AS used "
         "FROM compared WHERE fine GROUP BY 1, 2 ORDER BY 1, 2) AS s UNION ALL "
@@ -205,7 +206,7 @@ def examine_day(connection: Connection, day: date) -> tuple[list[dict[str, Any]]
 
 
 def usage_of(connection: Connection, day: date, points: list[str]) -> list[dict[str, Any]]:
-    """Validated usage of some service points by unit, flow and what counted it."""
+    """Returns validated usage of some service points by unit, flow and source."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             f"WITH {_USAGE} SELECT * FROM flows WHERE service_point_id = ANY(%(points)s) ORDER BY 1, 2, 3".encode(),
@@ -214,9 +215,8 @@ def usage_of(connection: Connection, day: date, points: list[str]) -> list[dict[
 
 
 def reasons_of(connection: Connection, day: date, points: list[str]) -> dict[str, list[tuple[str, str]]]:
-    """Why some service points' usage of the day is not billed, as people see it: billing's exceptions (of a sealed day,
-    those kept with its latest revision), then validation's.
-    """
+    """Returns the reasons for which some service points' usage of the day is not billed: billing's exceptions (for a
+    sealed day, those stored with its latest revision), then validation's."""
     rows = connection.execute(
         "WITH later AS (SELECT DISTINCT ON (service_point_id) service_point_id, exceptions FROM billing.determinant_revision "
         "WHERE billing_day = %(d)s AND service_point_id = ANY(%(p)s) ORDER BY service_point_id, revision DESC) "
@@ -233,8 +233,8 @@ def reasons_of(connection: Connection, day: date, points: list[str]) -> dict[str
 
 
 def unbilled_accounts(connection: Connection, day: date) -> list[tuple[str, str, str, date]]:
-    """Service points charged on the day in a period whose statements were issued, without their own and without a
-    reason: (service point, account, cycle, first day)."""
+    """Returns service points charged on the day in a period whose statements were issued, that have no statement and
+    no reason: (service point, account, cycle, first day)."""
     return connection.execute(
         "WITH later AS (SELECT DISTINCT ON (service_point_id) service_point_id, determinants AS j "
         "FROM billing.determinant_revision WHERE billing_day = %(d)s ORDER BY service_point_id, revision DESC), "
@@ -325,9 +325,8 @@ WHERE (billed <> now AND counted) OR days <> days_known ORDER BY 1, 3
 
 
 def bills_off_their_days(connection: Connection, first: date, past: date) -> list[dict[str, Any]]:
-    """Bills covering any day of [first, past) whose quantity is not that of their days' determinants, or that lack a
-    day.
-    """
+    """Returns bills covering any day of [first, past) whose quantity differs from the determinants of their days, or
+    that lack a day."""
     span = {"first": first, "past": past}
     row = connection.execute(
         # Of every service on these bills, those that ended before the days too.
@@ -346,9 +345,8 @@ def bills_off_their_days(connection: Connection, first: date, past: date) -> lis
 
 
 def corrections_waiting(connection: Connection, statements: list[str]) -> list[dict[str, Any]]:
-    """What waits, or was refused since the last correction was posted, of some statements: by service point, the
-    quantity the bill would stand on.
-    """
+    """Returns the corrections of some statements that wait, or were refused after the last posted correction: by
+    service point, the quantity that the bill would have."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             "SELECT a.statement_id, a.adjustment_id, a.status, a.restated, g.service_point_id, "
@@ -362,8 +360,8 @@ def corrections_waiting(connection: Connection, statements: list[str]) -> list[d
 
 
 def late_changes(connection: Connection, statements: list[str]) -> dict[tuple[str, str], int]:
-    """By statement and service point, by how much late changes that no adjustment has been worked out for moved the
-    usage of the days of the bill's period."""
+    """Returns by statement and service point the change of usage by late changes for which no adjustment has been
+    computed yet."""
     rows = connection.execute(
         "SELECT statement_id, service_point_id, coalesce(sum(energy_moved), 0)::bigint FROM billing.late_change "
         "WHERE statement_id = ANY(%s) GROUP BY 1, 2",
@@ -440,8 +438,8 @@ SELECT * FROM stands
 
 
 def money_of_bills(connection: Connection, first: date, past: date) -> list[dict[str, Any]]:
-    """Bills of periods holding any day of [first, past) whose books are not their days' charges and what the period's
-    end owes, or whose totals are not their lines."""
+    """Returns bills of periods holding any day of [first, past) whose money differs from their days' charges and the
+    amounts of the period's end, or whose totals differ from their lines."""
     span = {"first": first, "past": past}
     row = connection.execute(
         "WITH own AS (SELECT account_id, period_start, period_end FROM billing.statement WHERE period_start < %(past)s AND period_end > %(first)s) "
@@ -460,13 +458,13 @@ def money_of_bills(connection: Connection, first: date, past: date) -> list[dict
 
 
 def last_billed(connection: Connection) -> date | None:
-    """The last day of which anything was billed."""
+    """Returns the last billed day."""
     row = connection.execute("SELECT max(billing_day) FROM billing.determinant_day").fetchone()
     return row[0] if row else None
 
 
 def day_is_billed(connection: Connection, day: date) -> bool:
-    """Whether a day's billing has run."""
+    """Whether a day is billed."""
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM billing.determinant_day WHERE billing_day = %(d)s) OR "
         "EXISTS (SELECT FROM billing.exception_day WHERE billing_day = %(d)s)",
@@ -476,7 +474,7 @@ def day_is_billed(connection: Connection, day: date) -> bool:
 
 
 def keep(connection: Connection, row: dict[str, Any]) -> None:
-    """Keep what the law said of a day, in the place of what it said before."""
+    """Store the law's result of a day, replacing the result before it."""
     connection.execute(
         "INSERT INTO billing.law_day (billing_day, ok, service_points, waiting, open, detail, computed_at) VALUES (%(day)s, %(ok)s, "
         "%(service_points)s, %(waiting)s, %(open)s, %(detail)s, %(at)s) ON CONFLICT (billing_day) DO UPDATE SET ok = excluded.ok, "
@@ -487,9 +485,8 @@ def keep(connection: Connection, row: dict[str, Any]) -> None:
 
 
 def kept(connection: Connection, first: date, past: date) -> list[tuple[date, bool | None, str]]:
-    """What the law last said of each billed day of [first, past): day, whether it was kept (None: never asked), and in
-    words.
-    """
+    """Returns the stored result of each billed day of [first, past): day, whether the law held (None: not
+    evaluated), and its text."""
     return connection.execute(
         "SELECT d.day, l.ok, coalesce(l.detail, '') FROM (SELECT g::date AS day FROM generate_series(%(f)s::date, %(p)s::date - 1, interval '1 day') AS g "
         "WHERE EXISTS (SELECT FROM billing.determinant_day AS b WHERE b.billing_day = g::date)) AS d LEFT JOIN billing.law_day AS l "

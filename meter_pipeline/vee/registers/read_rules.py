@@ -1,9 +1,9 @@
-"""Rules for meters that are read by their register alone: what the dial counted between two reads, against what the
-meter, its class and its service can have used.
+"""Rules for register-only meters: compare the usage between two reads with the possible usage of the meter, its class
+and its service.
 
-A stretch is the time from one used read to the next. A register that is read near every midnight is judged day by day,
-like intervals; one that is read every few days or once a quarter by its stretches, each against those before it. A day
-carries the findings of every stretch it lies in, so that each bill with a part of it is looked at.
+A span is the time from one used read to the next. A register that is read near every midnight is validated day by day,
+like intervals; one that is read every few days or once a quarter is validated by its spans, each compared with those
+before it. A day carries the findings of every span it lies in, so that each bill with a part of it is reviewed.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _WEEK_S: Final = 7 * 86_400
 
 @dataclass(slots=True)
 class ReadFindings:
-    """What the rules say of a day's register-only series. ``flags``: row rule bits by row of the frame that was judged;
-    ``silent``: rows whose silence is long enough to be reported; ``doubtful``: by read, whether the stretch that ends
-    there is too much to be a pace for estimates; ``details``: by row and rule code the figures. ``stored``: what the
-    classes did, where the rows are some of the day; else ``moved`` and ``paces`` say it; ``fleet``: rows whose finding
-    depends on other meters of their head-end."""
+    """Findings of a day's register-only series. ``flags``: row rule bits by row of the frame. ``silent``: rows
+    without reads for long enough to be reported. ``doubtful``: by read, whether the span that ends there is too
+    large to estimate from. ``details``: figures by row and rule code. ``stored``: the stored class movement, where
+    the rows are a part of the day; otherwise ``moved`` and ``paces`` have it. ``fleet``: rows whose finding depends
+    on other meters of their head-end."""
 
     flags: Ints
     silent: Bools
@@ -51,7 +51,7 @@ class ReadFindings:
     fleet: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def add(self, rows: Ints, rule: Rule, details: list[str] | str) -> None:
-        """Put a rule's hit on some rows."""
+        """Set a rule's flag on some rows."""
         np.bitwise_or.at(self.flags, rows, rule.mask)
         for k, row in enumerate(rows.tolist()):
             self.details.setdefault(row, {})[rule.code] = details if isinstance(details, str) else details[k]
@@ -59,10 +59,10 @@ class ReadFindings:
 
 @dataclass(frozen=True, slots=True)
 class ReadSpans:
-    """Stretches between used reads, in the order of the reads. ``at``: index of the read that ends each; ``row``: row
-    of the frame; ``opens``, ``closes`` UTC seconds; ``amount`` micro units; ``usual``: what the stretches before say of
-    its length, micro units, NaN without any; ``zeros``: stretches of nothing in a row, this one included, 0 where it is
-    not nothing or nothing was ever used before."""
+    """Spans between used reads, in the order of the reads. ``at``: index of the read that ends each; ``row``: row of
+    the frame; ``opens``, ``closes``: UTC seconds; ``amount``: micro units; ``usual``: expected usage by the earlier
+    spans, micro units, NaN without any; ``zeros``: number of consecutive spans without usage, this one included, 0
+    where it has usage or the register never had any."""
 
     at: Ints
     row: Ints
@@ -84,9 +84,9 @@ def _kernel() -> Any:
 
     @numba.njit(cache=True, nogil=True)
     def kernel(first, row, opens, amount, elapsed, ratio, floor_per_s, most, past, usual, zeros):  # type: ignore[no-untyped-def]  # compiled
-        """``usual`` and ``zeros`` of stretches in a row of series; ``first`` marks the first of each. A stretch far
-        above the ones before is no history, unless the next one bears its pace out. ``past``: begins, closes, amount
-        and elapsed of PastStretches; those that closed by a series' first read come before its own."""
+        """Computes ``usual`` and ``zeros`` of consecutive spans; ``first`` marks the first of each series. A span
+        far above those before it is no history, unless the next span confirms its rate. ``past``: begins, closes,
+        amount and elapsed of PastStretches; those that closed by a series' first read come before its own."""
         begins, closed, billed, lasted = past
         sums = np.zeros(most, np.float64)
         lengths = np.zeros(most, np.float64)
@@ -145,10 +145,9 @@ def _kernel() -> Any:
 def stretches(
     registers: Registers, at: Ints, wanted: Bools, floor_per_s: Floats, t: Thresholds, past: PastStretches
 ) -> ReadSpans:
-    """Every stretch of the ``wanted`` rows, whose series are ``at``, with what those before it say.
+    """Returns every span of the ``wanted`` rows, whose series are ``at``, with the expected usage from earlier spans.
 
-    ``floor_per_s`` by row: micro units a second that are nothing odd whatever the history; ``past``: periods billed
-    before the first read.
+    ``floor_per_s`` by row: micro units a second that are never unusual. ``past``: periods billed before the first read.
     """
     reads, found = registers.reads, registers.found
     place = np.full(registers.frame.height, -1, np.int64)
@@ -174,8 +173,8 @@ def stretches(
 
 
 def _median_by(group: Ints, values: Floats, known: Bools, row: Ints, least: int) -> Floats:
-    """By element the median of its group's known values, NaN where they are of fewer than ``least`` rows: one register
-    that is read each hour is no class."""
+    """Returns for each element the median of its group's known values, NaN where these are of fewer than ``least``
+    rows: one register that is read every hour is no class."""
     out = np.full(values.size, np.nan)
     at = np.flatnonzero(known)
     if at.size < least:
@@ -203,11 +202,11 @@ def judge(
     stored: ClassMovement | None = None,
     past: PastStretches | None = None,
 ) -> ReadFindings:
-    """Judge the register-only series of a day, which runs from ``day[0]`` to ``day[1]`` (UTC seconds).
+    """Validate the register-only series of a day, which runs from ``day[0]`` to ``day[1]`` (UTC seconds).
 
     ``only``: their rows with ``index`` into the series, unit, flow, customer_class, status, status_since_s (UTC seconds
-    from which the service has that status), multiplier_micro and decimals; ``history``: daily totals by row;
-    ``stored``: what their classes did, where they are not all of the day; ``past``: what was billed before the first
+    from which the service has that status), multiplier_micro and decimals. ``history``: daily totals by row.
+    ``stored``: the stored class movement, where the rows are a part of the day. ``past``: usage billed before the first
     billing day.
     """
     at = only["index"].to_numpy().astype(np.int64)
@@ -246,7 +245,7 @@ def judge(
 
 
 def count_in(movement: ClassMovement, only: pl.DataFrame, found: ReadFindings) -> None:
-    """Add what the classes of the judged registers did to what is stored beside the day."""
+    """Add the class movement of the registers to the stored movement of the day."""
     group = only.select(pl.struct("unit", "flow", "customer_class").rank("dense").cast(pl.Int32) - 1).to_series()
     movement.add(0, only, group.to_numpy(), found.moved)
     names = only.select("unit", "flow", "customer_class")
@@ -262,9 +261,8 @@ def _never_read(registers: Registers, at: Ints) -> Bools:
 
 
 def _multiplier(out: ReadFindings, multiplier: Ints, digit: Floats, limit: Floats) -> None:
-    """A multiplier that counts nothing, or with which the dial's last digit is more than the service carries in
-    a day.
-    """
+    """Flags a multiplier of zero, or one with which the last digit of the dial is more than the service can use in a
+    day."""
     wrong = np.flatnonzero((multiplier <= 0) | (digit * 1e6 > limit * 24))
     details = [
         f"the multiplier is {from_micro(int(multiplier[k]))}"
@@ -275,7 +273,7 @@ def _multiplier(out: ReadFindings, multiplier: Ints, digit: Floats, limit: Float
 
 
 def _ratio(found: ReadSpans) -> Floats:
-    """What each stretch counted over what is usual; NaN where nothing is."""
+    """Returns each span's usage over the expected usage; NaN without an expectation."""
     tested = np.nan_to_num(found.usual) > 0
     return np.where(tested, found.amount.astype(np.float64) / np.where(tested, found.usual, 1.0), np.nan)
 
@@ -283,8 +281,8 @@ def _ratio(found: ReadSpans) -> Floats:
 def _moved(
     out: ReadFindings, only: pl.DataFrame, found: ReadSpans, group: Ints, t: Thresholds
 ) -> tuple[Floats, Floats]:
-    """By stretch, how its class moved and at what pace it used, micro units a second, NaN where too few say it: those
-    whose stretches end in the same week moved with the same weather."""
+    """Returns by span the movement of its class and the class's rate, micro units a second; NaN where too few spans
+    have one. Spans that end in the same week are compared with each other, because they had the same weather."""
     ratio, elapsed = _ratio(found), np.maximum(found.elapsed, 1).astype(np.float64)
     week = found.closes // _WEEK_S
     cohort = week * (int(group.max(initial=0)) + 1) + group[found.row]
@@ -301,7 +299,7 @@ def _or_none(value: float) -> float | None:
 
 
 def _as_stored(stored: ClassMovement, only: pl.DataFrame, found: ReadSpans) -> tuple[Floats, Floats]:
-    """The same, as the whole day stored it."""
+    """The same, from the stored values of the whole day."""
     names = list(only.select("unit", "flow", "customer_class").iter_rows())
     nothing = (None, None)
     days_in_store = [
@@ -323,7 +321,7 @@ def _stretch_rules(
     step: Floats,
     t: Thresholds,
 ) -> dict[str, Bools]:
-    """By rule, which stretches it hits."""
+    """Returns by rule the spans that it flags."""
     row, elapsed = found.row, np.maximum(found.elapsed, 1).astype(np.float64)
     amount = found.amount.astype(np.float64)
     tested = np.nan_to_num(found.usual) > 0
@@ -349,7 +347,7 @@ def _stretch_rules(
 
 
 def _detail(registers: Registers, only: pl.DataFrame, found: ReadSpans, k: int) -> str:
-    """A stretch in words: what it counted in how many days, and what was usual."""
+    """Describes a span: its usage, its days, and the expected usage."""
     unit = only["unit"][int(found.row[k])]
     until = datetime.fromtimestamp(int(found.closes[k]), UTC)
     detail = f"{from_micro(int(found.amount[k]))} {unit} in {found.elapsed[k] / 86_400:.2f} days to {until:%Y-%m-%d %H:%M} UTC"
@@ -369,7 +367,7 @@ def _day_rules(
     most: Floats,
     t: Thresholds,
 ) -> None:
-    """Registers whose reads enclose the day: high and low against their own days, and the day's own rules."""
+    """Registers whose reads enclose the day: high and low compared with their own days, and the day's own rules."""
     if not rows.size:
         return
     used = quantity[rows].astype(np.float64)
@@ -405,7 +403,7 @@ def _of_rows(history: DailyHistory, rows: Ints) -> DailyHistory:
 
 
 def _gaps(out: ReadFindings, registers: Registers, at: Ints, day: tuple[int, int], t: Thresholds) -> None:
-    """Registers that are read several times a day and were silent for longer than their habit within the day."""
+    """Registers that are read several times a day and had no read within the day for longer than usual."""
     reads = registers.reads
     starts = reads.starts
     counts = np.diff(starts)
@@ -444,8 +442,8 @@ def _gaps(out: ReadFindings, registers: Registers, at: Ints, day: tuple[int, int
 
 
 def _steps(out: ReadFindings, registers: Registers, at: Ints, day: tuple[int, int]) -> None:
-    """Reads of the day that rolled over, went back or were refused. A read with too many digits is an error like others
-    as soon as a later read goes on from the last good one."""
+    """Reads of the day that rolled over, decreased or were refused. A read with too many digits is an error like
+    others when a later read continues from the last good one."""
     reads, found = registers.reads, registers.found
     if not reads.series.size:
         return

@@ -1,7 +1,7 @@
-"""The shapes VEE works on: a day of rows with what is known about each, and what came of it.
+"""The data classes of validation: a day of rows with their context and history, and the validated result.
 
-A row is one channel of one installation on one billing day: a meter that moves between service points at noon is two
-rows, and a service point whose meter is exchanged at noon is two rows as well, each with the slots it stood there for.
+A row is one channel of one installation on one billing day. A meter that moves between service points at noon is two
+rows; so is a service point whose meter is exchanged at noon. Each row has the slots of its own installation.
 """
 
 from __future__ import annotations
@@ -31,22 +31,24 @@ SIGNED_FLOWS: Final = ("net", "other")
 
 @dataclass(slots=True)
 class RowContext:
-    """What is known about each row of a DayMatrix, arrays of length ``rows`` unless said otherwise.
+    """The context of each row of a DayMatrix: arrays of length ``rows`` unless stated otherwise.
 
     ``first`` and ``last``: half-open range of slots the row is expected to fill. ``limit``: largest plausible value of
-    one interval. ``register_difference``: what the register says was used in those slots, NO_VALUE where it does not
-    say; ``register_tolerance`` beside it. ``stretch_left``: where a register was read over several days of which others
-    were estimated too, what those really read leaves of it, NO_VALUE elsewhere; ``stretch_before`` and
+    one interval. ``register_difference``: usage of those slots by the register, NO_VALUE where unknown;
+    ``register_tolerance`` beside it. ``stretch_left``: where a register was read over several days with estimates on
+    other days too, its difference less their actual reads, NO_VALUE elsewhere; ``stretch_before`` and
     ``stretch_after``: the other days' unscaled estimates before and after this one. ``future_from``: first slot that
     has not ended yet (one number for the day). ``register_flags``: row rule bits found on the register reads.
+
     ``straddle`` (rows, 2): slots that the installation's start and end cut, -1 for none, and ``straddle_share`` the
-    part of each that the meter stood there for, in millionths. ``meterless`` (rows, 2): half-open range of slots after
-    the row's own in which no meter stood at the service point: the row answers for them too, with nothing. ``group``:
-    rows of one number behave alike. ``tou_quantity`` (rows, registers): what each time-of-use register counted;
-    ``tou_program``: which row of ``tou_hours`` (programs, slots) numbers the register of each slot, -1 where the
-    registers are not all known. ``sequence_reused``: rows of which a sequence number came with two values, in the slots
-    that ``reused_slots`` marks, (rows, slots), or (rows, 0) where no row has any. ``register_doubted``: rows whose
-    register said the same as reads that a person refused, so that it is no witness of what was really used.
+    installed part of each, in millionths. ``meterless`` (rows, 2): half-open range of slots after the row's own without
+    a meter at the service point: the row covers them with zero usage. ``group``: rows of one number have similar usage.
+    ``tou_quantity`` (rows, registers): usage of each time-of-use register; ``tou_program``: the row of ``tou_hours``
+    (programs, slots) with the register of each slot, -1 where the registers are not all known.
+
+    ``sequence_reused``: rows in which a sequence number came with two values, in the slots that ``reused_slots`` marks,
+    (rows, slots), or (rows, 0) where no row has any. ``register_doubted``: rows whose register agrees with reads that a
+    person refused, so that it proves nothing.
     """
 
     known: Bools
@@ -81,7 +83,7 @@ class RowContext:
 
     @classmethod
     def plain(cls, rows: int, slots: int, *, limit: int = 10**12) -> RowContext:
-        """Context of rows about which nothing is out of the ordinary: what tests and the manual role start from."""
+        """Context of ordinary rows: the starting point of tests and of the manual role."""
         yes, no = np.ones(rows, np.bool_), np.zeros(rows, np.bool_)
         return cls(
             known=yes.copy(),
@@ -125,7 +127,7 @@ class RowContext:
 
     @property
     def expected(self) -> npt.NDArray[np.int32]:
-        """Slots each row should fill."""
+        """Returns the number of slots each row should fill."""
         wide: npt.NDArray[np.int32] = np.maximum(self.last - self.first, 0).astype(np.int32)
         return wide
 
@@ -133,9 +135,9 @@ class RowContext:
 @dataclass(slots=True)
 class DailyHistory:
     """Daily totals before the day: ``totals`` (rows, days) micro units with NO_VALUE where unknown, and whether each is
-    wholly actual.
+    completely actual.
 
-    ``days`` oldest first; ``like`` says which of them are of the day's own class (working day, or weekend and holiday).
+    ``days`` oldest first; ``like``: which of them are of the day's own kind (working day, or weekend and holiday).
     """
 
     days: list[date]
@@ -176,7 +178,7 @@ class VectorHistory:
 
 
 class VectorLoader(Protocol):
-    """Fetches what estimates stand on for some rows (indices into the matrix), in bulk and only when asked."""
+    """Loads the history that estimates need for some rows (indices into the matrix), in bulk and only when called."""
 
     def edges(self, rows: Ints) -> tuple[Ints, Ints]:
         """The last intervals of the day before and the first of the day after, (rows, k) each, NO_VALUE where there is
@@ -190,13 +192,13 @@ class VectorLoader(Protocol):
 
 @dataclass(slots=True)
 class ValidatedMatrix:
-    """What was made of a DayMatrix. ``raw`` is untouched; ``values`` has NO_VALUE only where a slot is not expected or
-    stays null.
+    """The validation result of a DayMatrix. ``raw`` is unchanged; ``values`` has NO_VALUE only where a slot is not
+    expected or stays null.
 
     ``flags`` (rows, slots): interval rule bits. ``row_flags``: row rule bits. ``difference``: register difference used,
-    NO_VALUE if none. ``unscaled``: sum of the estimates before scaling. ``anchors`` by row index: what explain prints.
-    ``left_open``: rows that wait for their peers in other shards, and mean nothing until they are judged again.
-    ``moved``: what the movement of the rows' groups was made of, of all rows that were judged together.
+    NO_VALUE if none. ``unscaled``: sum of the estimates before scaling. ``anchors`` by row index: text for explain.
+    ``left_open``: rows that need the sums of other shards and are not valid until they are validated again. ``moved``:
+    the sums behind the movement of the rows' groups, over all rows validated together.
     """
 
     raw: DayMatrix
