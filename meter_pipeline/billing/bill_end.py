@@ -1,4 +1,5 @@
-"""What only the end of a bill or of a billing year knows: money credits spent, the annual minimum, credit paid out."""
+"""Computes the amounts of the end of a bill and of a billing year: money credits spent, the annual minimum, credit
+paid out."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from meter_pipeline.billing.tariffs.model import MinimumCharge, Tariff
 
 @dataclass(slots=True)
 class RunningSums:
-    """What the parts so far of each of ``bills`` numbered bills came to."""
+    """The sums so far of the parts of each of ``bills`` numbered bills."""
 
     bills: int
     by_code: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
@@ -43,7 +44,7 @@ class RunningSums:
         )
 
     def put(self, bills: npt.NDArray[np.int64], came_to: EarlierParts) -> None:
-        """The sums of some bills from now on."""
+        """Set the sums of some bills."""
         if self.exact is None or self.rounded is None:
             self.exact, self.rounded = (np.zeros(self.bills, dtype=object) for _ in range(2))
         pairs = (self.by_code, came_to.by_code), (self.least, came_to.least)
@@ -53,7 +54,7 @@ class RunningSums:
         self.exact[bills], self.rounded[bills] = came_to.exact, came_to.rounded
 
     def charged(self, bills: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """What money credits may pay of the parts before this one."""
+        """Returns the charges of the parts before this one that money credits may pay."""
         return np.zeros(len(bills), np.int64) if self.lines is None else self.lines[bills]
 
     def add_charged(self, bills: npt.NDArray[np.int64], money: Whole, tariff: Tariff) -> None:
@@ -64,20 +65,20 @@ class RunningSums:
 
 
 def payable(tariff: Tariff, money: Whole) -> npt.NDArray[Any]:
-    """(n,): what money credits may pay of lines (n, lines): energy, or everything."""
+    """Returns (n,): the part of lines (n, lines) that money credits may pay: energy, or everything."""
     everything = tariff.sell is not None and tariff.sell.offsets == "bill"
     columns = [money[:, k] for k, line in enumerate(tariff.lines) if everything or line.component == "energy"]
     return np.asarray(total(columns)) if columns else np.zeros(len(money), np.int64)
 
 
 def keeps_minimum(tariff: Tariff) -> bool:
-    """Whether money credits leave what a minimum charge asks for."""
+    """Whether money credits leave the minimum charge unpaid."""
     return tariff.sell is not None and tariff.sell.offsets == "above_minimum"
 
 
 def above_minimum(tariff: Tariff, came_to: EarlierParts, owed: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """``owed`` (n,), of it what the lines of each minimum charge, top-up included, are above what it asks for. Energy
-    that a minimum charge does not count is paid whole."""
+    """Returns ``owed`` (n,) limited to the part of each minimum charge's lines, top-up included, above the minimum.
+    Energy that a minimum charge does not count is paid in full."""
     energy = {line.code for line in tariff.lines if line.component == "energy"}
 
     def sums(codes: Iterable[str]) -> Whole:
@@ -92,7 +93,7 @@ def above_minimum(tariff: Tariff, came_to: EarlierParts, owed: npt.NDArray[Any])
 
 @dataclass(frozen=True, slots=True)
 class SpentCredits:
-    """Money credits of n bills: what they paid and what is left for later bills."""
+    """Money credits of n bills: the amounts paid with them and the amounts left for later bills."""
 
     used: npt.NDArray[Any]
     left: npt.NDArray[Any]
@@ -101,7 +102,7 @@ class SpentCredits:
 def spend_credit(
     tariff: Tariff, credit_in: npt.NDArray[Any], exported: Whole, owed: npt.NDArray[Any], precision: Precision
 ) -> SpentCredits:
-    """Credits carried in and earned by ``exported`` (n, periods) against what they may pay."""
+    """Spend carried credits and credits earned by ``exported`` (n, periods) on the charges they may pay."""
     assert tariff.sell is not None  # noqa: S101 - only a tariff that carries money asks
     rates, places = same_scale(list(tariff.sell.rates))
     earned = total([product(exported[:, p], rate) for p, rate in enumerate(rates)])
@@ -121,8 +122,8 @@ def rounded(tariff: Tariff, numerator: Whole, denominator: int, precision: Preci
 
 
 def closes_year(tariff: Tariff, period_start: date, period_end: date) -> bool:
-    """Whether a period ends the tariff's billing year: the one that holds the first day of its true-up month, of which
-    each year has one."""
+    """Whether a period ends the tariff's billing year: the one with the first day of its true-up month; each year
+    has one."""
     month = tariff.sell.trueup_month if tariff.sell is not None else 12
     return any(period_start <= date(year, month, 1) < period_end for year in (period_start.year, period_end.year))
 
@@ -142,7 +143,7 @@ _ENDINGS: Final = {
 
 
 def settles_year(tariff: Tariff) -> bool:
-    """Whether a billing year's end may add anything."""
+    """Whether a billing year's end may add any amount."""
     if tariff.annual_minimum is not None:
         return True
     sell = tariff.sell
@@ -154,11 +155,11 @@ def settles_year(tariff: Tariff) -> bool:
 def year_end(
     rows: pl.DataFrame, segments: pl.DataFrame, period: Period, precision: Precision
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What a billing year's end adds: lines, and the segments with it.
+    """Returns the lines of a billing year's end, and the segments with them.
 
-    The annual minimum is owed where the year's lines, taxes included, fall short of it; under ``proration.minimum:
-    days`` for the days the service was billed of 365 or 366. Credit left over is paid, forfeited, carried on or moved
-    as the tariff says: units at the year-end rate, money as it is. Both also on a service's final bill. ``rows``: as
+    The annual minimum is charged where the year's lines, taxes included, are below it; under ``proration.minimum:
+    days`` for the billed days of 365 or 366. Left-over credit is paid, forfeited, carried over or moved as the tariff
+    states: units at the year-end rate, money unchanged. Both also on a service's final bill. ``rows``: as
     price_segments.
     """
     schema = LINE_SCHEMA | {"quantity": precision.kind(), "amount": precision.kind()}
@@ -210,7 +211,7 @@ def year_end(
 def _endings(
     tariff: Tariff, row: dict[str, Any], period: Period, precision: Precision
 ) -> list[tuple[str, int | None, int]]:
-    """Lines of one service's year end: key, quantity and amount. What credit becomes is written into the row."""
+    """Returns lines of one service's year end: key, quantity and amount. Writes the use of the credit into the row."""
     found: list[tuple[str, int | None, int]] = []
     if tariff.annual_minimum is not None:
         before = year_before(tariff, period.start)

@@ -1,9 +1,9 @@
-"""What a position costs: every line of a tariff for many services at once, in exact whole numbers.
+"""Prices positions: every line of a tariff for many services at the same time, in exact whole numbers.
 
-The idea everything else stands on: ``amounts(tariff, position)`` is a function of how far a service has come in its
-billing period (usage, peaks, days so far). What a day costs is the position after it less the position before it; what
-a segment costs is its end less its start. So days always add up to the segment, segments to the statement, wherever the
-period is cut; a tier's position and a peak carry through by themselves.
+``amounts(tariff, position)`` is a function of the service's figures so far in its billing period (usage, peaks, days).
+The cost of a day is the amount at the position after it less the amount before it; the cost of a segment is the amount
+at its end less that at its start. So days always add up to the segment and segments to the statement, wherever the
+period is cut; a tier's fill and a peak carry over.
 
 Money is counted in millionths of the currency; with ``exact=True`` in 10**-12 and without the documents' rounding, for
 comparison with published figures.
@@ -60,7 +60,7 @@ from meter_pipeline.billing.tariffs.schedules import seasons_of
 
 
 def _placed(target: Whole, values: Whole, rows: slice | Whole) -> Whole:
-    """``values`` put in some rows of a column, widened where they need it."""
+    """Returns a column with ``values`` in some of its rows, widened where they need it."""
     if isinstance(rows, slice):
         return values
     if values.dtype == object:
@@ -71,7 +71,7 @@ def _placed(target: Whole, values: Whole, rows: slice | Whole) -> Whole:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Services that share a variant's prices, and the periods of the season that is priced."""
+    """Services that share the prices of a variant, and the periods of the season that is priced."""
 
     rows: slice | Whole
     season: tuple[int, ...]
@@ -89,7 +89,7 @@ def period_months(period_days: Whole) -> Whole:
 
 
 class Pricer:
-    """One pass over a tariff's charges; holds the amounts of the lines so far."""
+    """One pass over a tariff's charges; has the amounts of the lines so far."""
 
     def __init__(self, tariff: Tariff, position: PeriodPosition, exact: bool, closing: bool) -> None:
         self.tariff, self.position, self.exact, self.closing = tariff, position, exact, closing
@@ -117,7 +117,7 @@ class Pricer:
         return result
 
     def charge(self, charge: Charge) -> list[Whole]:
-        """Amounts of a charge's lines; quantities are added to those so far."""
+        """Returns the amounts of a charge's lines; adds quantities to those so far."""
         match charge:
             case UsageCharge():
                 return self._usage(charge)
@@ -164,7 +164,7 @@ class Pricer:
         return narrow(product(amount, 10 ** (self.places - places)))
 
     def _share(self, proration: str) -> tuple[Whole, Whole]:
-        """The part of a monthly figure earned so far, as numerator and denominator."""
+        """Returns the earned part of a monthly figure as numerator and denominator."""
         position = self.position
         if proration == "days":
             return position.days, position.period_days
@@ -190,7 +190,7 @@ class Pricer:
         return [column for of_period in columns for column in of_period]
 
     def _daily_blocks(self, charge: UsageCharge) -> list[Whole]:
-        """Lines of blocks that begin again each day: what their registers have counted, at the block's rate."""
+        """Lines of blocks that start again each day: the quantity of their registers at the block's rate."""
         demand, result = peaks(self.position), []
         for ladder, registers in zip(charge.ladders[0], charge.blocks or (), strict=True):
             rates, places = same_scale([tier.rate for tier in ladder])
@@ -201,7 +201,7 @@ class Pricer:
         return result
 
     def _counted(self, charge: UsageCharge) -> Whole:
-        """(n, periods): the quantity a charge counts."""
+        """Returns (n, periods): the quantity that a charge prices."""
         position = self.position
         energy = position.energy
         if charge.kvarh is not None:
@@ -341,8 +341,8 @@ class Pricer:
     def _shared(
         self, energy: Whole, inside: Whole, counted: Whole, rate: int, places: int, rounding: Rounding | None
     ) -> tuple[Whole, Whole]:
-        """One time-of-use period's share of a tier; a service that does not straddle the tier's edge has all of its
-        usage in it, or none."""
+        """Returns one time-of-use period's share of a tier; a service that does not cross the tier's limit has all
+        of its usage in it, or none."""
         amount, quantity = np.zeros(len(energy), np.int64), np.zeros(len(energy), np.int64)
         whole = np.flatnonzero((inside == counted) & (counted > 0))
         if len(whole):
@@ -404,7 +404,7 @@ class Pricer:
         return until - self.money(product(amount, position.first_day), whole, places, rounding)
 
     def sum_of(self, codes: tuple[str, ...]) -> Whole:
-        """What the lines of some charges come to."""
+        """Returns the sum of the lines of some charges."""
         columns = [column for code in codes for column in self.by_code.get(code, [])]
         return total(columns) if columns else np.zeros(self.position.size, np.int64)
 
@@ -432,9 +432,7 @@ class Pricer:
         return result
 
     def _percentage(self, charge: PercentCharge, base: Whole) -> Whole:
-        """A percentage of some money: one that is given, one that changes on days, or what a low power factor
-        makes it.
-        """
+        """A percentage of some money: a fixed one, one that changes on dates, or one from the power factor."""
         if charge.power_factor is not None:
             # The average of the whole bill, of all its parts' lines.
             share, whole = low_power_factor(self.position, charge.power_factor)
@@ -451,7 +449,7 @@ class Pricer:
         )
 
     def most(self, monthly: Decimal) -> Whole:
-        """A cap by the month over the months of the period, in money."""
+        """Returns a monthly cap over the months of the period, in money."""
         number, places = scaled(monthly)
         return quotient(product(period_months(self.position.period_days), number * 10**self.places), 10**places)
 
@@ -461,7 +459,7 @@ class Pricer:
         return self.top_up(self.least(charge), self.sum_of(charge.of))
 
     def least(self, charge: MinimumCharge) -> Whole:
-        """What a minimum charge asks for so far."""
+        """Returns the minimum charge so far."""
         if charge.demand is not None:
             demand = self.tariff.charges[charge.demand]
             assert isinstance(demand, DemandCharge)  # noqa: S101 - the reader found it there
@@ -474,18 +472,18 @@ class Pricer:
         )
 
     def top_up(self, least: Whole, counted: Whole) -> Whole:
-        """What a minimum adds to what was counted towards it."""
+        """Returns the amount that a minimum adds to the charges counted towards it."""
         # A surplus does not deepen the top-up: ssc floors the bill at zero first.
         found: Whole = np.maximum(least - np.maximum(counted, 0), 0)
         return found
 
 
 def amounts(tariff: Tariff, position: PeriodPosition, *, exact: bool = False, closing: bool = False) -> Whole:
-    """Money of every line of a tariff at a position: (n, lines), in the order of ``tariff.lines``, in millionths of the
-    currency.
+    """Returns the money of every line of a tariff at a position: (n, lines), in the order of ``tariff.lines``, in
+    millionths of the currency.
 
-    ``closing`` adds what only the end of a period owes (minimum charges, and taxes on them). Raises
-    MissingAttributeError.
+    ``closing`` adds the amounts that are charged at the end of a period only (minimum charges, and taxes on them).
+    Raises MissingAttributeError.
     """
     return Pricer(tariff, position, exact, closing).run()
 
@@ -493,8 +491,8 @@ def amounts(tariff: Tariff, position: PeriodPosition, *, exact: bool = False, cl
 def priced(
     tariff: Tariff, position: PeriodPosition, *, closing: bool, exact: bool = False
 ) -> tuple[Whole, list[Whole | None]]:
-    """As amounts, and the quantity behind each line: usage in 1/scale of the unit, demand in 1/scale kW, None where a
-    line has none."""
+    """As ``amounts``, and the quantity of each line: usage in 1/scale of the unit, demand in 1/scale kW, None where
+    a line has none."""
     pricer = Pricer(tariff, position, exact, closing)
     matrix = pricer.run()
     return matrix, pricer.quantities

@@ -1,7 +1,7 @@
-"""The impact of a correction, exact, before anything is written.
+"""Previews a correction: its exact effect, before anything is written.
 
-The rows are written, the reached days are validated and billed again and the adjustments are worked out, by the stages
-themselves, in one transaction that is undone. What it came to is kept under a digest.
+In one transaction that is rolled back, the rows are written, the stages validate and bill the days again, and the
+adjustments are computed. The result is stored under a digest.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ Write = Callable[[Any], object]
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a correction comes to. ``document``: as the command line prints it; ``pairs``: service_point_id,
-    billing_day;
-    ``issued``: whether the money of an issued statement changes; ``state``: the hash of what it stands on."""
+    """Result of a previewed correction. ``document``: the JSON of the command line; ``pairs``: service_point_id,
+    billing_day; ``issued``: whether money of an issued statement changes; ``state``: the hash of the data it depends
+    on."""
 
     digest: bytes
     document: dict[str, Any]
@@ -67,7 +67,8 @@ def preview_folder(
     snapshot: Snapshot | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Preview:
-    """The impact of importing a folder, kept under its digest. Raises ReferenceRefused where the import would be."""
+    """Previews the import of a folder and stores the result under its digest. Raises ReferenceRefused where the
+    import would."""
     rows, documents = read_folder(folder)
 
     def write(connection: Connection) -> object:
@@ -79,8 +80,8 @@ def preview_folder(
 def preview_row(
     database: Database, calendar: BillingCalendar, change: RowChange, *, clock: Clock = SYSTEM_CLOCK
 ) -> Preview:
-    """The impact of ending one row or taking it out, kept under its digest. Raises ReferenceRefused where it
-    would be."""
+    """Previews the end or removal of one row and stores the result under its digest. Raises ReferenceRefused where
+    the change would."""
 
     def write(connection: Connection) -> object:
         return change_row(connection, change)
@@ -92,7 +93,7 @@ def preview_row(
 def preview(
     database: Database, calendar: BillingCalendar, write: Write, source: str, *, clock: Clock = SYSTEM_CLOCK
 ) -> Preview:
-    """The impact of what ``write`` does to reference data in a connection's transaction."""
+    """Previews the changes that ``write`` makes to reference data in a connection's transaction."""
     with undone(database, "meter-pipeline correction") as tried, tried.connect() as session:
         mark = tables.reference_mark(session)
         write(session)
@@ -120,7 +121,7 @@ def _row(made: Preview, source: str, clock: Clock) -> dict[str, Any]:
 
 
 def _impact(tried: OneTransaction, session: Any, calendar: BillingCalendar, mark: str, clock: Clock) -> Preview:
-    """Run everything the written rows reach, and compare."""
+    """Run every day that the written rows change, and compare."""
     changed = history.changes(session)
     changes = tables.rows_as_json(session)
     pairs = pairs_of(session, calendar, changed, tables.stored_days(session))
@@ -177,12 +178,12 @@ def _impact(tried: OneTransaction, session: Any, calendar: BillingCalendar, mark
 
 
 def state_of(connection: Connection, mark: str, points: list[str], first: date | None) -> str:
-    """SHA-256, in hex, over all that an impact stands on."""
+    """Returns the SHA-256, in hex, over the data that a preview depends on."""
     return hashlib.sha256(f"{mark}|{tables.state(connection, points, first)}".encode()).hexdigest()
 
 
 def refuse_archived(connection: Connection, pairs: pl.DataFrame) -> None:
-    """Raise ReferenceRefused where a change reaches days that were archived."""
+    """Raise ReferenceRefused where a change concerns archived days."""
     archived = tables.archived_days(connection)
     if not archived or not pairs.height:
         return
@@ -193,7 +194,7 @@ def refuse_archived(connection: Connection, pairs: pl.DataFrame) -> None:
 
 
 def _cells(change: history.Change) -> list[dict[str, Any]]:
-    """A changed row as the command line prints it: a line a changed column; one line for a new row or one taken out."""
+    """Returns a changed row for the command line: a line a changed column; one line for a new or removed row."""
     head = {"table": change.table, "key": " ".join(change.key)}
     if change.old is None or change.new is None:
         shown = {"column": None, "old": change.old, "new": change.new}
@@ -211,7 +212,7 @@ def _cells(change: history.Change) -> list[dict[str, Any]]:
 
 
 def _policy(row: dict[str, Any]) -> dict[str, Any]:
-    """What a back-billing rule makes of a bill's correction, as the command line prints it."""
+    """Returns the back-billing result of a bill's correction for the command line."""
     amounts = {"full": row["full_amount"], **{name: row[name] for name in ("allowed", "waived", "interest")}}
     return {
         "statement_id": row["adjustment_id"].rsplit(".", 1)[0],
@@ -225,7 +226,7 @@ def _policy(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _money(before: dict[str, tuple[Any, Any]], after: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
-    """Per account what it came to and what it comes to, and the totals; accounts that stay as they are left out."""
+    """Returns the old and new amount of each changed account, and the totals."""
     accounts, old_sum, new_sum = [], Decimal(0), Decimal(0)
     for account in sorted({*before, *after}):
         old, new = (sum((Decimal(x) for x in side.get(account, ())), Decimal(0)) for side in (before, after))
@@ -243,7 +244,7 @@ def _money(before: dict[str, tuple[Any, Any]], after: dict[str, tuple[Any, Any]]
 
 
 def _plain(amount: Decimal) -> str:
-    """An amount with at least cents and no zeros behind them."""
+    """Formats an amount with at least two decimals and no trailing zeros beyond them."""
     short = amount.normalize()
     exponent = short.as_tuple().exponent
     return format(short.quantize(_CENT) if isinstance(exponent, int) and exponent > -2 else short, "f")

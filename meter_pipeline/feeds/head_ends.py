@@ -1,5 +1,5 @@
-"""Head-ends: who sends files, in which format, and how to read them. A new head-end of a known format is a file here,
-not code."""
+"""Head-end declarations: the sender of files, their format and how to read them. A new head-end of a known format is
+a TOML file, no code."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class HeadEndError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Periods:
-    """Numbers of periods or hours in place of a time of day. ``first``: the number of the day's first one. ``order``:
-    elapsed counts through the civil day (1 to 23 in spring, 1 to 25 in autumn); clock is the local time of day;
-    from_stamp counts intervals from the stamp itself, at whatever time it stands."""
+    """Numbers of periods or hours in place of a time of day. ``first``: the number of the day's first one.
+    ``order``: elapsed counts through the civil day (1 to 23 in spring, 1 to 25 in autumn); clock is the local time
+    of day; from_stamp counts intervals from the stamp itself, at any time of day."""
 
     first: int = 1
     order: str = "elapsed"
@@ -62,10 +62,10 @@ class Periods:
 
 @dataclass(frozen=True, slots=True)
 class DayColumns:
-    """A day in a row. ``first``: the column of its first interval; ``count`` and ``step``: how many there are, and how
-    many columns lie from one to the next; ``quality``: how many columns behind a value its quality stands (0: none);
-    ``order``: as in Periods, clock where the columns make exactly 24 hours, else elapsed; ``second``: the number of the
-    column at which the second passes of the repeated hour stand (HE02X between HE02 and HE03), 0 where they are
+    """A day in a row. ``first``: the column of its first interval; ``count`` and ``step``: the number of intervals,
+    and the number of columns from one to the next; ``quality``: the number of columns from a value to its quality
+    (0: none); ``order``: as in Periods, clock where the columns make exactly 24 hours, else elapsed; ``second``: the
+    number of the column with the second pass of the repeated hour (HE02X between HE02 and HE03), 0 where these are
     last."""
 
     first: str

@@ -1,4 +1,4 @@
-"""The inbox: folders of files by head-end, landed one after another."""
+"""Lands the inbox: folders of files by head-end."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ PauseState: TypeAlias = Any
 
 @dataclass(slots=True)
 class LandingOutcome:
-    """What landing an inbox did. ``held`` files could not be read now (growing, no such head-end): path and why; they
-    are tried again."""
+    """Result of landing an inbox. ``postponed``: files that could not be read now (growing, unknown head-end), path
+    and reason; they are tried again."""
 
     landed: list[Landed] = field(default_factory=list)
     postponed: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def days(self) -> list[date]:
-        """Billing days that now wait because of these files."""
+        """Billing days that wait because of these files."""
         return sorted({day for one in self.landed for day in one.days})
 
     def report(self) -> StageReport:
@@ -85,7 +85,7 @@ class LandingOutcome:
 
 
 def _note(file: Landed) -> str:
-    """What a person should know of a landed file beyond its counts."""
+    """Returns the note for people about a landed file, beyond its counts."""
     stated = (
         f"{file.stated_differences} stated quantities are not what the dials show: raw.stated_difference"
         if file.stated_differences
@@ -95,8 +95,8 @@ def _note(file: Landed) -> str:
 
 
 def new_files(database: Database, inbox: Path, names: Sequence[str] | None = None) -> list[str]:
-    """Those of an inbox's plain files (all by default) that were not landed with this name, size and modification
-    time."""
+    """Returns the plain files of an inbox (all by default) that were not landed with this name, size and
+    modification time."""
     found = [entry for entry in plain_files.entries(inbox) if entry.fault is None]
     if names is not None:
         wanted = set(names)
@@ -135,10 +135,10 @@ def land_inbox(
     parse: Parse | None = None,
     pause: PauseProbe | None = None,
 ) -> LandingOutcome:
-    """Land every new file of the settings' inbox. One bad file refuses itself alone; one whose head-end is not
-    declared, and what is no plain file (a link, a pipe), is held and not read.
+    """Land every new file of the settings' inbox. A bad file is refused by itself. A file of an undeclared head-end,
+    and an entry that is not a plain file (a link, a pipe), is postponed and not read.
 
-    A pause holds landing too: what is held by it is left for the next time.
+    A pause stops landing too: the remaining files are left for the next call.
     """
     outcome = LandingOutcome()
     outcome.postponed += [
@@ -171,7 +171,7 @@ def land_inbox(
 
 @dataclass(slots=True)
 class _Landing:
-    """One landing of an inbox: what every file's landing shares."""
+    """The shared state of one landing of an inbox."""
 
     outcome: LandingOutcome
     database: Database
@@ -185,9 +185,9 @@ class _Landing:
     parse: Parse | None
 
     def land_all(self, names: Sequence[str], pause: PauseProbe) -> None:
-        """Files are read, packed and staged a few at once and ahead (numba, Polars and hashing hold no GIL), and made
-        known one after another in the order of their names, each after one more look at the pause: so the register and
-        the ledger do not show how many were read at once."""
+        """Read, pack and stage several files in parallel and ahead (numba, Polars and hashing release the GIL).
+        Register them one after another in the order of their names, each after another check of the pause: so the
+        register and the ledger do not depend on the number of threads."""
         ahead: deque[tuple[str, HeadEnd | None, Future[Prepared] | PauseState | None]] = deque()
         waiting = iter(names)
         with ThreadPoolExecutor(AT_ONCE, "landing") as pool:

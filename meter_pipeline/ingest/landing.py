@@ -1,9 +1,9 @@
-"""Landing: a file becomes staged billing days, dead letters and a row in the register of files, once.
+"""Landing: a file becomes staged billing days, dead letters and a row in the register of files, exactly once.
 
 A file is identified by its head-end and its bytes. The same bytes again from that head-end, under any name, are
-recorded as a duplicate and load nothing, unless the file was refused or reads of it were rejected: then it is read
-again, and what can be staged now is staged (restage.py). A crash anywhere before the transaction leaves only an
-archived copy and staged files, which the next landing writes again under the same names.
+recorded as a duplicate and load nothing, unless the file was refused or some reads were rejected: then it is read
+again, and reads that are valid now are staged (restage.py). A crash before the transaction leaves only an archived copy
+and staged files, which the next landing writes again under the same names.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ Parse = Callable[[Path, HeadEnd, BillingCalendar], ParsedFeed]
 
 @dataclass(slots=True)
 class Landed:
-    """What landing a file did. ``days`` are the billing days now waiting; ``duplicate`` means the bytes were known and
-    nothing was done."""
+    """Result of landing a file. ``days``: the billing days that wait now. ``duplicate``: the bytes were known and
+    nothing changed."""
 
     file_name: str
     sha256: bytes
@@ -79,11 +79,12 @@ def land(
     run_id: str | None = None,
     replay_of: bytes | None = None,
 ) -> Landed:
-    """Land one file: hash, archive, parse, check against reference data, stage by billing day, register; idempotent.
+    """Land one file: hash, archive, parse, check against reference data, stage by billing day, register. Repeating it
+    changes nothing.
 
-    ``name``: what the file is called in the register (its path below the inbox); ``channels``: what is declared, to
-    share between files. A file that changes while it is read raises (OSError, ValueError or the parser's own refusal to
-    read a growing file) and is not registered.
+    ``name``: the file's name in the register (its path below the inbox). ``channels``: declared channels, shared
+    between files. A file that changes while it is read raises (OSError, ValueError or the parser's own refusal to read
+    a growing file) and is not registered.
     """
 
     def prepared() -> Prepared:
@@ -99,9 +100,9 @@ def land(
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A file read and archived, of which the database knows nothing yet; ``days`` are staged. ``known``: the same file
-    was registered before, and nothing more was done. ``again``: it was registered before and some of it rejected; it
-    was read once more, and ``staged`` holds what it gives now, not written anywhere yet."""
+    """A file that is read and archived, and not yet registered; ``days`` are staged. ``known``: the same file was
+    registered before, and no further work was done. ``again``: it was registered before with rejects and was read
+    again; ``staged`` has the result, not written yet."""
 
     file: raw.FeedFile
     known: bool = False
@@ -120,7 +121,7 @@ class IdentityTaken(ValueError):
 
 
 def file_identity(head_end: str, content: bytes) -> bytes:
-    """What a file is registered under whose bytes another head-end offered first: SHA-256 over ``mp-file-1``, the
+    """Returns the identity of a file whose bytes another head-end sent first: SHA-256 over ``mp-file-1``, the
     head-end and the bytes' SHA-256 in hexadecimal, joined by 0x1F."""
     return hashlib.sha256("\x1f".join(("mp-file-1", head_end, content.hex())).encode()).digest()
 
@@ -128,7 +129,7 @@ def file_identity(head_end: str, content: bytes) -> bytes:
 def _identify(
     database: Database, head_end: str, content: bytes, replay_of: bytes | None
 ) -> tuple[bytes, raw.FeedFile | None]:
-    """A file's identity, and the registered file of it."""
+    """Returns a file's identity, and the registered file with it."""
     with database.connect("landing") as connection:
         if replay_of is not None:
             sha256 = replay_identity(replay_of, content)
@@ -153,8 +154,8 @@ def prepare_file(
     run_id: str | None = None,
     replay_of: bytes | None = None,
 ) -> Prepared:
-    """All of a file's landing but its transaction; repeated or abandoned it leaves an archived copy and staged files of
-    the same names. Safe to run for several files at once. Raises as ``land``."""
+    """Do all of a file's landing except its transaction. Repeated or abandoned it leaves an archived copy and staged
+    files of the same names. Safe to run for several files at the same time. Raises as ``land``."""
     name = name or plain_files.shown(path.name)
     with plain_files.opened(path) as source:
         content = archive.hash_file(source.source)
@@ -213,7 +214,8 @@ def read(
     places: FileFolders,
     parse: Parse | None,
 ) -> tuple[ParsedFeed, str | None, list[pl.DataFrame], str]:
-    """Parse and archive at the same time: what was parsed, why the whole was refused, its letter, its archive path."""
+    """Parse and archive at the same time. Returns the parsed reads, the reason where the whole file was refused, its
+    dead letters, its archive path."""
     if parse is None:
         from meter_pipeline import feeds
 
@@ -237,8 +239,8 @@ def read(
 
 
 def register(database: Database, prepared: Prepared, places: FileFolders, *, clock: Clock = SYSTEM_CLOCK) -> Landed:
-    """The transaction that makes a prepared file known: its row, its days, its dead letters and its ledger entries; or
-    one more arrival of a file that is known; or what a file gives that is read again. Raises IdentityTaken."""
+    """Register a prepared file in one transaction: its row, days, dead letters and ledger entries; or another
+    arrival of a known file; or the result of a file that is read again. Raises IdentityTaken."""
     file, modified_ns = prepared.file, prepared.modified_ns
     if prepared.again:
         return _register_again(database, prepared, places, clock)
@@ -277,9 +279,7 @@ def register(database: Database, prepared: Prepared, places: FileFolders, *, clo
 
 
 def _register_again(database: Database, prepared: Prepared, places: FileFolders, clock: Clock) -> Landed:
-    """A file that had been rejected in part or whole, and was offered again: a duplicate where it gives what it
-    gave.
-    """
+    """A file with rejects that was sent again: a duplicate where its result is unchanged."""
     file = prepared.file
     found = restage.Reading(file, prepared.staged, prepared.letters)
     done = restage.apply(database, places.staging, found, clock=clock)
@@ -308,7 +308,7 @@ def _register_again(database: Database, prepared: Prepared, places: FileFolders,
 
 
 def _reused(staged: dict[date, staging.StagedDay]) -> list[tuple[date, str, str, int]]:
-    """(billing day, meter, channel, reads) of payloads in which one sequence number stood for two values."""
+    """Returns (billing day, meter, channel, reads) of payloads in which one sequence number had two values."""
     found = []
     for day, content in staged.items():
         if content.intervals.height and content.intervals["conflicts"].max():
@@ -323,11 +323,11 @@ def _reused(staged: dict[date, staging.StagedDay]) -> list[tuple[date, str, str,
 
 
 def replay_identity(dead_letter: bytes, content: bytes) -> bytes:
-    """What a replayed dead letter's content is registered under: SHA-256 over ``mp-replay-1``, the letter's key and the
+    """Returns the identity of a replayed dead letter's content: SHA-256 over ``mp-replay-1``, the letter's key and the
     content's hash.
 
-    Not the content's hash alone: two letters may say the same, and one that was refused whole is replayed with the very
-    bytes of its file.
+    The content's hash alone is not enough: two letters may have the same content, and a letter that was refused as a
+    whole is replayed with the bytes of its file.
     """
     return hashlib.sha256(b"mp-replay-1" + dead_letter + content).digest()
 
@@ -335,7 +335,7 @@ def replay_identity(dead_letter: bytes, content: bytes) -> bytes:
 def _refused_whole(
     parsed: ParsedFeed, source: plain_files.PlainFile
 ) -> tuple[ParsedFeed, str | None, list[pl.DataFrame]]:
-    """A file refused whole comes from feeds.parse as one reject that holds no reads: its letter keeps the file's
+    """A file refused as a whole comes from feeds.parse as one reject without reads: its letter keeps the file's
     beginning."""
     rejects = parsed.rejects
     if rejects.height != 1 or parsed.received or parsed.intervals.height or parsed.registers.height:
@@ -346,8 +346,8 @@ def _refused_whole(
 
 
 def refusal(error: Exception) -> tuple[str | None, str]:
-    """Code and detail of a parser's refusal of a whole file (an exception with ``code`` and ``detail``); (None, ...)
-    for anything else."""
+    """Returns code and detail of a parser's refusal of a whole file (an exception with ``code`` and ``detail``);
+    (None, ...) for any other exception."""
     code, detail = getattr(error, "code", None), getattr(error, "detail", None)
     return (code, detail) if isinstance(code, str) and isinstance(detail, str) else (None, str(error))
 

@@ -35,8 +35,8 @@ BEFORE_HISTORY: Final = datetime(2000, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class RecordedChanges:
-    """What the ledger holds of the changes at one record time. ``place``: the entry's place in the log; ``columns``: by
-    table, the columns that its leaves are over (None: the entry is from before entries named them)."""
+    """The ledger's record of the changes at one record time. ``place``: the entry's position in the log;
+    ``columns``: by table, the columns its leaves cover (None: the entry is from before entries named them)."""
 
     instant: datetime
     leaves: bytes
@@ -46,7 +46,7 @@ class RecordedChanges:
 
 @dataclass(frozen=True, slots=True)
 class Differing:
-    """A record time at which rows and leaves are not the same: the check that says so, and what differs."""
+    """A record time at which rows and leaves differ: the name of the check, and the difference."""
 
     instant: datetime
     check: str
@@ -61,7 +61,7 @@ def _unnamed() -> dict[str, list[str]]:
 
 
 def columns_of(table: HistoryTable, recorded: RecordedChanges | None) -> tuple[str, ...]:
-    """The columns that the leaves of a table's changes are over."""
+    """Returns the columns that the leaves of a table's changes cover."""
     if recorded is None:
         return table.columns
     named = _unnamed() if recorded.columns is None else recorded.columns
@@ -69,8 +69,8 @@ def columns_of(table: HistoryTable, recorded: RecordedChanges | None) -> tuple[s
 
 
 def body_of_changes(connection: Connection) -> dict[str, Any]:
-    """What the entry of a transaction's changes says beside its leaves: the columns they are over, and the rows from
-    before history was kept."""
+    """Returns the entry's fields beside its leaves: the columns they cover, and the rows from before history was
+    kept."""
     tables = stored.history_tables(connection)
     rows, digest = _before(connection, tables, None)
     return {"columns": {t.name: list(t.columns) for t in tables}, "before_history": {"rows": rows, "sha256": digest}}
@@ -79,7 +79,8 @@ def body_of_changes(connection: Connection) -> dict[str, Any]:
 def _before(
     connection: Connection, tables: Sequence[HistoryTable], recorded: RecordedChanges | None
 ) -> tuple[int, str]:
-    """How many rows have no record time of their own, and SHA-256 over their sorted leaves in hexadecimal."""
+    """Returns the number of rows without a record time of their own, and the SHA-256 over their sorted leaves in
+    hexadecimal."""
     flat = b"".join(
         leaves
         for table in tables
@@ -89,12 +90,12 @@ def _before(
 
 
 def _cut(flat: bytes) -> list[bytes]:
-    """Leaves given end to end, one by one and sorted: their order says nothing."""
+    """Splits concatenated leaves and sorts them: their order has no meaning."""
     return sorted(flat[at : at + HASH_SIZE] for at in range(0, len(flat), HASH_SIZE))
 
 
 def differing(connection: Connection, recorded: Iterable[RecordedChanges]) -> tuple[list[Differing], dict[str, int]]:
-    """Where the rows stored and the leaves said are not the same, by record time; and how many changes were compared,
+    """Returns the record times at which stored rows and recorded leaves differ, and the number of compared changes
     by table."""
     by_instant: dict[datetime, RecordedChanges] = {}
     for each in recorded:
@@ -123,7 +124,7 @@ def differing(connection: Connection, recorded: Iterable[RecordedChanges]) -> tu
 def _leaves(
     connection: Connection, table: HistoryTable, by_instant: Mapping[datetime, RecordedChanges]
 ) -> list[tuple[datetime, bytes]]:
-    """The leaves of every change of a table, by record time: one query for all that are over the columns it has today,
+    """Returns the leaves of every change of a table, by record time: one query for those that cover today's columns,
     one more for each other list of columns."""
     others: dict[tuple[str, ...], list[datetime]] = {}
     for instant, recorded in by_instant.items():
@@ -140,7 +141,7 @@ def _leaves(
 def _named(
     connection: Connection, tables: Sequence[HistoryTable], recorded: RecordedChanges, rows: hashsets.Hashes
 ) -> list[Differing]:
-    """The rows of a record time that have no leaf, by table and key; and leaves that no row gives."""
+    """Returns the rows of a record time without a leaf, by table and key, and the leaves without a row."""
     named = hashsets.of(recorded.leaves)
     strange = {rows[at].tobytes() for at in hashsets.absent(rows, named)}
     wrong = [
@@ -159,12 +160,13 @@ def _named(
 
 
 def said_by_change_sets(connection: Connection) -> list[RecordedChanges]:
-    """What the ledger holds, for a role that may not read it: by ref.change_set, which names the entries."""
+    """Returns the recorded changes for a role that may not read the ledger: from ref.change_set, which names the
+    entries."""
     return [RecordedChanges(s.known_from, s.leaves or b"", s.columns) for s in stored.change_sets(connection)]
 
 
 def verify_reference(connection: store.Connection, outcome: VerifyOutcome) -> None:
-    """Every row of reference data, and every earlier version of one, is what its change's entry holds."""
+    """Verify that every row of reference data, and every earlier version of one, matches the entry of its change."""
     tables = stored.history_tables(connection)
     if not tables:
         return
@@ -197,7 +199,7 @@ def verify_reference(connection: store.Connection, outcome: VerifyOutcome) -> No
 
 
 def _change_sets(connection: store.Connection, entries: Mapping[int, RecordedChanges], outcome: VerifyOutcome) -> None:
-    """Each change set names its entry, that entry's record time and the number of its leaves."""
+    """Verify that each change set names its entry, that entry's record time and the number of its leaves."""
     sets = stored.change_sets(connection)
     outcome.checked["rows of ref.change_set"] += len(sets)
     for each in sets:

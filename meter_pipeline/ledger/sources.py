@@ -1,8 +1,8 @@
-"""Which rows stand behind which leaves.
+"""Maps rows to the ledger's leaves.
 
-The promise checked is a bijection: every row's hash is a leaf of an entry, and every leaf of such entries has its row.
-Payloads, validated versions, rejected lines and bills stay rows (current or in history) for ever. A charge is brought
-to what it is now instead, so the entry that does so also names the leaves it retires.
+The verified property is a bijection: every row's hash is a leaf of an entry, and every leaf of such entries has its
+row. Payloads, validated versions and rejected lines stay in the tables (current or in history). A charge is updated
+instead, so that the entry of the update also names the leaves it retires.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class RowTable:
-    """A table, the column that holds each row's leaf (None: the leaf is made from the row, and only a verifier that
-    knows the encoding can match it), and the encoding its hash is over (named in docs/audit.md), if the verifier knows
-    it.
+    """A table, the column with each row's leaf (None: the leaf is computed from the row, and only a verifier that knows
+    the encoding can match it), and the encoding of its hash (see docs/audit.md), if the verifier knows it.
 
-    ``older``: an encoding that rows had before. ``history``: the table that holds every payload of rows with
-    ``payloads`` above 1; such a row is merged from them (``key``: its key within a billing day), and where ``merged``
-    it has no leaf of its own. ``versions``: the table that holds what stood in a row before. ``detail``: the table of
-    the rows that the hash of one of these is over, where it is not over the row itself. ``erasable``: rows may have
-    lost the content their hash is over, and keep the hash. ``since``: the field of an entry's body that says that the
-    entry holds every row of its day; on a day without such an entry, from before the table's leaves began, only those
-    rows that have leaves are held.
+    ``older``: an encoding that rows had before. ``history``: the table with every payload of rows with ``payloads``
+    above 1; such a row is merged from them (``key``: its key within a billing day), and where ``merged`` it has no leaf
+    of its own. ``versions``: the table of a row's earlier contents. ``detail``: the table of the rows that the hash
+    covers, where it does not cover the row itself. ``erasable``: rows may have lost the content of their hash, and keep
+    the hash. ``since``: the field of an entry's body that states that the entry has every row of its day; on a day
+    without such an entry, from before the table had leaves, only rows with leaves are verified.
     """
 
     name: str
@@ -41,18 +39,16 @@ class RowTable:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Tables whose rows together stand behind the leaves of some kinds of entry.
+    """Tables whose rows together match the leaves of some kinds of entry.
 
-    ``kinds``: every leaf of theirs has its row. ``also``: kinds that may hold a row's leaf beside others of their own.
-    ``by_day``: matched within a billing day, by the tables' and the entries' billing_day; else over the whole table and
-    log. ``retiring``: the last ``retired`` leaves of an entry (a number in its body) are of rows that it took away.
-    ``beside``: tables whose rows hang on those of the source's table, and whose content its entries say as a whole
-    (contents.py).
-    ``whole_days``: those of ``beside`` of which an entry says every row of its day: a day with rows needs an entry.
-    ``replaced``: tables of rows that later ones took the place of; their leaves are among those that entries retired
-    (replaced_rows.py).
-    ``states``: the table whose rows entries say as a whole, each time they change (row_states.py), and the kinds of
-    those entries.
+    ``kinds``: every leaf of these has its row. ``also``: kinds that may have a row's leaf beside others of their own.
+    ``by_day``: matched within a billing day, by the tables' and the entries' billing_day; otherwise over the whole
+    table and log. ``retiring``: the last ``retired`` leaves of an entry (a number in its body) are of rows that it
+    removed. ``beside``: tables whose rows belong to those of the source's table, and whose content the entries record
+    as a whole (contents.py). ``whole_days``: those of ``beside`` for which an entry records every row of its day: a day
+    with rows needs an entry. ``replaced``: tables of replaced rows, whose leaves are among the retired ones
+    (replaced_rows.py). ``states``: the table whose rows entries record completely at each change (row_states.py), and
+    the kinds of those entries.
     """
 
     name: str

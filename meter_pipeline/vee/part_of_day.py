@@ -1,8 +1,8 @@
-"""A run for some service points of a billing day that was validated before.
+"""Validates some service points of a billing day that was validated before, and leaves all others as stored.
 
-It judges those service points and leaves all others as they are stored; the tables, the exceptions and the ledger's
-entry come out as a run of the whole day would leave them. What their classes did is taken as the whole day stored it
-(vee.class_movement). Where that is not enough the day is validated whole: ``WholeDayNeededError`` says why.
+The tables, the exceptions and the ledger's entry have the same content as after a run of the whole day. The movement of
+the classes is taken from the whole day's stored values (vee.class_movement). Where that is not sufficient the whole day
+is validated: ``WholeDayNeededError`` has the reason.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ LARGEST_SHARE: Final = 20
 
 
 def touched_since(database: Database, day: date) -> Touched | None:
-    """What of a validated day has to be judged again: meters whose reads came since, and the service points that
-    requests name. None where that is the whole day, or where nothing asks and a person runs it. Requests of billing
-    alone name nothing to judge."""
+    """Returns the part of a validated day to validate again: meters with new reads, and the service points that
+    requests name. None where that is the whole day, or where no request exists and a person runs it. Requests of
+    billing alone name no service point to validate."""
     with database.connect("vee") as connection:
         found = store.wanted(connection, day)
         named = [points for points in found.requests if points is not None]
@@ -65,13 +65,13 @@ def _worth(touched: Touched, rows: int) -> Touched | None:
 
 
 class WholeDayNeededError(Exception):
-    """Some service points of a day cannot be validated alone; the message says why."""
+    """Some service points of a day cannot be validated alone; the message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartOfDay:
-    """What a run for some service points stands on: the part, and the rest of the day as stored. ``replaced``: the
-    stored rows of the part, as matrices."""
+    """The part of a day to validate, and the stored rest of the day. ``replaced``: the stored rows of the part, as
+    matrices."""
 
     day: date
     touched: Touched
@@ -82,17 +82,17 @@ class PartOfDay:
     replaced: list[DayMatrix]
 
     def other_exceptions(self) -> pl.DataFrame:
-        """The day's exceptions that are not about the part."""
+        """Returns the day's exceptions of service points outside the part."""
         mine = pl.col("service_point_id").is_in(list(self.touched.service_points)) | (
             (pl.col("service_point_id") == "") & pl.col("meter_id").is_in(list(self.touched.meters))
         )
         return self.exceptions.filter(~mine)
 
     def whole_shapes(self, made: pl.DataFrame) -> pl.DataFrame:
-        """The shapes of the day's head-ends (columns of vee.group_day) with the part's rows as they are now.
+        """Returns the load shapes of the day's head-ends (columns of vee.group_day) with the part's new rows.
 
-        ``made``: ``output_frames.added_shapes`` of the part. Sums are exact, so that those of the rows as they were can
-        be taken off. Raises WholeDayNeededError where it is not stored what a row was as read.
+        ``made``: ``output_frames.added_shapes`` of the part. Sums are exact, so that the earlier rows can be
+        subtracted. Raises WholeDayNeededError where a row's value as read is not stored.
         """
         if self.groups.filter(pl.col("shifted_hours") != 0).height:
             raise WholeDayNeededError("a head-end's clock was off on the day")
@@ -123,7 +123,7 @@ class PartOfDay:
         return found.select(pl.col(c).cast(t) for c, t in schema.items())
 
     def _shapes_before(self) -> pl.DataFrame:
-        """What the part's rows counted for in the shapes that are stored."""
+        """Returns the part's share of the stored shapes."""
         found = []
         for matrix in self.replaced:
             keys = matrix.keys
@@ -155,16 +155,16 @@ class PartOfDay:
 
 
 def _flagged(flags: pl.Series, mask: int) -> np.ndarray:
-    """By row, whether any of its slots has a rule's bit."""
+    """Returns by row whether any of its slots has a rule's bit."""
     return np.array([any(bits & mask for bits in row) if row is not None else False for row in flags.to_list()], bool)
 
 
 def read_part(
     session: Database, calendar: BillingCalendar, day: date, only: Touched, t: Thresholds, *, final: bool
 ) -> PartOfDay:
-    """The part of a day around some service points and meters, and what is stored of the rest.
+    """Returns the part of a day around some service points and meters, and the stored rest.
 
-    Raises WholeDayNeededError where the rest would come out differently in a run of the whole day.
+    Raises WholeDayNeededError where a run of the whole day would change the rest.
     """
     touched = _closed(session, calendar, day, only)
     points = touched.service_points
@@ -194,7 +194,7 @@ def read_part(
 
 
 def _closed(session: Database, calendar: BillingCalendar, day: date, only: Touched) -> Touched:
-    """The service points and meters, and all that share a meter or a service point with them on the day."""
+    """Returns the service points and meters, and all that share a meter or a service point with them on the day."""
     start, past = calendar.bounds(day)
     points, meters = set(only.service_points), set(only.meters)
     while True:
@@ -208,7 +208,7 @@ def _closed(session: Database, calendar: BillingCalendar, day: date, only: Touch
 
 
 def refuse_profiles(validated: Iterable[ValidatedMatrix]) -> None:
-    """Raise WholeDayNeededError where an estimate stands on its class's shape of the day."""
+    """Raise WholeDayNeededError where an estimate uses its class's load shape of the day."""
     table = code_table("estimate")
     for v in validated:
         rows = np.flatnonzero(v.estimated > 0)
@@ -219,6 +219,6 @@ def refuse_profiles(validated: Iterable[ValidatedMatrix]) -> None:
 
 
 def refuse_others(points: Sequence[str]) -> None:
-    """Raise WholeDayNeededError where the figures of some register-only meters stand on those of others."""
+    """Raise WholeDayNeededError where the figures of some register-only meters depend on other meters."""
     if points:
         raise WholeDayNeededError(f"the usage of {points[0]} stands on other registers of its class or head-end")

@@ -1,6 +1,5 @@
-"""Adjustments in and out of the store. The rules that money stands on (two people, threshold, sealed months) are
-constraints and triggers; what is here cannot get round them.
-"""
+"""SQL of adjustments. The rules that protect money (two people, threshold, sealed months) are constraints and
+triggers of the database, so that no query here can break them."""
 
 from __future__ import annotations
 
@@ -68,9 +67,9 @@ def statements(database: Database, statement_ids: Sequence[str]) -> pl.DataFrame
 
 
 def effective_lines(database: Database, statement_ids: Sequence[str]) -> pl.DataFrame:
-    """What statements say in the books: their lines with every posted adjustment, in millionths, per line key and
-    segment. An adjustment that waits for a decision does not count: whether it is refused or approved, what is in the
-    books stays right. Nor does one for a leak, which forgives part of what the days come to."""
+    """Returns the booked lines of statements: their own with every posted adjustment, in millionths, per line key
+    and segment. An adjustment that waits for a decision does not count, so that the result stays correct whether it
+    is approved or refused; an adjustment for a leak, which forgives part of the days' amount, does not count either."""
     return database.read(
         "SELECT statement_id, service_point_id, tariff_id, tariff_version, segment_start, segment_end, line_key, max(name) AS name, "
         "max(component) AS component, max(unit) AS unit, (sum(quantity) * 1000000)::bigint AS quantity, (sum(amount) * 1000000)::bigint AS amount, "
@@ -151,13 +150,13 @@ def note_late_changes(
     service_points: Sequence[str],
     at: datetime,
 ) -> int:
-    """Remember which issued statements a day of some service points that has just changed belongs to, and by how much
-    it moved them; returns how many.
+    """Record which issued statements a day of some changed service points belongs to, and the change in usage and
+    charges. Returns how many.
 
-    A statement is noted that covers the day, that the day is charged to now, or was before (``before`` says what was,
-    of some service points): where a move is corrected, both accounts' bills are wrong. What moved adds up until an
-    adjustment is worked out. An account that has no bill of a period whose bills are out is put on the list of those
-    that wait, so that the next statements step issues it.
+    A statement is recorded that covers the day, that the day is charged to now, or was before (``before``: the earlier
+    state of some service points): where a move is corrected, both accounts' bills are wrong. Changes add up until an
+    adjustment is computed. An account without a bill of a period whose bills are issued is put on the list of waiting
+    accounts, so that the next statements step issues it.
     """
     if not service_points or not _issued(connection, day):
         return 0  # a city's ids need not be sent to be looked for in nothing
@@ -204,7 +203,7 @@ def note_late_changes(
 
 
 def amounts(connection: Connection, day: date, service_points: Sequence[str]) -> Amounts:
-    """Usage and charges of the statements that a day of some service points belongs to; nothing where none is
+    """Returns usage and charges of the statements that a day of some service points belongs to; empty where none is
     issued."""
     if not _issued(connection, day):
         return {}, {}
@@ -225,14 +224,14 @@ def waiting(database: Database) -> bool:
 
 
 def left_without_approval(connection: Connection, statement_id: str) -> Decimal:
-    """What of a statement may still change hands without a second person: the setting less what did already, so that
-    small corrections one after another do not add up past it."""
+    """Returns the rest of a statement's threshold: the setting less the adjustments posted without a second person,
+    so that small corrections one after another do not exceed it."""
     row = connection.execute("SELECT control.left_without_approval(%s)", (statement_id,)).fetchone()
     return Decimal(row[0]) if row else Decimal(0)
 
 
 def lock(connection: Connection, statement_id: str) -> None:
-    """One proposal or decision of a statement at a time; released with the transaction."""
+    """Allow one proposal or decision of a statement at a time; released with the transaction."""
     connection.execute("SELECT pg_advisory_xact_lock(hashtext('billing.adjustment ' || %s))", (statement_id,))
 
 
@@ -246,7 +245,7 @@ def undecided(connection: Connection, statement_id: str) -> list[tuple[str, str]
 
 
 def last_refused(connection: Connection, statement_id: str) -> str | None:
-    """The correction of a statement that was refused last, where nothing was posted since."""
+    """Returns the correction of a statement that was refused last, where no adjustment was posted since."""
     row = connection.execute(
         "SELECT adjustment_id, status FROM billing.adjustment WHERE statement_id = %s AND status IN ('refused', 'posted') AND reason NOT IN ('leak', 'policy') "
         "ORDER BY coalesce(decided_at, posted_at) DESC, adjustment_id DESC LIMIT 1",
@@ -256,7 +255,7 @@ def last_refused(connection: Connection, statement_id: str) -> str | None:
 
 
 def supersede(connection: Connection, adjustment_ids: Sequence[str], by: str | None, at: datetime) -> None:
-    """Take undecided adjustments out of the queue: ``by`` stands in their place."""
+    """Remove undecided adjustments from the queue: ``by`` replaces them."""
     connection.execute(
         "UPDATE billing.adjustment SET status = 'superseded', superseded_by = %s, superseded_at = %s "
         "WHERE adjustment_id = ANY(%s) AND status = 'requested'",
@@ -265,8 +264,8 @@ def supersede(connection: Connection, adjustment_ids: Sequence[str], by: str | N
 
 
 def same(connection: Connection, adjustment_id: str, lines: Sequence[Sequence[Any]], due: Decimal) -> bool:
-    """Whether an adjustment consists of exactly these lines (LINE_COLUMNS) and leaves the statement ``due`` beyond the
-    charges of its days. One of before that was kept has none to compare."""
+    """Whether an adjustment consists of exactly these lines (LINE_COLUMNS) and leaves the statement ``due`` beyond
+    the charges of its days. Adjustments from before ``due`` was stored are compared by their lines."""
     names = ", ".join(LINE_COLUMNS)
     stored = connection.execute(
         f"SELECT {names} FROM billing.adjustment_line WHERE adjustment_id = %s ORDER BY line_no", (adjustment_id,)
@@ -277,7 +276,7 @@ def same(connection: Connection, adjustment_id: str, lines: Sequence[Sequence[An
 
 
 def carried_out(connection: Connection, statement_id: str) -> list[tuple[Any, ...]]:
-    """What a statement hands on as it stands: peaks and credits by service point and segment."""
+    """Returns the peaks and credits that a statement passes to the next one, by service point and segment."""
     return connection.execute(
         "SELECT service_point_id, tariff_id, segment_end, peaks, carry_out, credit_out FROM billing.effective_segment "
         "WHERE statement_id = %s AND (cardinality(peaks) > 0 OR credit_out <> 0 OR EXISTS (SELECT FROM unnest(carry_out) AS c WHERE c <> 0)) ORDER BY 1, 3",
@@ -286,8 +285,8 @@ def carried_out(connection: Connection, statement_id: str) -> list[tuple[Any, ..
 
 
 def stands_on(connection: Connection, statement_id: str, segments: pl.DataFrame, due: Decimal) -> bool:
-    """Whether a statement stands on exactly these segments now (statement_frames.SEGMENT_SCHEMA): their usage, peaks
-    and what they hand on; and bills ``due`` beyond the charges of its days."""
+    """Whether a statement's current segments are exactly these (statement_frames.SEGMENT_SCHEMA): their usage, peaks
+    and carried amounts; and it bills ``due`` beyond the charges of its days."""
     names = (
         "service_point_id, segment_start, segment_end, tariff_id, tariff_version, energy, peaks, carry_out, credit_out"
     )
@@ -308,7 +307,7 @@ def stands_on(connection: Connection, statement_id: str, segments: pl.DataFrame,
 
 def note_following(connection: Connection, statement_id: str, at: datetime) -> None:
     """Put the account's later statements of the same service points on the list of late changes; where the statement
-    leaves or left credit, those of the account's other service points too, to which it may move."""
+    passes or passed credit on, those of the account's other service points too, to which credit may move."""
     connection.execute(
         "INSERT INTO billing.late_change (statement_id, billing_day, service_point_id, noticed_at) "
         "SELECT DISTINCT ON (s.statement_id, g.service_point_id) s.statement_id, g.segment_start, g.service_point_id, %(at)s::timestamptz "
@@ -324,13 +323,13 @@ def note_following(connection: Connection, statement_id: str, at: datetime) -> N
 
 
 def next_name(connection: Connection, statement_id: str, ahead: int = 1) -> str:
-    """The name of a statement's next adjustment, or of one so many ahead."""
+    """Returns the name of a statement's next adjustment, or of one so many ahead."""
     made = scalar(connection, "SELECT count(*) FROM billing.adjustment WHERE statement_id = %s", (statement_id,))
     return f"{statement_id}.A{made + ahead}"
 
 
 def insert(connection: Connection, row: dict[str, Any], lines: Sequence[Sequence[Any]]) -> str:
-    """A new adjustment and its lines; returns its id, the statement's next."""
+    """Insert an adjustment and its lines. Returns its id, the statement's next."""
     adjustment_id = next_name(connection, row["statement_id"])
     connection.execute(
         "INSERT INTO billing.adjustment (adjustment_id, statement_id, account_id, reason, evidence, net, gross, approval_required, threshold, "
@@ -349,7 +348,7 @@ def insert(connection: Connection, row: dict[str, Any], lines: Sequence[Sequence
 
 
 def keep_segments(connection: Connection, adjustment_id: str, month: date, segments: Sequence[dict[str, Any]]) -> None:
-    """Keep what the statement stands on after an adjustment: all its segments, none where nothing is left of it."""
+    """Store the segments of the statement after an adjustment: all of them, none where no segment is left."""
     connection.execute("UPDATE billing.adjustment SET restated = true WHERE adjustment_id = %s", (adjustment_id,))
     with connection.cursor() as cursor:
         cursor.executemany(
@@ -361,7 +360,7 @@ def keep_segments(connection: Connection, adjustment_id: str, month: date, segme
 
 
 def insert_beside(connection: Connection, table: str, row: dict[str, Any]) -> None:
-    """Write a row of a table that belongs to an adjustment."""
+    """Insert a row of a table that belongs to an adjustment."""
     statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
         sql.Identifier(*table.split(".")),
         sql.SQL(", ").join(map(sql.Identifier, row)),
@@ -371,8 +370,8 @@ def insert_beside(connection: Connection, table: str, row: dict[str, Any]) -> No
 
 
 def decide(connection: Connection, adjustment_id: str, status: str, person: str, at: datetime) -> dict[str, Any] | None:
-    """Move a requested adjustment to approved or refused; None where it is not waiting. The table refuses the person
-    who asked."""
+    """Set a requested adjustment to approved or refused. Returns None where it does not wait. The table refuses the
+    person who requested it."""
     return _row(
         connection,
         "UPDATE billing.adjustment SET status = %s, decided_by = %s, decided_at = %s WHERE adjustment_id = %s AND status = 'requested' "
@@ -382,7 +381,7 @@ def decide(connection: Connection, adjustment_id: str, status: str, person: str,
 
 
 def post(connection: Connection, adjustment_id: str, at: datetime) -> dict[str, Any] | None:
-    """Post an adjustment that was approved, or that needs no approval; None where it is not there yet."""
+    """Post an adjustment that was approved, or that needs no approval. Returns None where it is not in that state."""
     return _row(
         connection,
         "UPDATE billing.adjustment SET status = 'posted', posted_at = %s WHERE adjustment_id = %s "

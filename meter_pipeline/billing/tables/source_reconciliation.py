@@ -1,8 +1,8 @@
-"""Queries that compare what came before billing on a day: files with reads, reads with validated days, intervals with
+"""SQL that reconciles the stages before billing on a day: files with reads, reads with validated days, intervals with
 registers.
 
-Rows are (subject, unit, cause, expected, actual, items, detail); quantities in millionths, counts as they are. The
-subject of an open cause is its service point.
+Rows are (subject, unit, cause, expected, actual, items, detail); quantities in millionths, counts unscaled. The subject
+of an open cause is its service point.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Row = tuple[Any, ...]
 
 
 def files(connection: Connection, day: date) -> list[Row]:
-    """Per file that touches the day: what landing counted as received, and what the committed batches and the file's
-    own repetitions account for."""
+    """Returns per file that touches the day: the reads that landing received, and the reads that the committed
+    batches and the file's own repetitions account for."""
     return _rows(
         connection,
         """
@@ -38,8 +38,9 @@ def files(connection: Connection, day: date) -> list[Row]:
 
 
 def channel_days(connection: Connection, day: date, points: Sequence[str] | None = None) -> list[Row]:
-    """Channel-days by whether raw and validated hold them, and why a raw one was not validated. Those that both hold,
-    nearly all, are only counted: to look up what each of them could lack took 0.4 s of 100,000 meters."""
+    """Returns channel-days by whether the raw and validated tables have them, and the reason where a raw one was not
+    validated. Those in both, nearly all, are only counted: to look up the possible reasons of each took 0.4 s of
+    100,000 meters."""
     return _rows(connection, _channel_days(_on_the_day, points), day, points=points)
 
 
@@ -83,17 +84,17 @@ def registers(
     tolerance: RegisterTolerance,
     points: Sequence[str] | None = None,
 ) -> list[Row]:
-    """Validated intervals against the register's own reads, by unit and cause, in the unit's millionths.
+    """Compares validated intervals with the register's own reads, by unit and cause, in the unit's millionths.
 
-    Where raw.register_read holds a read on both edges of the day and the dial did not go back, the register's side is
-    their difference times the multiplier, read from the dials themselves; else it is what validation worked out of the
-    reads around the day (rollover, exchange, proration). ``tolerance``: as in validation.
+    Where raw.register_read has a read on both edges of the day and the dial did not decrease, the register's usage is
+    their difference times the multiplier, from the dials themselves; otherwise it is the usage that validation computed
+    from the reads around the day (rollover, exchange, proration). ``tolerance``: as in validation.
 
-    Estimates explain a sum above the register, up to what they add. Anything else that is off is explained as far as a
-    finding of validation (vee.exception) states it, and by name: null intervals a sum below the register, a failed
-    sum check either. A difference of another size is open. ``bounds``: the day's instants.
+    Estimates explain a sum above the register, up to their own quantity. Any other difference is explained as far as a
+    finding of validation (vee.exception) states it, and by name: null intervals explain a sum below the register, a
+    failed sum check either. A difference of another size is open. ``bounds``: the day's instants.
 
-    OFFSET 0 keeps what a row's cause is from being worked out again wherever it is named.
+    OFFSET 0 prevents the server from computing a row's cause again wherever the query names it.
     """
     if not _beside_register(connection, day, points):
         return []
@@ -160,8 +161,8 @@ def registers(
 
 
 def _beside_register(connection: Connection, day: date, points: Sequence[str] | None) -> bool:
-    """Whether any validated row of a day (of some service points, where they are given) stands beside a register: the
-    comparison looks through the reads of months, which takes 20 ms to plan among 60 days of partitions."""
+    """Whether any validated row of a day (of some service points, where they are given) has a register: the
+    comparison reads the register reads of months, which takes 20 ms to plan among 60 days of partitions."""
     among = _some(points, " AND service_point_id = ANY(%(points)s)")
     found = connection.execute(
         f"SELECT FROM vee.interval_day WHERE billing_day = %(day)s{among} AND billed AND register_difference_micro IS NOT NULL LIMIT 1".encode(),
@@ -171,7 +172,7 @@ def _beside_register(connection: Connection, day: date, points: Sequence[str] | 
 
 
 def days_beside_register(connection: Connection, days: Sequence[date], points: Sequence[str]) -> list[date]:
-    """Those of some days on which a validated row of some service points stands beside a register."""
+    """Returns those of some days on which a validated row of some service points has a register."""
     rows = connection.execute(
         "SELECT DISTINCT billing_day FROM vee.interval_day WHERE billing_day = ANY(%s) AND service_point_id = ANY(%s) AND billed "
         "AND register_difference_micro IS NOT NULL ORDER BY 1",
@@ -181,8 +182,8 @@ def days_beside_register(connection: Connection, days: Sequence[date], points: S
 
 
 def register_usage(connection: Connection, day: date, points: Sequence[str] | None = None) -> list[Row]:
-    """What registers without intervals were put at, as their reads say, against the usage of their services, by unit,
-    in millionths. Nothing for days of before this was kept by register."""
+    """Compares the usage of registers without intervals, from their reads, with the usage of their services, by
+    unit, in millionths. Empty for days from before this was stored by register."""
     return _rows(connection, _register_usage(_on_the_day, points), day, points=points)
 
 
@@ -219,7 +220,7 @@ def _on_the_day(column: str) -> str:
 
 
 def _on_each(column: str) -> str:
-    """SQL of a condition on each day of a join. The range says to the planner which partitions there are."""
+    """SQL of a condition on each day of a join. The range lets the planner exclude partitions."""
     return f"{column} = d.day AND {column} BETWEEN %(first)s AND %(last)s"
 
 
@@ -233,12 +234,12 @@ def _rows_of(connection: Connection, query: str, days: Sequence[date], points: S
 
 
 def _some(points: Sequence[str] | None, condition: str) -> str:
-    """SQL of a condition on some service points, nothing where all are meant."""
+    """SQL of a condition on some service points; empty where all are meant."""
     return "" if points is None else condition
 
 
 def _subject(service: str, everyone: str = "'all'") -> str:
-    """SQL for what a row is about: a service where the cause is open, else everyone."""
+    """SQL for a row's subject: the service point where the cause is open, otherwise all."""
     return f"CASE WHEN cause = 'open' THEN {service} ELSE {everyone} END"
 
 
