@@ -17,7 +17,7 @@ from meter_pipeline.billing.day_groups import DayDeterminants, DayGroup
 from meter_pipeline.billing.day_peaks import after_day
 from meter_pipeline.billing.positions import INTS, Aligned, attribute_arrays, lists, micro_of, position
 from meter_pipeline.billing.pricing import amounts
-from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, exceptions
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, NO_EXCEPTIONS, exceptions
 from meter_pipeline.billing.tariffs.model import Layout, Tariff
 from meter_pipeline.billing.tariffs.schedules import season_days
 from meter_pipeline.calendar import BillingCalendar
@@ -90,7 +90,7 @@ class DayCharges:
 
     determinants: pl.DataFrame
     charges: pl.DataFrame
-    exceptions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=EXCEPTION_SCHEMA))
+    exceptions: pl.DataFrame = field(default_factory=lambda: NO_EXCEPTIONS)
 
 
 def joined(parts: Sequence[DayCharges]) -> DayCharges:
@@ -173,11 +173,13 @@ def positions_after(
     return pl.concat([pl.DataFrame(schema=CHARGE_SCHEMA), *frames]).sort("service_point_id")
 
 
-def accrue(determinants: DayDeterminants, prior: pl.DataFrame, calendar: BillingCalendar) -> DayCharges:
+def accrue(
+    determinants: DayDeterminants, prior: pl.DataFrame, calendar: BillingCalendar, *, charges_alone: bool = False
+) -> DayCharges:
     """Charges of a day for every service.
 
     ``prior``: CHARGE_SCHEMA rows of the day before (or the last one billed) of each stretch; a service without one
-    begins at zero.
+    begins at zero. ``charges_alone``: without the frame of determinants, of days whose determinants are stored.
     """
     day = determinants.billing_day
     determinant_frames: list[pl.DataFrame] = []
@@ -186,7 +188,8 @@ def accrue(determinants: DayDeterminants, prior: pl.DataFrame, calendar: Billing
     for group in determinants.groups:
         fill_blocks(group.tariff, group.energy, group.peaks)
         rows = _rows(group, determinants.services, prior, day)
-        determinant_frames.append(_determinant_frame(group, rows.services, day, calendar))
+        if not charges_alone:
+            determinant_frames.append(_determinant_frame(group, rows.services, day, calendar))
         layouts = {
             version: layout for (name, version), layout in determinants.layouts.items() if name == group.tariff_id
         }
@@ -198,13 +201,17 @@ def accrue(determinants: DayDeterminants, prior: pl.DataFrame, calendar: Billing
             missing = exceptions(rows.services, "not_priced", f"{group.tariff_id}: {error}"[:400])
         charge_frames.append(charges)
         faults.append(missing)
+    found = [f.cast(EXCEPTION_SCHEMA) for f in faults if f.height]
     return DayCharges(
-        pl.concat(determinant_frames).sort("service_point_id")
-        if determinant_frames
-        else pl.DataFrame(schema=DETERMINANT_SCHEMA),
-        pl.concat(charge_frames).sort("service_point_id") if charge_frames else pl.DataFrame(schema=CHARGE_SCHEMA),
-        pl.concat([f.cast(EXCEPTION_SCHEMA) for f in faults]).unique().sort("service_point_id", "reason", "detail"),
+        _in_order(determinant_frames) if determinant_frames else pl.DataFrame(schema=DETERMINANT_SCHEMA),
+        _in_order(charge_frames) if charge_frames else pl.DataFrame(schema=CHARGE_SCHEMA),
+        pl.concat(found).unique().sort("service_point_id", "reason", "detail") if found else NO_EXCEPTIONS,
     )
+
+
+def _in_order(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The rows of a day's groups, sorted by service point. Those of one group are."""
+    return frames[0] if len(frames) == 1 else pl.concat(frames).sort("service_point_id")
 
 
 def _peak_seconds(group: DayGroup, day: date, calendar: BillingCalendar) -> npt.NDArray[np.int64]:
@@ -320,7 +327,7 @@ def _charge(
     for k, line in enumerate(tariff.lines):
         day_amounts[:, lines.index(line.day_key)] += cost[:, k]
     frame = _position_frame(rows, day, reached, kept, day_amounts)
-    return frame, pl.concat(missing) if missing else pl.DataFrame(schema=EXCEPTION_SCHEMA)
+    return frame, pl.concat(missing) if missing else NO_EXCEPTIONS
 
 
 def _position_frame(

@@ -25,7 +25,13 @@ from meter_pipeline.billing.positions import matrix
 from meter_pipeline.billing.recalculate import KEY, carry_forward
 from meter_pipeline.billing.reference import load_reference
 from meter_pipeline.billing.sealed_days import keep_revisions, repriced_points
-from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, DayServices, Reference, services_of_day
+from meter_pipeline.billing.service_agreements import (
+    EXCEPTION_SCHEMA,
+    NO_EXCEPTIONS,
+    DayServices,
+    Reference,
+    services_of_day,
+)
 from meter_pipeline.billing.tables import adjustments as late
 from meter_pipeline.billing.tables import days, part_of_day
 from meter_pipeline.billing.tables import reconciliation as checks
@@ -76,8 +82,8 @@ class BillingOutcome:
     exceptions: dict[str, int] = field(default_factory=dict)
     by_component: dict[str, int] = field(default_factory=dict)
     by_period: pl.DataFrame = field(default_factory=pl.DataFrame)
-    reconciliation: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=reconcile.SCHEMA))
-    exception_rows: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=EXCEPTION_SCHEMA))
+    reconciliation: pl.DataFrame = field(default_factory=lambda: reconcile.NO_ROWS)
+    exception_rows: pl.DataFrame = field(default_factory=lambda: NO_EXCEPTIONS)
     streaks: pl.DataFrame = field(default_factory=pl.DataFrame)
     seconds: dict[str, float] = field(default_factory=dict)
     ledger_entry: int | None = None
@@ -367,7 +373,7 @@ def _reconcile(run: _Run, stored: BilledRows | None, source: Future[SourceRows] 
     left to the caller."""
     connection, day = run.connection, run.day
     if stored is None or source is None:
-        return pl.DataFrame(schema=reconcile.SCHEMA)
+        return reconcile.NO_ROWS
     table = day_checks(connection, run.calendar, day, stored, source.result())
     run.outcome.streaks = checks.estimate_streaks(connection, day, reconcile.STREAK_DAYS)
     checks.index_leaves(connection, day)

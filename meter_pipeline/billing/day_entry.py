@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import polars as pl
 
@@ -18,6 +18,9 @@ from meter_pipeline.postgres.driver import Connection
 
 #: Charges and determinants of some service points as they stood; determinants None where none was written
 Stood: TypeAlias = Callable[[Sequence[str]], tuple[pl.DataFrame, pl.DataFrame | None]]
+
+_NO_CHARGES: Final = CHARGE_SCHEMA.to_frame()
+_NO_DETERMINANTS: Final = DETERMINANT_SCHEMA.to_frame()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,7 @@ class Before:
         cls, session: Database, connection: Connection, day: date, points: Sequence[str], *, rows: bool = True
     ) -> Before:
         """Read now, of some service points; without the rows where no entry is made of them."""
-        charges, determinants = (
-            _rows(session, day, points) if rows else (CHARGE_SCHEMA.to_frame(), DETERMINANT_SCHEMA.to_frame())
-        )
+        charges, determinants = _rows(session, day, points) if rows else (_NO_CHARGES, _NO_DETERMINANTS)
         usage, charged = adjustments.amounts(connection, day, points)
 
         def stood(some: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from meter_pipeline.billing.conversions import Conversion, conversion, no_conversion
-from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, DayServices, exceptions
+from meter_pipeline.billing.service_agreements import NO_EXCEPTIONS, DayServices, exceptions
 from meter_pipeline.billing.tariffs.model import Layout, Tariff
 from meter_pipeline.schemas.reads import DayMatrix
 
@@ -114,7 +114,7 @@ class DayDeterminants:
     billing_day: date
     services: pl.DataFrame
     groups: list[DayGroup]
-    exceptions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=EXCEPTION_SCHEMA))
+    exceptions: pl.DataFrame = field(default_factory=lambda: NO_EXCEPTIONS)
     layouts: Mapping[tuple[str, int], Layout] = field(default_factory=dict)
 
 
@@ -197,6 +197,8 @@ class DayWork:
 def unbilled(unbound: pl.DataFrame, bound: DayServices) -> pl.DataFrame:
     """Usage at a service point that no service holds: no account pays, unless an exception already says why. A supply
     meter of a zone has no account to wait for."""
+    if not unbound.height:
+        return NO_EXCEPTIONS
     points = unbound.join(bound.exceptions, on="service_point_id", how="anti").select("service_point_id").unique()
     supplies = points["service_point_id"].is_in(list(bound.supply_meters))
     return pl.concat(

@@ -22,7 +22,7 @@ from meter_pipeline.billing.day_groups import (
 )
 from meter_pipeline.billing.day_slots import SlotMap, bucket_sums, demand_window, peaks_of
 from meter_pipeline.billing.reactive import ReactiveDay, fill_reactive
-from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, DayServices, exceptions
+from meter_pipeline.billing.service_agreements import EXCEPTION_SCHEMA, NO_EXCEPTIONS, DayServices, exceptions
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 
@@ -105,8 +105,8 @@ def day_determinants(
     silent = services.filter(pl.Series(~seen))
     if silent.height:
         work.faults.append(exceptions(silent, "no_usage"))
-    faults = pl.concat([f.cast(EXCEPTION_SCHEMA) for f in work.faults])
-    named = faults.unique().sort("service_point_id", "reason", "detail")
+    found = [f.cast(EXCEPTION_SCHEMA) for f in work.faults if f.height]
+    named = pl.concat(found).unique().sort("service_point_id", "reason", "detail") if found else NO_EXCEPTIONS
     return DayDeterminants(day, services, groups, named, bound.layouts)
 
 

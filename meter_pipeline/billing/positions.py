@@ -81,6 +81,8 @@ class Aligned:
 
     def _laid_out(self, column: pl.Series, part: int, spill: int | None) -> npt.NDArray[np.int64]:
         names = self.tariff.layout[part]
+        if all(layout[part] == names for layout in self.layouts.values()):
+            return matrix(column, len(names))
         other = {
             version: layout[part]
             for version in self.versions.unique().drop_nulls().to_list()

@@ -68,6 +68,7 @@ SCHEMA: Final = pl.Schema(
         "detail": pl.String(),
     }
 )
+NO_ROWS: Final = pl.DataFrame(schema=SCHEMA)
 
 
 def micro(value: int) -> Decimal:
@@ -99,7 +100,7 @@ def table(found: Mapping[str, Sequence[Sequence[Any]]]) -> pl.DataFrame:
                     "detail": detail or "",
                 }
             )
-    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row") if rows else pl.DataFrame(schema=SCHEMA)
+    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row") if rows else NO_ROWS
     return frame.sort("joint", "subject", "unit", "cause")
 
 

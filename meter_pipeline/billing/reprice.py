@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import date
 
 import polars as pl
 
@@ -52,29 +52,28 @@ def reprice(
     Tariff versions keep the documents that bills were made with. A segment with a day that is not charged, or a stretch
     of days that no tariff version covers, blocks its account.
     """
-    reference = load_reference(database, period_end)
-    people = pl.col("account_id").is_in(list(account_ids))
-    reference = replace(reference, agreements=reference.agreements.filter(people))
+    reference = load_reference(database, period_end, points=days.points_of(database, account_ids))
+    theirs = pl.col("account_id").is_in(list(account_ids)) & (pl.col("valid_from") <= period_end)
+    reference = replace(reference, agreements=reference.agreements.filter(theirs))
     wanted = segments(reference, cycle_id, period_start, period_end)
     points = wanted["service_point_id"].unique().sort().to_list()
     later = adjustments.revisions(database, period_start, period_end, points)
     charges: dict[date, pl.DataFrame] = {}
     position = pl.DataFrame(schema=CHARGE_SCHEMA)
-    day = period_start
-    while day < period_end:
-        stored = days.read_day(database, "determinant_day", day, DETERMINANT_SCHEMA.names(), points).cast(
-            DETERMINANT_SCHEMA
-        )
-        stored = _with_revisions(stored, later.filter(pl.col("billing_day") == day))
+    for day, stored in days.read_days(
+        database, "determinant_day", (period_start, period_end), DETERMINANT_SCHEMA.names(), points
+    ):
+        stored = stored.cast(DETERMINANT_SCHEMA)
+        if later.height:
+            stored = _with_revisions(stored, later.filter(pl.col("billing_day") == day))
         if change is not None:
             stored = change.determinants(stored)
         bound = services_of_day(reference, day)
-        accrued = accrue(groups_of(bound, stored, day, calendar), position, calendar).charges
+        accrued = accrue(groups_of(bound, stored, day, calendar), position, calendar, charges_alone=True).charges
         charges[day] = accrued
         position = pl.concat(
             [position.filter(~pl.col("service_point_id").is_in(accrued["service_point_id"].to_list())), accrued]
         )
-        day += timedelta(days=1)
     blocked = pl.concat(
         [uncovered(stretches(reference, cycle_id, period_start, period_end), wanted), _unreached(wanted, charges)]
     ).sort(pl.all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ EXCEPTIONS: Final[dict[str, str]] = {
 EXCEPTION_SCHEMA: Final = pl.Schema(
     {"service_point_id": pl.String, "account_id": pl.String, "reason": pl.String, "detail": pl.String}
 )
+#: The frame of no exceptions: a day of a correction put it together a dozen times, each at the cost of a join
+NO_EXCEPTIONS: Final = pl.DataFrame(schema=EXCEPTION_SCHEMA)
 
 #: A service on a day. ``stretch_start`` is the first billed day of this account, tariff and period.
 SERVICE_SCHEMA: Final = pl.Schema(
@@ -78,6 +81,7 @@ SUPPLY_METER_SCHEMA: Final = pl.Schema({"service_point_id": pl.String, "valid_fr
 #: Usage that is billed at another service point: of ``member`` at ``target``, with the sign with which it counts there.
 #: ``own``: the member is billed for its usage itself as well (a tenant behind a deduct meter).
 PART_SCHEMA: Final = pl.Schema({"member": pl.String, "target": pl.String, "sign": pl.Int64, "own": pl.Boolean})
+NO_PARTS: Final = pl.DataFrame(schema=PART_SCHEMA)
 #: Numbers of things that a service pays for each of.
 COUNTS: Final = ("dwelling_units", "stormwater_units", "lamps", "solar_kw", "contract_kw")
 ATTRIBUTES: Final = (
@@ -115,6 +119,25 @@ class Reference:
     heat_contents: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=HEAT_SCHEMA))
     account_values: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=ACCOUNT_VALUES_SCHEMA))
     supply_meters: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SUPPLY_METER_SCHEMA))
+    #: What ``services_of_day`` made of these tables last; a copy with other tables begins anew
+    last_services: LastServices = field(init=False, default_factory=lambda: LastServices(), compare=False)
+
+    def turns(self) -> list[date]:
+        """The days on which anything begins or ends: between two of them every day has the same services."""
+        tables = (
+            self.agreements,
+            self.tariffs,
+            self.billing_cycles,
+            self.service_attributes,
+            self.heat_contents,
+            self.account_values,
+            self.supply_meters,
+        )
+        dates = {self.opening}
+        for table in tables:
+            for column in table.select(pl.selectors.date()):
+                dates.update(column.unique().to_list())
+        return sorted(day for day in dates if day is not None)
 
     def classes(self, day: date) -> pl.DataFrame:
         """Class of each account on a day: account_id, customer_class."""
@@ -169,7 +192,7 @@ class DayServices:
     tariffs: dict[tuple[str, int], Tariff]
     exceptions: pl.DataFrame
     layouts: Mapping[tuple[str, int], Layout] = field(default_factory=dict)
-    parts: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PART_SCHEMA))
+    parts: pl.DataFrame = field(default_factory=lambda: NO_PARTS)
     supply_meters: frozenset[str] = frozenset()
 
     def within(self, span: KeyRange | KeySet) -> DayServices:
@@ -238,7 +261,7 @@ def _alone(services: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     right, and both would bill the usage."""
     twice = services.filter(pl.col("service_point_id").is_duplicated())
     if not twice.height:
-        return services, pl.DataFrame(schema=EXCEPTION_SCHEMA)
+        return services, NO_EXCEPTIONS
     claim_texts = pl.format(
         "{} from {} on {} version {} in period {}",
         "account_id",
@@ -277,8 +300,34 @@ def _declared(attributes: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([one, one.filter(pl.col("service_point_id").is_in(twice.to_list()))])
 
 
+@dataclass(slots=True)
+class LastServices:
+    """The services of the day that was asked for last. Who works out bills again asks for each day of months, and most
+    have the services of the day before. ``turns`` are looked up for the second day: a city's day asks for one."""
+
+    day: date | None = None
+    found: DayServices | None = None
+    turns: list[date] | None = None
+
+    def of(self, reference: Reference, day: date) -> DayServices:
+        """The services of a day."""
+        if self.found is None or not self._alike(reference, day):
+            self.day, self.found = day, _services_of_day(reference, day)
+        return self.found
+
+    def _alike(self, reference: Reference, day: date) -> bool:
+        if self.turns is None:
+            self.turns = reference.turns()
+        assert self.day is not None  # noqa: S101 - set with what was found
+        return bisect_right(self.turns, self.day) == bisect_right(self.turns, day)
+
+
 def services_of_day(reference: Reference, day: date) -> DayServices:
     """The services billed on a day. Every agreement in force is either a service or an exception."""
+    return reference.last_services.of(reference, day)
+
+
+def _services_of_day(reference: Reference, day: date) -> DayServices:
     agreements = in_force(reference.agreements, day)
     faults: list[pl.DataFrame] = []
     periods = reference.billing_cycles.filter((pl.col("period_start") <= day) & (pl.col("period_end") > day))

@@ -17,7 +17,8 @@ import polars as pl
 
 from meter_pipeline.billing.service_agreements import (
     EXCEPTION_SCHEMA,
-    PART_SCHEMA,
+    NO_EXCEPTIONS,
+    NO_PARTS,
     DayServices,
     Reference,
     exceptions,
@@ -43,7 +44,7 @@ def parts_of(reference: Reference, day: date) -> pl.DataFrame:
     """Which service points' usage of a day is billed at another one: PART_SCHEMA."""
     signed = reference.service_attributes.filter(pl.col("attribute").is_in(list(SIGNS)))
     if not signed.height:
-        return pl.DataFrame(schema=PART_SCHEMA)
+        return NO_PARTS
     served = in_force(reference.agreements, day)["service_point_id"]
     return in_force(signed, day).select(
         pl.col("service_point_id").alias("member"),
@@ -57,7 +58,7 @@ def faults_of(parts: pl.DataFrame, reference: Reference, day: date) -> pl.DataFr
     """Service points that can't be billed as they are declared: a member of a total that is billed by itself too, one
     that is a part of two others, a part of a part, and one whose target has no agreement."""
     if not parts.height:
-        return pl.DataFrame(schema=EXCEPTION_SCHEMA)
+        return NO_EXCEPTIONS
     served = in_force(reference.agreements, day)["service_point_id"]
     both = parts.filter(pl.col("own") & (pl.col("sign") > 0))
     several = parts.filter(pl.col("member").is_duplicated()).unique("member")

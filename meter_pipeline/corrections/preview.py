@@ -25,7 +25,7 @@ from meter_pipeline.billing.several_days_checks import keep_several_days_checks
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.corrections import tables
-from meter_pipeline.corrections.impact import ask, pairs_of
+from meter_pipeline.corrections.impact import ask, pairs_of, reaches_validation
 from meter_pipeline.ledger.entries import canonical_json
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
@@ -138,8 +138,14 @@ def _impact(tried: OneTransaction, session: Any, calendar: BillingCalendar, mark
     # Asked for as an import asks: no day's charges are then carried into one that is billed again anyhow.
     ask(session, pairs, changed, hashlib.sha256(mark.encode()).digest(), corrected_on, clock.now())
     again, unchecked = days, dict[date, set[str]]()
+    coming = true_up.validated_anyway(tried)
+    if reaches_validation(changed):
+        coming |= {
+            day: frozenset(some) for day, some in pairs.group_by("billing_day").agg("service_point_id").iter_rows()
+        }
     for _ in range(_MOST_ROUNDS):
         for day in again:
+            coming.pop(day, None)
             validate_billing_day(tried, calendar, day, clock=clock, only=touched_since(tried, day))
             billed = bill_billing_day(tried, calendar, day, clock=clock, only=validated_since_billed(tried, day))
             unchecked.setdefault(day, set()).update(billed.unchecked)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import date, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import sql
@@ -17,23 +18,24 @@ if TYPE_CHECKING:  # `exceptions list` loads this module and no library of frame
 
 #: More rows than this are copied into a temporary table
 MOST_ROWS: Final = 64
-#: Of all lists together; a city's usage of a day is a list of one row
-_MOST_ELEMENTS: Final = 4096
+#: Of all columns together; a city's usage of a day is a list of one row
+_MOST_BYTES: Final = 128 * 1024
 
 
 def fits(frame: pl.DataFrame) -> bool:
     """Whether a frame is small, and of types that JSON carries exactly: whole numbers, texts, dates, bytes, lists of
     them."""
+    return frame.height <= MOST_ROWS and _exact(tuple(frame.dtypes)) and frame.estimated_size() <= _MOST_BYTES
+
+
+@lru_cache(maxsize=256)
+def _exact(kinds: tuple[pl.DataType, ...]) -> bool:
+    """Whether JSON carries columns of some types exactly."""
     import polars as pl
 
     whole = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
     plain = (pl.String, pl.Binary, pl.Boolean, pl.Date, pl.Datetime, pl.Null, *whole)
-    lists = [column for column in frame if isinstance(column.dtype, pl.List)]
-    return (
-        frame.height <= MOST_ROWS
-        and all(isinstance(kind.inner if isinstance(kind, pl.List) else kind, plain) for kind in frame.dtypes)
-        and sum(int(column.list.len().sum() or 0) for column in lists) <= _MOST_ELEMENTS
-    )
+    return all(isinstance(kind.inner if isinstance(kind, pl.List) else kind, plain) for kind in kinds)
 
 
 def relation(table: sql.Identifier) -> sql.Composed:

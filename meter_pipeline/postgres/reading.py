@@ -32,8 +32,8 @@ class ReadSession(Database):
 
     #: A psycopg connection in one_transaction.py.
     connection: AdbcConnection = None
-    #: Frames that were read already, by query and parameters, where the session keeps them.
-    memory: dict[Any, pl.DataFrame] | None = None
+    #: Frames that were read already, by query and parameters, and what was made of them, where the session keeps them.
+    memory: dict[Any, Any] | None = None
 
     @property
     def shared(self) -> bool:
@@ -81,7 +81,21 @@ def remembered(database: Database, query: str, parameters: Sequence[Any] = ()) -
     key = (query, *parameters)
     if key not in database.memory:
         database.memory[key] = database.read(query, parameters)
-    return database.memory[key]
+    found: pl.DataFrame = database.memory[key]
+    return found
+
+
+def made_once(database: Database, what: Sequence[Any], frames: Sequence[object], make: Callable[[], Item]) -> Item:
+    """``make()``, called one time for the same ``what`` and the very same ``frames`` where the session remembers: what
+    hundreds of days of a correction would each make of the same reference data. Nobody may change what is returned."""
+    if not isinstance(database, ReadSession) or database.memory is None:
+        return make()
+    key = (*what, *map(id, frames))
+    if key not in database.memory:
+        # The frames are kept, so that no other object is taken for one of them.
+        database.memory[key] = make(), tuple(frames)
+    made: Item = database.memory[key][0]
+    return made
 
 
 def remembers(database: Database) -> bool:

@@ -14,7 +14,7 @@ import polars as pl
 from meter_pipeline import quality
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.postgres.reading import beside, reading
+from meter_pipeline.postgres.reading import beside, made_once, reading
 from meter_pipeline.postgres.vectors import RAW_INTERVAL_DAY, VectorTable, read_frame, read_matrices, to_matrices
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.set_aside import without_faults
@@ -155,28 +155,24 @@ def _read_around(
     installations = day_inputs.read_installations(session, day, start, end, points=of_points)
     reference = coming.reference.result()
     points = reference.service_points
-    mapped, faults = account_mapping.map_accounts(
-        points,
-        reference.agreements,
-        reference.accounts,
-        reference.tariffs,
-        reference.cycles,
-        reference.supply_meters,
-        day,
-    )
-    accounts = mapped.with_columns(
-        tariff_id=pl.when(pl.col("tariff_version").is_not_null()).then(pl.col("tariff_id")),
-        cycle_id=pl.when(
-            ~pl.col("service_point_id").is_in(faults.filter(pl.col("kind") == "NO_CYCLE")["service_point_id"].implode())
-        ).then(pl.col("cycle_id")),
-    ).drop("tariff_version")
+    # The same frames stand for all days of a stretch on which nothing of them begins or ends (day_inputs).
+    frames = [points, reference.agreements, reference.accounts, reference.tariffs, reference.cycles]
+    what = ("payers", reference.supply_meters)
+    accounts, faults = made_once(session, what, frames, lambda: _payers(reference, day))
     reads = coming.registers.result()
 
     def stand(service_points: Sequence[str]) -> tuple[pl.DataFrame, series.Registers, pl.DataFrame]:
         mine = installations if service_points is everyone else _of_points(installations, service_points)
-        windows = assemble.day_windows(assemble.with_units(mine), start_s, end_s)
+        of_units = made_once(session, ("units",), [mine], lambda: assemble.with_units(mine))
+        windows = assemble.day_windows(of_units, start_s, end_s)
         registers = _registers(session, calendar, day, windows, reads, t)
-        return windows, registers, assemble.expected_rows(windows, points, accounts)
+
+        def rows() -> pl.DataFrame:
+            return assemble.expected_rows(windows, points, accounts)
+
+        if made_once(session, ("intervals",), [mine], lambda: bool((mine["kind"] == "interval").any())):
+            return windows, registers, rows()
+        return windows, registers, made_once(session, ("nothing expected",), [mine, points, accounts], rows)
 
     everyone = installations["service_point_id"].unique().sort().to_list()
     (windows, registers, expected), aside = without_faults(everyone, stand)
@@ -199,6 +195,25 @@ def _read_around(
         aside,
         _of_points(installations, list(aside)).select("service_point_id", "meter_id").unique(maintain_order=True),
     )
+
+
+def _payers(reference: day_inputs.Reference, day: date) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Account, tariff and cycle of each service point on a day, null where they do not hold, and the exceptions."""
+    mapped, faults = account_mapping.map_accounts(
+        reference.service_points,
+        reference.agreements,
+        reference.accounts,
+        reference.tariffs,
+        reference.cycles,
+        reference.supply_meters,
+        day,
+    )
+    no_cycle = faults.filter(pl.col("kind") == "NO_CYCLE")["service_point_id"].implode()
+    accounts = mapped.with_columns(
+        tariff_id=pl.when(pl.col("tariff_version").is_not_null()).then(pl.col("tariff_id")),
+        cycle_id=pl.when(~pl.col("service_point_id").is_in(no_cycle)).then(pl.col("cycle_id")),
+    ).drop("tariff_version")
+    return accounts, faults
 
 
 def _of_points(frame: pl.DataFrame, service_points: Sequence[str]) -> pl.DataFrame:

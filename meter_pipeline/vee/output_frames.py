@@ -287,30 +287,9 @@ def daily_usage(parts: list[pl.DataFrame], day: date) -> pl.DataFrame:
     on = ["service_point_id", "flow", "unit"]
     everything = pl.concat(schema_parts, how="vertical_relaxed").with_columns(rank=rank)
     # most service points have one meter: only the others need a group
-    several = pl.struct(on).is_duplicated()
-    single = everything.filter(~several).with_columns(meters=pl.lit(1, pl.Int16), register_micro=pl.lit(None, pl.Int64))
-    merged = (
-        everything.filter(several)
-        .sort(*on, "meter_id")
-        .group_by(on, maintain_order=True)
-        .agg(
-            pl.when(pl.col("quantity_micro").is_not_null().any())
-            .then(pl.col("quantity_micro").sum())
-            .alias("quantity_micro"),
-            pl.col("estimated_micro").sum(),
-            pl.col("row_flags").bitwise_or(),
-            pl.col("slots_expected", "actual", "estimated", "missing").sum(),
-            pl.col("quality").sort_by("rank").first(),
-            pl.when(pl.col("source").n_unique() == 1)
-            .then(pl.col("source").first())
-            .otherwise(pl.lit("mixed"))
-            .alias("source"),
-            pl.col("quantity_micro").filter(pl.col("source") == "register").sum().alias("register_micro"),
-            pl.col("commodity", "customer_class", "account_id", "tariff_id", "cycle_id").first(),
-            pl.col("meter_id").n_unique().cast(pl.Int16).alias("meters"),
-        )
-        .with_columns(register_micro=pl.when(pl.col("source") == "mixed").then("register_micro"))
-    )
+    several = everything.select(pl.struct(on).is_duplicated()).to_series()
+    alone = everything.filter(~several) if several.any() else everything
+    single = alone.with_columns(meters=pl.lit(1, pl.Int16), register_micro=pl.lit(None, pl.Int64))
     columns = [
         *on,
         "quantity_micro",
@@ -330,10 +309,38 @@ def daily_usage(parts: list[pl.DataFrame], day: date) -> pl.DataFrame:
         "tariff_id",
         "cycle_id",
     ]
+    rows = [single.select(columns)]
+    if several.any():
+        rows.append(_of_several(everything.filter(several), on).select(columns))
     return (
-        pl.concat([single.select(columns), merged.select(columns)], how="vertical_relaxed")
+        pl.concat(rows, how="vertical_relaxed")
         .with_columns(billing_day=pl.lit(day, pl.Date), exchange=(pl.col("row_flags") & rr.EXCHANGE.mask) != 0)
         .sort(on)
+    )
+
+
+def _of_several(rows: pl.DataFrame, on: list[str]) -> pl.DataFrame:
+    """Usage of service points with several meters, each as one row."""
+    return (
+        rows.sort(*on, "meter_id")
+        .group_by(on, maintain_order=True)
+        .agg(
+            pl.when(pl.col("quantity_micro").is_not_null().any())
+            .then(pl.col("quantity_micro").sum())
+            .alias("quantity_micro"),
+            pl.col("estimated_micro").sum(),
+            pl.col("row_flags").bitwise_or(),
+            pl.col("slots_expected", "actual", "estimated", "missing").sum(),
+            pl.col("quality").sort_by("rank").first(),
+            pl.when(pl.col("source").n_unique() == 1)
+            .then(pl.col("source").first())
+            .otherwise(pl.lit("mixed"))
+            .alias("source"),
+            pl.col("quantity_micro").filter(pl.col("source") == "register").sum().alias("register_micro"),
+            pl.col("commodity", "customer_class", "account_id", "tariff_id", "cycle_id").first(),
+            pl.col("meter_id").n_unique().cast(pl.Int16).alias("meters"),
+        )
+        .with_columns(register_micro=pl.when(pl.col("source") == "mixed").then("register_micro"))
     )
 
 
@@ -392,6 +399,8 @@ def head_end_shapes(rows: DayRows, day: date) -> pl.DataFrame:
 
 def added_shapes(parts: list[pl.DataFrame]) -> pl.DataFrame:
     """``head_end_shapes`` of several shards as those of the whole, sorted by their key."""
+    if parts and not any(part.height for part in parts):
+        return parts[0]
     found: dict[tuple[Any, ...], list[Any]] = {}
     key = ["billing_day", "interval_minutes", "head_end", "unit", "flow"]
     for row in (

@@ -130,7 +130,13 @@ def _several(
     """Expected rows of service points that have several meters of one flow and unit, or had them on one of the days,
     and what each of their channels was put at on those days: there one meter's history is not its service point's."""
     now = read.expected.filter(pl.struct("service_point_id", "flow", "unit").is_duplicated())["service_point_id"]
-    points = sorted({*now.to_list(), *store.several_meters(session, days[0], days[-1], among)})
+    span = days[0], days[-1]
+    before = (
+        store.several_meters(session, *span)
+        if among is None
+        else usage_history.several_meters_of(session, *span, among)
+    )
+    points = sorted({*now.to_list(), *before})
     rows = read.expected.filter(pl.col("service_point_id").is_in(points))
     return rows, store.read_meter_days(session, days[0], days[-1], points) if points else pl.DataFrame()
 

@@ -191,6 +191,7 @@ class Writer:
             )
         if self.first:
             validated.attach_day(connection, day)
+        usage_history.usage_written(self.database, day)
         if self.only is None:
             usage_history.write_usage_history(connection, day, usage)
         elif not usage_history.change_usage_history(connection, day, usage, self.only):

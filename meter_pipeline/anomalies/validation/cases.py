@@ -28,8 +28,9 @@ def bring_up_to_date(
     exception_cases.lock_validation_cases(connection)
     now = clock.now()
     touched = findings_table.replace_day(connection, day, findings)
-    joined = findings_table.join_cases(connection, day, FOLD_DAYS)
-    opened = findings_table.open_cases(connection, day, now)
+    # Without a finding none of the day stands that could join a case.
+    joined = findings_table.join_cases(connection, day, FOLD_DAYS) if findings.height else []
+    opened = findings_table.open_cases(connection, day, now) if findings.height else []
     changed = sorted({*touched, *joined})
     if changed:
         findings_table.refresh(connection, changed)

@@ -162,7 +162,7 @@ def note_late_changes(
         return 0  # a city's ids need not be sent to be looked for in nothing
     values = {"d": day, "s": list(service_points)}
     usage_was, charges_was = before(service_points)
-    usage, charges = amounts(connection, day, service_points)
+    usage, charges = _amounts(connection, day, service_points)
     accounts = sorted({account for _, account, _, _ in (*usage, *usage_was)})
     found = connection.execute(_STATEMENTS_OF_DAY.encode(), values | {"a": accounts}).fetchall()
     charged: dict[tuple[str, str, date], set[str]] = {}
@@ -205,8 +205,10 @@ def note_late_changes(
 def amounts(connection: Connection, day: date, service_points: Sequence[str]) -> Amounts:
     """Returns usage and charges of the statements that a day of some service points belongs to; empty where none is
     issued."""
-    if not _issued(connection, day):
-        return {}, {}
+    return _amounts(connection, day, service_points) if _issued(connection, day) else ({}, {})
+
+
+def _amounts(connection: Connection, day: date, service_points: Sequence[str]) -> Amounts:
     values = {"d": day, "s": list(service_points)}
     usage = {(p, a, c, d): e for p, a, c, d, e in connection.execute(_DAY_USAGE.encode(), values)}
     return usage, {(s, p): total for s, p, total in connection.execute(_PERIOD_CHARGES, values)}

@@ -15,7 +15,7 @@ from meter_pipeline.postgres import bring_to as bring
 from meter_pipeline.postgres.array_bytes import listed, lists
 from meter_pipeline.postgres.copy_binary import copy_frame
 from meter_pipeline.postgres.database import Database, scalar
-from meter_pipeline.postgres.reading import remembered, remembers
+from meter_pipeline.postgres.reading import made_once, remembered, remembers
 from meter_pipeline.sharding import EVERYTHING, KeyRange, KeySet
 
 Connection = psycopg.Connection[Any]
@@ -100,15 +100,32 @@ def read_reference(database: Database, day: date, beside: Database | None = None
         return some(database, [first]) | others.result()
 
 
+#: Accounts whose service points are looked up: of more the whole city is read
+_MOST_ACCOUNTS: Final = 5_000
+
+
+def points_of(database: Database, account_ids: Sequence[str]) -> list[str] | None:
+    """The service points at which some accounts have agreements, of any day; None for all of the city's."""
+    if len(account_ids) > _MOST_ACCOUNTS:
+        return None
+    query = "SELECT DISTINCT service_point_id FROM ref.agreements WHERE account_id = ANY(string_to_array($1, ',')) ORDER BY 1"
+    points: list[str] = remembered(database, query, (",".join(account_ids),))["service_point_id"].to_list()
+    return points
+
+
 def read_documents(database: Database) -> tuple[dict[tuple[str, int], bytes], dict[tuple[str, int], bytes]]:
     """Tariff documents and their SHA-256 by (tariff_id, version)."""
     frame = remembered(
         database,
         "SELECT tariff_id, version, body::text AS body, sha256 FROM ref.tariff_document ORDER BY 1, 2",
     )
-    keys = list(zip(frame["tariff_id"].to_list(), frame["version"].to_list(), strict=True))
-    bodies = dict(zip(keys, (str(b).encode() for b in frame["body"].to_list()), strict=True))
-    return bodies, dict(zip(keys, frame["sha256"].to_list(), strict=True))
+
+    def by_version() -> tuple[dict[tuple[str, int], bytes], dict[tuple[str, int], bytes]]:
+        keys = list(zip(frame["tariff_id"].to_list(), frame["version"].to_list(), strict=True))
+        bodies = dict(zip(keys, (str(b).encode() for b in frame["body"].to_list()), strict=True))
+        return bodies, dict(zip(keys, frame["sha256"].to_list(), strict=True))
+
+    return made_once(database, ("tariff documents",), [frame], by_version)
 
 
 def read_opening(database: Database) -> date | None:
@@ -136,6 +153,32 @@ def read_day(
         return _rows(database, table, columns, "billing_day = $1 ORDER BY service_point_id", [day])
     named = "billing_day = $1 AND service_point_id = ANY(string_to_array($2, ',')) ORDER BY service_point_id"
     return _rows(database, table, columns, named, [day, ",".join(service_points)])
+
+
+#: Rows of a billing table that are read at once
+_MOST_ROWS: Final = 50_000
+
+
+def read_days(
+    database: Database, table: str, span: tuple[date, date], columns: Sequence[str], service_points: Sequence[str]
+) -> Iterator[tuple[date, pl.DataFrame]]:
+    """As ``read_day``, each day of [first, past) in turn: a statement for as many days as hold _MOST_ROWS rows."""
+    day, past = span
+    together = max(_MOST_ROWS // max(len(service_points), 1), 1)
+    while day < past:
+        end = min(day + timedelta(days=together), past)
+        found = _rows(
+            database,
+            table,
+            columns,
+            "billing_day >= $1 AND billing_day < $2 AND service_point_id = ANY(string_to_array($3, ',')) "
+            "ORDER BY billing_day, service_point_id",
+            [day, end, ",".join(service_points)],
+        )
+        of_day = found.partition_by("billing_day", as_dict=True)
+        while day < end:
+            yield day, of_day.get((day,), found.clear())
+            day += timedelta(days=1)
 
 
 def read_prior(
@@ -198,16 +241,23 @@ def _any_billed(database: Database, first: object, day: date) -> bool:
 def later_days(connection: Connection, day: date) -> Iterator[date]:
     """Billed days after one, the first alone and then some at a time: a look at the key for each day, however many
     services were billed on it."""
-    last, together = scalar(connection, "SELECT max(billing_day) FROM billing.determinant_day"), 1
+    yield from _billed_days(connection, day, day + timedelta(days=1))
+    last = scalar(connection, "SELECT max(billing_day) FROM billing.determinant_day")
+    day += timedelta(days=1)
     while last is not None and day < last:
-        past = min(day + timedelta(days=together), last)
-        rows = connection.execute(
-            "SELECT d::date FROM generate_series(%(day)s::date + 1, %(past)s::date, interval '1 day') AS d "
-            "WHERE EXISTS (SELECT FROM billing.determinant_day AS b WHERE b.billing_day = d::date) ORDER BY 1",
-            {"day": day, "past": past},
-        ).fetchall()
-        yield from (found for (found,) in rows)
-        day, together = past, _DAYS_AT_ONCE
+        past = min(day + timedelta(days=_DAYS_AT_ONCE), last)
+        yield from _billed_days(connection, day, past)
+        day = past
+
+
+def _billed_days(connection: Connection, day: date, past: date) -> list[date]:
+    """Billed days after ``day`` up to ``past``."""
+    rows = connection.execute(
+        "SELECT d::date FROM generate_series(%(day)s::date + 1, %(past)s::date, interval '1 day') AS d "
+        "WHERE EXISTS (SELECT FROM billing.determinant_day AS b WHERE b.billing_day = d::date) ORDER BY 1",
+        {"day": day, "past": past},
+    ).fetchall()
+    return [found for (found,) in rows]
 
 
 #: Later days that are looked for together: most often nothing is carried beyond the first

@@ -10,9 +10,11 @@ import numpy as np
 import polars as pl
 
 from meter_pipeline import quality
+from meter_pipeline.billing.day_groups import DIALS_SCHEMA
 from meter_pipeline.billing.demand_dials import CLOSING_DAYS, DEMAND_SCHEMA
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import remembered, remembers
 from meter_pipeline.postgres.vectors import VectorTable, read_matrices
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.sharding import EVERYTHING, KeyRange, KeySet
@@ -115,6 +117,8 @@ def _daily(database: Database, day: date, narrowed: str, limits: Sequence[object
 def read_dials(database: Database, day: date, within: KeyRange | KeySet = EVERYTHING) -> pl.DataFrame:
     """What time-of-use registers of services without intervals counted on a day, with the hours they count on such a
     day (DIALS_SCHEMA). A register that counts no hour of the day has no row; rest days are weekends and holidays."""
+    if remembers(database) and not remembered(database, "SELECT head_end FROM ref.register_hours LIMIT 1").height:
+        return DIALS_SCHEMA.to_frame()
     narrowed, limits = within.where("r.service_point_id", 2)
     return database.read(
         "SELECT r.service_point_id, r.meter_id, r.channel, r.unit, r.usage_micro AS quantity, h.from_minute, h.to_minute "

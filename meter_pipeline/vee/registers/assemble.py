@@ -93,6 +93,19 @@ def expected_rows(windows: pl.DataFrame, points: pl.DataFrame, accounts: pl.Data
     return rows
 
 
+_NOTHING_UNEXPECTED: Final = pl.DataFrame(
+    schema={
+        "meter_id": pl.String,
+        "channel": pl.String,
+        "unit": pl.String,
+        "interval_minutes": pl.Int64,
+        "declared": pl.Boolean,
+        "matrix": pl.Int32,
+        "row": pl.Int64,
+    }
+)
+
+
 def assemble(
     raw: list[DayMatrix],
     expected: pl.DataFrame,
@@ -111,6 +124,8 @@ def assemble(
     the declared one is not used: its channel is estimated, and the row is returned among the unexpected with its own
     length.
     """
+    if not raw and not expected.height:
+        return [], _NOTHING_UNEXPECTED  # a day of registers alone
     offered = [
         m.keys.select("meter_id", "channel", pl.col("unit").alias("raw_unit")).with_columns(
             pl.lit(m.interval_minutes, pl.Int64).alias("raw_minutes"),

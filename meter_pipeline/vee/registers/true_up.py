@@ -56,7 +56,7 @@ def find(
     # most fleets read at midnight: their first read stands on the day's own edge, and no earlier day waits for it
     behind = first < start - t.register_boundary_seconds
     tomorrow, far = day + timedelta(days=1), day + timedelta(days=read_window.FAR_DAYS)
-    later = true_up.any_validated(session, tomorrow, far)
+    later = true_up.any_to_compare(session, tomorrow, far, own["service_point_id"].to_list())
     meters = own.filter(pl.Series(behind | later))["meter_id"].unique().sort().to_list()
     if not meters:
         return []
@@ -90,6 +90,9 @@ def find(
             continue
         opens, closes = (int(moment.timestamp()) for moment in calendar.bounds(other))
         touched = mine.filter(pl.Series((opens < after) & (closes > before)))
+        coming = true_up.validated_anyway(session).get(other)
+        if coming:
+            touched = touched.filter(~pl.col("service_point_id").is_in(list(coming)))
         if touched.height:
             request = _compare(session, wide, touched, day, other, opens, closes, t)
             if request is not None:

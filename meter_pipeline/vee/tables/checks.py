@@ -88,14 +88,16 @@ def stored_rows(
     values = _VALUES.replace("{among}", _among(points, "service_point_id"))
     lacking = _ABSENT.replace("{among}", _among(points, "i.service_point_id"))
     # The planner's cost counts pages and not the work on their vectors, so by default it starts no parallel workers.
-    connection.execute("SET LOCAL parallel_setup_cost = 0")
+    if points is None:
+        connection.execute("SET LOCAL parallel_setup_cost = 0")
     # Sorted here: sorting in the server's aggregate sorts every row of the day, 0.2 s of 100,000, for the few it keeps.
     rows, counted, found = connection.execute(values.encode(), at).fetchone() or (0, 0, [])
     wrong = sorted(((point, channel) for point, channel, _, _ in found), key=itemgetter(1))
     # A row that is not in ``found`` has as many values as it counts; the others are corrected by their difference.
     slots = counted + sum(int(stored or 0) - int(recorded) for _, _, stored, recorded in found)
     absent = sorted(connection.execute(lacking.encode(), at).fetchall())
-    connection.execute("RESET parallel_setup_cost")
+    if points is None:
+        connection.execute("RESET parallel_setup_cost")
     services = {point: f"the stored values of {channel} are not as many as the row counts" for point, channel in wrong}
     services |= {point: f"{channel} has no validated day" for channel, point in absent}
     return StoredRows(

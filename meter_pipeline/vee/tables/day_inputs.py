@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 import polars as pl
 
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.postgres.reading import remembered, remembers
+from meter_pipeline.postgres.reading import made_once, remembered, remembers
 from meter_pipeline.vee.tables.edits import STANDS
 from meter_pipeline.vee.tables.validated import _NO_READ
 
@@ -42,6 +43,41 @@ def read_installations(
     """What is known of every installation that touches a day's time, or of those of one meter or of some service
     points: one row per installation and channel, in no order. ``factor_micro``: by how much an interval channel's reads
     are multiplied on the day."""
+    if meter_id is None and points is not None and remembers(database):
+        what = ("installations", bisect_right(_installation_turns(database, points), day), *points)
+        return made_once(database, what, [], lambda: _installations(database, day, start, end, None, points))
+    return _installations(database, day, start, end, meter_id, points)
+
+
+def _installation_turns(database: Database, points: Sequence[str]) -> list[date]:
+    """Days on which what is known of the installations of some service points may change. The days around an instant
+    are each one of their own, whatever the time zone."""
+    here = "WHERE service_point_id = ANY(string_to_array($1, ','))"
+    meters = f"WHERE meter_id IN (SELECT meter_id FROM ref.installations {here})"
+    named = (",".join(points),)
+    instants = remembered(database, f"SELECT installed_at, removed_at FROM ref.installations {here}", named)
+    dates = remembered(
+        database,
+        f"SELECT valid_from, valid_to FROM ref.channel_values {meters} UNION SELECT valid_from, valid_to FROM ref.meter_values {meters}",
+        named,
+    )
+
+    def turns() -> list[date]:
+        moments = [at.date() for column in instants for at in column.to_list() if at is not None]
+        around = {day + timedelta(days=k) for day in moments for k in range(-2, 4)}
+        return sorted({*around, *_turns([dates])})
+
+    return made_once(database, ("installations change", *named), [instants, dates], turns)
+
+
+def _installations(
+    database: Database,
+    day: date,
+    start: datetime,
+    end: datetime,
+    meter_id: str | None,
+    points: Sequence[str] | None,
+) -> pl.DataFrame:
     narrowed, named = "", list[Any]()
     if meter_id is not None:
         narrowed, named = " AND i.meter_id = $4", [meter_id]
@@ -80,67 +116,118 @@ def interval_factors(database: Database, day: date) -> dict[tuple[str, str], int
     return {(meter, channel): factor for meter, channel, factor in found.iter_rows()}
 
 
+_POINTS: Final = (
+    "SELECT service_point_id, commodity, customer_class, status, valid_from, valid_to FROM ref.service_points"
+)
+_AGREEMENTS: Final = (
+    "SELECT g.service_point_id, account_id, g.tariff_id, g.cycle_id, g.valid_from, g.valid_to, a.opened, a.closed "
+    "FROM ref.agreements AS g JOIN ref.accounts AS a USING (account_id)"
+)
+_TARIFFS: Final = "SELECT tariff_id, version, valid_from, valid_to FROM ref.tariffs ORDER BY tariff_id, version"
+_CYCLES: Final = "SELECT cycle_id, period_start, period_end FROM ref.billing_cycles"
+_SUPPLIES: Final = "SELECT service_point_id, valid_from, valid_to FROM ref.zone_supplies"
+
+
 def read_reference(database: Database, day: date, weather_from: date, points: Sequence[str] | None = None) -> Reference:
     """Who is served on a day (of ``points``, where they are given), who pays and by what, in no order.
 
-    ``temperatures``: mean over the utility's stations by day, from ``weather_from`` to the day.
+    ``temperatures``: mean over the utility's stations by day, from ``weather_from`` to the day. A transaction that is
+    undone has the same frames on all days of a stretch on which nothing begins or ends.
     """
-    service_points = _holding(
-        database,
-        "SELECT service_point_id, commodity, customer_class, status, valid_from, valid_to FROM ref.service_points",
-        day,
-        points,
-    ).select("service_point_id", "commodity", "customer_class", "status", status_since="valid_from")
-    agreements = _holding(
-        database,
-        "SELECT g.service_point_id, account_id, g.tariff_id, g.cycle_id, g.valid_from, g.valid_to, a.opened, a.closed "
-        "FROM ref.agreements AS g JOIN ref.accounts AS a USING (account_id)",
-        day,
-        points,
-    )
-    accounts = agreements.select("account_id", "opened", "closed").unique("account_id")
-    tariffs = remembered(
-        database,
-        "SELECT tariff_id, version, valid_from, valid_to FROM ref.tariffs ORDER BY tariff_id, version",
-    )
-    cycles = database.read(
-        "SELECT cycle_id, period_start, period_end FROM ref.billing_cycles WHERE period_start <= $1 AND period_end > $1",
-        (day,),
-    )
+    frames = _of_every_day(database, day, points) if remembers(database) else _of_day(database, day, points)
+    service_points, agreements, tariffs, cycles, supplies = frames
     holidays = remembered(database, "SELECT holiday FROM ref.holidays")
-    supplies = database.read(
-        "SELECT service_point_id FROM ref.zone_supplies WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)",
-        (day,),
-    )
-    weather = database.read(
-        "SELECT weather_day, avg(coalesce(temperature_mean_c, (temperature_min_c + temperature_max_c) / 2))::double precision AS mean_c "
-        "FROM ref.weather WHERE weather_day BETWEEN $1 AND $2 GROUP BY weather_day ORDER BY weather_day",
-        (weather_from, day),
-    )
     return Reference(
         service_points,
         agreements,
-        accounts,
+        made_once(
+            database,
+            ("accounts",),
+            [agreements],
+            lambda: agreements.select("account_id", "opened", "closed").unique("account_id"),
+        ),
         tariffs,
         cycles,
         frozenset(holidays["holiday"].to_list()),
-        dict(zip(weather["weather_day"].to_list(), weather["mean_c"].to_list(), strict=True)),
+        _temperatures(database, weather_from, day),
         remembered(database, "SELECT head_end, channel, days, from_minute, to_minute FROM ref.register_hours"),
         frozenset(supplies["service_point_id"].to_list()),
     )
 
 
-def _holding(database: Database, rows: str, day: date, points: Sequence[str] | None) -> pl.DataFrame:
-    """Those of some dated rows that hold on a day, of some service points where they are given. A transaction that is
-    undone reads those of every day at once."""
+def _of_day(database: Database, day: date, points: Sequence[str] | None) -> list[pl.DataFrame]:
+    """Service points, agreements, tariffs, billing cycles and supply meters of a day."""
     named = () if points is None else (",".join(points),)
-    of = "service_point_id = ANY(string_to_array($%d, ','))"
-    if remembers(database):
-        every = remembered(database, rows if points is None else f"{rows} WHERE {of % 1}", named)
-        return every.filter((pl.col("valid_from") <= day) & (pl.col("valid_to").is_null() | (pl.col("valid_to") > day)))
-    narrowed = "" if points is None else f" AND {of % 2}"
+    narrowed = "" if points is None else " AND service_point_id = ANY(string_to_array($2, ','))"
     in_force = "WHERE valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)"
-    return database.read(f"{rows} {in_force}{narrowed}", (day, *named))
+    return [
+        _named(database.read(f"{_POINTS} {in_force}{narrowed}", (day, *named))),
+        database.read(f"{_AGREEMENTS} {in_force}{narrowed}", (day, *named)),
+        database.read(_TARIFFS),
+        database.read(f"{_CYCLES} WHERE period_start <= $1 AND period_end > $1", (day,)),
+        database.read(f"{_SUPPLIES} {in_force}", (day,)),
+    ]
+
+
+def _of_every_day(database: Database, day: date, points: Sequence[str] | None) -> list[pl.DataFrame]:
+    """The same, read one time for all days, and one frame for all days of a stretch on which nothing begins or ends."""
+    named = () if points is None else (",".join(points),)
+    of = "" if points is None else " WHERE service_point_id = ANY(string_to_array($1, ','))"
+    every = [
+        remembered(database, f"{_POINTS}{of}", named),
+        remembered(database, f"{_AGREEMENTS}{of}", named),
+        remembered(database, _TARIFFS),
+        remembered(database, _CYCLES),
+        remembered(database, _SUPPLIES),
+    ]
+    turns = made_once(database, ("turns",), every, lambda: _turns(every))
+
+    def of_stretch() -> list[pl.DataFrame]:
+        service_points, agreements, tariffs, cycles, supplies = every
+        begun = cycles.filter((pl.col("period_start") <= day) & (pl.col("period_end") > day))
+        return [
+            _named(_in_force(service_points, day)),
+            _in_force(agreements, day),
+            tariffs.clone(),
+            begun,
+            _in_force(supplies, day),
+        ]
+
+    return made_once(database, ("reference", bisect_right(turns, day)), every, of_stretch)
+
+
+def _named(service_points: pl.DataFrame) -> pl.DataFrame:
+    return service_points.select("service_point_id", "commodity", "customer_class", "status", status_since="valid_from")
+
+
+def _turns(frames: Sequence[pl.DataFrame]) -> list[date]:
+    """The days on which a row of some frames begins or ends."""
+    dates = {value for frame in frames for column in frame.select(pl.selectors.date()) for value in column.to_list()}
+    return sorted(day for day in dates if day is not None)
+
+
+def _temperatures(database: Database, first: date, last: date) -> dict[date, float]:
+    """Mean temperature over the utility's stations by day, in degrees Celsius."""
+    mean = (
+        "SELECT weather_day, avg(coalesce(temperature_mean_c, (temperature_min_c + temperature_max_c) / 2))::double precision AS mean_c "
+        "FROM ref.weather {}GROUP BY weather_day ORDER BY weather_day"
+    )
+    if not remembers(database):
+        found = database.read(mean.format("WHERE weather_day BETWEEN $1 AND $2 "), (first, last))
+        return _by_day(found)
+    every = remembered(database, mean.format(""))
+    of_day = made_once(database, ("temperatures",), [every], lambda: _by_day(every))
+    days = (first + timedelta(days=k) for k in range((last - first).days + 1))
+    return {day: of_day[day] for day in days if day in of_day}
+
+
+def _by_day(weather: pl.DataFrame) -> dict[date, float]:
+    return dict(zip(weather["weather_day"].to_list(), weather["mean_c"].to_list(), strict=True))
+
+
+def _in_force(frame: pl.DataFrame, day: date) -> pl.DataFrame:
+    """Rows whose stretch holds a day."""
+    return frame.filter((pl.col("valid_from") <= day) & (pl.col("valid_to").is_null() | (pl.col("valid_to") > day)))
 
 
 def _seconds(column: str) -> pl.Expr:

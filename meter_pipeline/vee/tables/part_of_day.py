@@ -12,6 +12,7 @@ import polars as pl
 import psycopg
 
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import remembered, remembers
 from meter_pipeline.postgres.vectors import read_frame
 from meter_pipeline.vee.tables import validated
 
@@ -20,22 +21,26 @@ Connection = psycopg.Connection[Any]
 
 def meters_at(database: Database, start: datetime, past: datetime, points: Sequence[str]) -> list[str]:
     """Meters that stand at some service points within [start, past)."""
-    found = database.read(
-        "SELECT DISTINCT meter_id FROM ref.installations WHERE service_point_id = ANY(string_to_array($1, ',')) "
-        "AND installed_at < $3 AND (removed_at IS NULL OR removed_at > $2) ORDER BY 1",
-        (",".join(points), start, past),
-    )
-    return [str(meter) for meter in found["meter_id"].to_list()]
+    return _standing(database, ("service_point_id", "meter_id"), points, start, past)
 
 
 def points_of(database: Database, start: datetime, past: datetime, meters: Sequence[str]) -> list[str]:
     """Service points at which some meters stand within [start, past)."""
-    found = database.read(
-        "SELECT DISTINCT service_point_id FROM ref.installations WHERE meter_id = ANY(string_to_array($1, ',')) "
-        "AND installed_at < $3 AND (removed_at IS NULL OR removed_at > $2) ORDER BY 1",
-        (",".join(meters), start, past),
-    )
-    return [str(point) for point in found["service_point_id"].to_list()]
+    return _standing(database, ("meter_id", "service_point_id"), meters, start, past)
+
+
+def _standing(
+    database: Database, columns: tuple[str, str], named: Sequence[str], start: datetime, past: datetime
+) -> list[str]:
+    """What stands with some meters or service points within [start, past), sorted. A correction that is tried reads
+    their installations of all days one time."""
+    known, wanted = columns
+    rows = f"SELECT {wanted} AS other, installed_at, removed_at FROM ref.installations WHERE {known} = ANY(string_to_array($1, ','))"
+    if remembers(database):
+        found = remembered(database, rows, (",".join(named),))
+        return sorted({o for o, begin, end in found.iter_rows() if begin < past and (end is None or end > start)})
+    within = f"{rows} AND installed_at < $3 AND (removed_at IS NULL OR removed_at > $2)"
+    return sorted(set(database.read(within, (",".join(named), start, past))["other"].to_list()))
 
 
 def stored_points(database: Database, day: date, meters: Sequence[str]) -> list[str]:

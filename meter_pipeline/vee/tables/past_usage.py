@@ -24,6 +24,7 @@ PAST_USAGE = pl.Schema(
         "quantity": pl.Int64,
     }
 )
+NO_PAST_USAGE = pl.DataFrame(schema=PAST_USAGE)
 
 
 def _any(database: Database, points: Sequence[str]) -> bool:
@@ -39,7 +40,7 @@ LONGEST_DAYS: Final = 1000
 def read_past_usage(database: Database, first: date, past: date, points: Sequence[str] | None = None) -> pl.DataFrame:
     """Periods with a day in [first, past), of all service points or of some; of at most LONGEST_DAYS."""
     if points is not None and remembers(database) and not _any(database, points):
-        return pl.DataFrame(schema=PAST_USAGE)
+        return NO_PAST_USAGE
     narrowed = "" if points is None else " AND service_point_id = ANY(string_to_array($4, ','))"
     given = [first, past, LONGEST_DAYS] if points is None else [first, past, LONGEST_DAYS, ",".join(points)]
     found = database.read(

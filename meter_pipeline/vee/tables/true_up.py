@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -11,7 +12,7 @@ import polars as pl
 import psycopg
 
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.postgres.reading import remembered
+from meter_pipeline.postgres.reading import made_once, remembered, remembers
 
 Connection = psycopg.Connection[Any]
 
@@ -94,15 +95,30 @@ def waiting(database: Database) -> list[tuple[date, list[bytes]]]:
         ).fetchall()
 
 
+def validated_anyway(database: Database) -> dict[date, frozenset[str]]:
+    """Days that a correction that is tried will validate, with the service points of each: nothing needs to ask for
+    them. Whoever tries it keeps the list; empty in any other session."""
+    return made_once(database, ("validated anyway",), [], dict[date, frozenset[str]])
+
+
 def validated_days(database: Database, first: date, last: date) -> list[date]:
-    """Days in a range whose validation is stored, meters of registers alone included."""
+    """Days in a range whose validation is stored, meters of registers alone included. A correction that is tried reads
+    those of every day one time: it validates no day for the first time."""
+    if remembers(database):
+        every = remembered(database, "SELECT billing_day FROM vee.usage_block ORDER BY 1")
+        days = made_once(database, ("validated days",), [every], every["billing_day"].to_list)
+        return list(days[bisect_left(days, first) : bisect_right(days, last)])
     return database.read(
         "SELECT billing_day FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY 1", (first, last)
     )["billing_day"].to_list()
 
 
-def any_validated(database: Database, first: date, last: date) -> bool:
-    """Whether the validation of any day in a range is stored."""
+def any_to_compare(database: Database, first: date, last: date, points: Sequence[str]) -> bool:
+    """Whether the validation of any day in a range is stored and will not be made anew for all of some service points
+    anyhow."""
+    if remembers(database):
+        coming, named = validated_anyway(database), frozenset(points)
+        return any(not named <= coming.get(day, frozenset()) for day in validated_days(database, first, last))
     found = database.read(
         "SELECT EXISTS (SELECT FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2) AS found", (first, last)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -17,9 +17,10 @@ import psycopg
 
 from meter_pipeline.postgres.array_bytes import listed, lists
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.reading import made_once, remembers
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.sharding import between
-from meter_pipeline.vee.tables.past_usage import PAST_USAGE
+from meter_pipeline.vee.tables.past_usage import NO_PAST_USAGE
 from meter_pipeline.vee.tables.validated import FORWARD_CODES, replace_rows
 
 
@@ -37,7 +38,7 @@ class UsageHistory:
     quantity: list[npt.NDArray[np.int64]]
     state: list[npt.NDArray[np.int16]]
     keys: dict[bytes, pl.DataFrame]
-    past: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PAST_USAGE))
+    past: pl.DataFrame = field(default_factory=lambda: NO_PAST_USAGE)
 
     def around(self, ids: pl.Series) -> UsageHistory:
         """The history of the service points from the first to the last of some sorted ids; nothing is copied."""
@@ -93,11 +94,7 @@ def read_usage_history(database: Database, first: date, last: date) -> UsageHist
 def read_usage_of(database: Database, first: date, last: date, points: Sequence[str]) -> UsageHistory:
     """Daily usage of some service points from ``first`` to ``last``: as ``read_usage_history`` has it of the city, for
     days on which they have any."""
-    frame = database.read(
-        "SELECT billing_day, service_point_id, flow, unit, quantity_micro, estimated, missing, source, quality FROM vee.daily_usage "
-        'WHERE billing_day BETWEEN $1 AND $2 AND service_point_id = ANY(string_to_array($3, \',\')) ORDER BY 1, 2, flow COLLATE "C", unit COLLATE "C"',
-        (first, last, ",".join(points)),
-    )
+    frame = _rows_of(database, first, last, points)
     history = UsageHistory([], [], [], [], {})
     columns = _history_columns(frame)
     quantity, state = columns["quantity_micro"].to_numpy(), columns["state"].to_numpy()
@@ -116,6 +113,61 @@ def read_usage_of(database: Database, first: date, last: date, points: Sequence[
         history.state.append(state[at : at + len(key)])
         at += len(key)
     return history
+
+
+_ROWS: Final = (
+    "SELECT billing_day, service_point_id, flow, unit, quantity_micro, estimated, missing, source, quality, meters FROM vee.daily_usage "
+    "WHERE billing_day BETWEEN $1 AND $2 AND service_point_id = ANY(string_to_array($3, ',')) "
+    'ORDER BY 1, 2, flow COLLATE "C", unit COLLATE "C"'
+)
+#: Service points whose usage a transaction that is undone keeps: each day of a correction looks at two months before
+#: it, planned among as many partitions
+_FEW_POINTS: Final = 200
+
+
+def _rows_of(database: Database, first: date, last: date, points: Sequence[str]) -> pl.DataFrame:
+    """Daily usage of some service points from ``first`` to ``last``, sorted by day and key."""
+    if len(points) > _FEW_POINTS or not remembers(database):
+        return database.read(_ROWS, (first, last, ",".join(points)))
+    return _kept(database).setdefault(",".join(points), _KeptUsage()).rows(database, first, last, points)
+
+
+@dataclass(slots=True)
+class _KeptUsage:
+    """Daily usage of some service points: ``frame`` has the rows of ``days``, and no row of others."""
+
+    days: set[date] = field(default_factory=set)
+    frame: pl.DataFrame | None = None
+
+    def rows(self, database: Database, first: date, last: date, points: Sequence[str]) -> pl.DataFrame:
+        """The rows of the days from ``first`` to ``last``; of those that are not at hand the stretch they lie in is
+        read."""
+        days = [first + timedelta(days=k) for k in range((last - first).days + 1)]
+        absent = [day for day in days if day not in self.days]
+        if absent:
+            read = database.read(_ROWS, (absent[0], absent[-1], ",".join(points)))
+            day, held = pl.col("billing_day"), read.clear() if self.frame is None else self.frame
+            self.frame = pl.concat([held.filter(day < absent[0]), read, held.filter(day > absent[-1])])
+            self.days.update(d for d in days if absent[0] <= d <= absent[-1])
+        assert self.frame is not None  # noqa: S101 - of a range that is not empty
+        return self.frame.filter(pl.col("billing_day").is_between(first, last))
+
+
+def _kept(database: Database) -> dict[str, _KeptUsage]:
+    """The usage that is kept, by the names of its service points."""
+    return made_once(database, ("daily usage",), [], dict[str, _KeptUsage])
+
+
+def usage_written(database: Database, day: date) -> None:
+    """A day's usage was written: what is kept of it holds no more."""
+    for kept in _kept(database).values():
+        kept.days.discard(day)
+
+
+def several_meters_of(database: Database, first: date, last: date, points: Sequence[str]) -> list[str]:
+    """Those of some service points that had several meters on a day of a range, a day of an exchange included."""
+    found = _rows_of(database, first, last, points).filter(pl.col("meters") > 1)
+    return sorted(set(found["service_point_id"].to_list()))
 
 
 def _keys_hash(keys: pl.DataFrame) -> bytes:

@@ -154,6 +154,21 @@ def any_arrived(database: Database, day: date, meters: Sequence[str]) -> bool:
     return day in remembered(database, query, (",".join(meters),))["billing_day"]
 
 
+def _any_payload(database: Database, day: date, meters: Sequence[str]) -> bool:
+    """Whether payloads of some meters may be kept of a day; asked one time for all days of a correction that is
+    tried."""
+    if not remembers(database):
+        return True
+    query = " UNION ".join(
+        f"SELECT billing_day FROM raw.{table} WHERE meter_id = ANY(string_to_array($1, ','))"
+        for table in ("interval_payload", "reused_sequence")
+    )
+    return day in remembered(database, query, (",".join(meters),))["billing_day"]
+
+
+_NOTHING_REUSED: Final = pl.DataFrame(schema={"meter_id": pl.String, "channel": pl.String, "slots": pl.List(pl.Int64)})
+
+
 def read_reused_sequences(database: Database, day: date, meters: Sequence[str] | None = None) -> pl.DataFrame:
     """Channels (of some meters) of which one sequence number came with two values: meter_id, channel, and the slots
     (0-based) it was used twice in, null where one file held both and only the channel is known.
@@ -162,6 +177,8 @@ def read_reused_sequences(database: Database, day: date, meters: Sequence[str] |
     contradict each other, values are counted first: as many as all payloads merged hold means that no slot came
     twice.
     """
+    if meters is not None and not _any_payload(database, day, meters):
+        return _NOTHING_REUSED
     among = "" if meters is None else " AND meter_id = ANY(string_to_array($2, ','))"
     found = database.read(
         "WITH several AS (SELECT meter_id, channel, source_version, sequence, sequence_step, "
@@ -182,7 +199,7 @@ def read_reused_sequences(database: Database, day: date, meters: Sequence[str] |
         (day,) if meters is None else (day, ",".join(meters)),
     )
     if not found.height:
-        return pl.DataFrame(schema={"meter_id": pl.String, "channel": pl.String, "slots": pl.List(pl.Int64)})
+        return _NOTHING_REUSED
     slots = pl.col("slots").cast(pl.String)
     return (
         found.group_by("meter_id", "channel")
@@ -192,12 +209,11 @@ def read_reused_sequences(database: Database, day: date, meters: Sequence[str] |
     )
 
 
-def several_meters(database: Database, first: date, last: date, points: Sequence[str] | None = None) -> list[str]:
-    """Service points (of ``points``) that had several meters on a day of a range, a day of an exchange included."""
-    narrowed = "" if points is None else " AND service_point_id = ANY(string_to_array($3, ','))"
+def several_meters(database: Database, first: date, last: date) -> list[str]:
+    """Service points that had several meters on a day of a range, a day of an exchange included."""
     found = database.read(
-        f"SELECT DISTINCT service_point_id FROM vee.daily_usage WHERE billing_day BETWEEN $1 AND $2 AND meters > 1{narrowed} ORDER BY 1",
-        (first, last) if points is None else (first, last, ",".join(points)),
+        "SELECT DISTINCT service_point_id FROM vee.daily_usage WHERE billing_day BETWEEN $1 AND $2 AND meters > 1 ORDER BY 1",
+        (first, last),
     )
     return [str(point) for point in found["service_point_id"].to_list()]
 
