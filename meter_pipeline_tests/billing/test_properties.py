@@ -4,6 +4,7 @@ every feature of the native schema has a price."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -377,3 +378,35 @@ def test_sums_by_period_are_exact_however_large(largest: int) -> None:
     sums, whole = bucket_sums(values, columns)
     assert sums.tolist() == [[sum(row[k] for k in held.tolist()) for held in columns] for row in values.tolist()]
     assert whole.tolist() == [sum(row) for row in values.tolist()]
+
+
+SPANS = st.lists(st.tuples(st.integers(-2, 9), st.integers(1, 6)), max_size=4)
+
+
+@given(SPANS, SPANS, st.none() | st.integers(0, 6), st.lists(st.integers(-1, 8), min_size=2, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_the_services_of_a_day_are_the_same_whichever_day_was_asked_for_before(
+    served: list[tuple[int, int]], sizes: list[tuple[int, int]], opening: int | None, asked: list[int]
+) -> None:
+    """Agreements and attributes that begin and end on any days of some weeks, gaps and overlaps among them."""
+    whole = city(TIERED, 1)
+    agreements = [
+        (f"A-{k}", "SP-0", TIERED["tariff_id"], "C1", JULY + timedelta(days=a), JULY + timedelta(days=a + n))
+        for k, (a, n) in enumerate(served)
+    ]
+    attributes = [
+        ("SP-0", "meter_size", str(k), JULY + timedelta(days=a), JULY + timedelta(days=a + n))
+        for k, (a, n) in enumerate(sizes)
+    ]
+    reference = replace(
+        whole,
+        agreements=pl.DataFrame(agreements, schema=whole.agreements.schema, orient="row"),
+        service_attributes=pl.DataFrame(attributes, schema=whole.service_attributes.schema, orient="row"),
+        opening=None if opening is None else JULY + timedelta(days=opening),
+    )
+    for n in asked:
+        day = JULY + timedelta(days=n)
+        found, alone = services_of_day(reference, day), services_of_day(replace(reference), day)
+        assert found.services.equals(alone.services)
+        assert found.exceptions.equals(alone.exceptions)
+        assert found.tariffs.keys() == alone.tariffs.keys()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,9 +16,17 @@ import pytest
 from meter_pipeline.corrections.apply import import_folder
 from meter_pipeline.corrections.preview import preview_folder
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.one_transaction import OneTransaction, undone
 from meter_pipeline_tests.corrections.town import FIRST, PERIODS, agreement, channel, town
 
 DAYS = [FIRST + timedelta(days=k) for k in range(6)]
+
+
+@contextmanager
+def each_day_reads_for_itself(database: Database, application_name: str) -> Iterator[OneTransaction]:
+    """As ``undone``, of a transaction that remembers nothing of what it read."""
+    with undone(database, application_name) as tried:
+        yield replace(tried, memory=None)
 
 
 def everything(database: Database) -> dict[str, Any]:
@@ -76,8 +87,9 @@ def test_a_ratio_is_previewed_to_the_cent_and_comes_out_so(
 def test_a_preview_of_parts_of_days_is_that_of_whole_days(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Values of intervals and of a register, a register that intervals are held to and do not add up to, a tariff and a
-    move: the same digest and money, whether services are worked out alone or with their city."""
+    """Values of intervals and of a register, a register that intervals are held to and do not add up to, a tariff, a
+    move and agreements that begin and end within the days: the same digest and money, whether services are worked out
+    alone or with their city, and whether the days share what they read or each reads for itself."""
     city = town(database, tmp_path / "town")
     city.refer({"channels": [channel("R", meter_id="MA", channel="R1", billed=False)]})
     edges = [city.calendar.bounds(FIRST)[0], *(city.calendar.bounds(day)[1] for day in DAYS[:5])]
@@ -94,6 +106,7 @@ def test_a_preview_of_parts_of_days_is_that_of_whole_days(
         {"channel_values": [value("MA", "R1", 1, sums_to="E1")]},
         {"channels": [channel("R", 7), channel("R", meter_id="MA", channel="R1", billed=False, sums_to="E1")]},
         {"agreements": [agreement("A", tariff_id="E-DEAR"), agreement("R", account_id="AC-X")]},
+        {"agreements": [agreement("B", valid_to=DAYS[2]), agreement("B", tariff_id="E-DEAR", valid_from=DAYS[3])]},
     ]
     folders = [city.folder_of(rows) for rows in corrections]
     whole = [preview_folder(database, city.calendar, folder, clock=city.clock) for folder in folders]
@@ -103,7 +116,12 @@ def test_a_preview_of_parts_of_days_is_that_of_whole_days(
     for folder, made in zip(folders, whole, strict=True):
         alone = preview_folder(database, city.calendar, folder, clock=city.clock)
         assert (alone.document, alone.digest) == (made.document, made.digest)
+        with monkeypatch.context() as changed:
+            changed.setattr("meter_pipeline.corrections.preview.undone", each_day_reads_for_itself)
+            apart = preview_folder(database, city.calendar, folder, clock=city.clock)
+        assert (apart.document, apart.digest) == (made.document, made.digest)
     assert everything(database) == before
-    # By hand: 4 days x 24 kWh x 2 more; 5 x 24 and 3 x 10 x 3; nothing; 5 x 10 x 6; 120 kWh x 0.20 and 3 + 2 fixed.
-    differences = ["19.20", "21.00", "0.00", "30.00", "29.00"]
+    # By hand: 4 days x 24 kWh x 2 more; 5 x 24 and 3 x 10 x 3; nothing; 5 x 10 x 6; 120 kWh x 0.20 and 3 + 2 fixed;
+    # 48 kWh x 0.20 and 2 fixed, less 24 x 0.10 of the day that no account pays for.
+    differences = ["19.20", "21.00", "0.00", "30.00", "29.00", "9.20"]
     assert [made.document["money"]["difference"] for made in whole] == differences
