@@ -1,4 +1,4 @@
-"""All detectors on one window, or on a city a window at a time."""
+"""Runs all detectors on one window of days, or on all points in parts."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _MOST_BROKEN: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class WindowFindings:
-    """What a window alone shows (``found``), and what is left to judge beside the rest of the city. ``broken``: what
-    kept its one point from being judged."""
+    """Findings of one window (``found``), and the data of those that need all other points. ``broken``: the error of
+    a point whose detector failed."""
 
     found: pl.DataFrame
     beside: signatures.NeighbourChecks
@@ -40,10 +40,11 @@ class WindowFindings:
 
 
 def detect(window: Window) -> pl.DataFrame:
-    """Every finding about the window's last day (a frame of FINDINGS), sorted by row and kind.
+    """Returns every finding about the window's last day (a frame of FINDINGS), sorted by row and kind.
 
-    A spike that a burst or a leak explains is flagged a single time, and so is a register that went back because the
-    meter ran backward. Where the day has no temperature, expectations are NaN and what needs them is silent.
+    A spike explained by a burst or a leak is flagged one time, and so is a register that decreased because the meter
+    ran backward. Where the day has no temperature, expectations are NaN and the detectors that use them give no
+    findings.
     """
     return conclude([examine(window, DEFAULT)], window.head_ends, window.collectors, DEFAULT)
 
@@ -58,8 +59,8 @@ def detect_in_parts(
     part: int = PART,
     threads: int | None = None,
 ) -> pl.DataFrame:
-    """As detect, of a city whose windows are made, examined and let go ``part`` points at a time: the same findings
-    whatever part and threads."""
+    """As ``detect``, for windows that are made, examined and released ``part`` points at a time. The findings do not
+    depend on ``part`` and ``threads``."""
     parts = [slice(start, min(start + part, points)) for start in range(0, points, part)]
     with ThreadPoolExecutor(max_workers=min(threads or min(os.cpu_count() or 1, 4), len(parts))) as pool:
         each = list(pool.map(lambda which: _examine_apart(window, which, limits), parts))
@@ -71,8 +72,8 @@ def detect_in_parts(
 
 
 def _examine_apart(window: Callable[[slice], Window], which: slice, limits: Thresholds) -> list[WindowFindings]:
-    """A part of the city examined; where it fails, by halves, until the points whose data break a detector stand alone.
-    Such a point is not judged, which is its only finding; its neighbours are judged as if it had sent nothing."""
+    """Examine a part of the points; where that fails, its halves, until the points whose data break a detector are
+    alone. Such a point gets the finding that it was not checked; its neighbours are checked as if it had no data."""
     try:
         return [examine(window(which), limits)]
     except Exception as error:
@@ -86,7 +87,7 @@ def _examine_apart(window: Callable[[slice], Window], which: slice, limits: Thre
 
 
 def _not_judged(window: Window, error: Exception, limits: Thresholds) -> WindowFindings:
-    """One point as a finding that it could not be judged, and without weight for its neighbours."""
+    """Returns one point with the finding that it was not checked, and without weight for its neighbours."""
     blank: dict[str, Any] = {
         f.name: np.full_like(value, np.nan)
         for f in fields(Window)
@@ -109,7 +110,7 @@ def _not_judged(window: Window, error: Exception, limits: Thresholds) -> WindowF
 
 
 def examine(window: Window, limits: Thresholds = DEFAULT) -> WindowFindings:
-    """One part of a city, whose window may be let go afterwards."""
+    """Examine one part of the points; its window can be released afterwards."""
     own, beside = signatures.signature_flags(window, limits)
     found = pl.concat([residual_flags(window, limits), flow_flags(window, limits), own])
     return WindowFindings(found, beside, communication.contact(window))
@@ -118,7 +119,7 @@ def examine(window: Window, limits: Thresholds = DEFAULT) -> WindowFindings:
 def conclude(
     parts: Sequence[WindowFindings], head_ends: list[str], collectors: list[str], limits: Thresholds = DEFAULT
 ) -> pl.DataFrame:
-    """The findings of a city examined in parts: the same however it was cut. Rows count through the parts in their
+    """Returns the findings of points examined in parts, whatever the parts. Rows count through the parts in their
     order."""
     starts = np.cumsum([0, *(part.points for part in parts[:-1])])
     own = [part.found.with_columns(pl.col("row") + int(start)) for part, start in zip(parts, starts, strict=True)]
@@ -146,9 +147,8 @@ def conclude(
 
 
 def lowest_and_sustained(hourly: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest hour and highest flow held for three hours of each row of (points, hours) flows; NaN where an hour
-    is NaN.
-    """
+    """Returns the lowest hour and the highest flow kept up for three hours of each row of (points, hours) flows; NaN
+    where an hour is NaN."""
     lowest = hourly.min(axis=1)
     sustained = np.minimum(np.minimum(hourly[:, :-2], hourly[:, 1:-1]), hourly[:, 2:]).max(axis=1)
     return lowest, sustained

@@ -1,4 +1,4 @@
-"""What correcting a statement comes to: the lines that turn what it says into what its days come to now."""
+"""Computes the correction of a statement: the lines that bring it to the present charges of its days."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _KEY: Final = ["service_point_id", "tariff_id", "tariff_version", "segment_start
 
 
 class AdjustmentError(ValueError):
-    """An adjustment that can't be made or moved; the message says why."""
+    """An adjustment that cannot be made or decided; the message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What correcting a statement comes to.
+    """The computed correction of a statement.
 
-    ``lines``: action, original_line_no, the line's columns, quantity and amount in millionths; ``segments``: what the
-    corrected statement stands on (SEGMENT_SCHEMA). ``sealed_days``: what the corrected statement bills for its days
-    beyond the charges that stand, which those of sealed months keep; ``period_end``: what its end adds to its days.
-    ``blocked``: why it cannot be worked out, and then
-    there are no lines: a statement is never cancelled because a day of it cannot be priced.
+    ``lines``: action, original_line_no, the line's columns, quantity and amount in millionths. ``segments``: the
+    segments of the corrected statement (SEGMENT_SCHEMA). ``sealed_days``: the amount the corrected statement bills for
+    its days beyond their stored charges, which those of sealed months keep; ``period_end``: the amount its period's end
+    adds to its days. ``blocked``: the reason the correction cannot be computed; it then has no lines: a statement is
+    never cancelled because a day of it cannot be priced.
     """
 
     statement_id: str
@@ -51,19 +51,18 @@ class Proposal:
 
     @property
     def due(self) -> int:
-        """What the corrected statement bills beyond the charges that stand for its days."""
+        """The amount the corrected statement bills beyond the stored charges of its days."""
         return self.sealed_days + self.period_end
 
     @property
     def gross(self) -> int:
-        """What changes hands: the sum over line keys of the absolute change."""
+        """The gross amount of the change: the sum over line keys of the absolute change."""
         changes = self.lines.group_by(_KEY).agg(pl.col("amount").sum())
         return int(changes["amount"].abs().sum() or 0)
 
 
 def difference(effective: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
-    """Cancel and rebill lines that turn what a statement says into what it should say; lines that agree are not
-    touched."""
+    """Returns the cancel and rebill lines between the present and the corrected lines; equal lines are left out."""
     both = effective.join(now, on=_KEY, how="full", coalesce=True, suffix="_now").with_columns(
         pl.col("amount", "amount_now").fill_null(0),
         pl.coalesce("name", "name_now").alias("name"),
@@ -91,7 +90,8 @@ def difference(effective: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
 
 
 def proposals(database: Database, calendar: BillingCalendar, statement_ids: Sequence[str]) -> dict[str, Proposal]:
-    """The correction of each statement; those of one period are priced together. Unknown statements are left out."""
+    """Returns the correction of each statement; those of one period are priced together. Unknown statements are left
+    out."""
     found: dict[str, Proposal] = {}
     with reading(database) as session:
         known = adjustments.statements(session, statement_ids)
@@ -141,8 +141,8 @@ def _date(value: object) -> date:
 
 
 def propose(database: Database, calendar: BillingCalendar, statement_id: str) -> Proposal:
-    """The lines that would correct a statement; none where it is right. Raises AdjustmentError for an unknown
-    statement."""
+    """Returns the lines that would correct a statement; none where it is right. Raises AdjustmentError for an
+    unknown statement."""
     found = proposals(database, calendar, [statement_id])
     if not found:
         raise AdjustmentError(f"no statement {statement_id}")
@@ -150,8 +150,8 @@ def propose(database: Database, calendar: BillingCalendar, statement_id: str) ->
 
 
 def at_usage(database: Database, calendar: BillingCalendar, statement_id: str, change: UsageChange) -> Proposal:
-    """The lines that turn a statement into what it would say of another usage. Raises AdjustmentError for an unknown
-    statement, one that cannot be priced, and one that has to be corrected first."""
+    """Returns the lines that bring a statement to another usage. Raises AdjustmentError for an unknown statement,
+    one that cannot be priced, and one that has to be corrected first."""
     due = propose(database, calendar, statement_id)
     if due.blocked:
         raise AdjustmentError(f"{statement_id} cannot be priced again: {due.blocked}")

@@ -1,4 +1,5 @@
-"""Reconciliation: each stage of a billing day against the one before, every difference with a named cause or open."""
+"""Reconciliation: compares each stage of a billing day with the one before; every difference has a named cause or is
+open."""
 
 from __future__ import annotations
 
@@ -77,10 +78,10 @@ def micro(value: int) -> Decimal:
 
 
 def table(found: Mapping[str, Sequence[Sequence[Any]]]) -> pl.DataFrame:
-    """Rows of billing.reconciliation, sorted, from each check's rows (subject, unit, cause, expected, actual, items,
-    detail).
+    """Returns rows of billing.reconciliation, sorted, from each check's rows (subject, unit, cause, expected, actual,
+    items, detail).
 
-    Raises ValueError for a check or a cause that is in neither closed list.
+    Raises ValueError for a check or a cause outside the closed lists.
     """
     rows = []
     for joint, sides in found.items():
@@ -107,13 +108,13 @@ def table(found: Mapping[str, Sequence[Sequence[Any]]]) -> pl.DataFrame:
 def usage_rows(
     wanted: pl.DataFrame, stored: pl.DataFrame, excused: pl.DataFrame, revised: pl.DataFrame | None = None
 ) -> list[tuple[Any, ...]]:
-    """validated_to_determinants of a day, service point by service point, by the meter's unit and cause.
+    """The check validated_to_determinants of a day, by service point, the meter's unit and cause.
 
-    ``wanted``: service_point_id, unit, flow, quantity; ``held``: determinants with source_unit, source_quantity and
-    source_export, and with those of the day's other unit; ``excused``: service_point_id and the reason why its usage is
-    not there, which explains usage that is not there at all and no other difference; ``revised``: determinants kept
-    beside a sealed day, which explain the difference where they are what was validated. Where they say that nobody is
-    charged for the day any more, the reason for it does.
+    ``wanted``: service_point_id, unit, flow, quantity. ``stored``: determinants with source_unit, source_quantity and
+    source_export, and with those of the day's other unit. ``excused``: service_point_id and the reason for missing
+    usage; it explains usage that is missing completely and no other difference. ``revised``: determinants stored beside
+    a sealed day; they explain a difference where they equal the validated usage. Where they state that no account is
+    charged for the day any more, its reason explains the difference.
     """
     net = wanted.filter(pl.col("flow") == "net")["service_point_id"].unique()
     bills = _netted(_by_flow(stored, "held"), net, "held")
@@ -145,8 +146,8 @@ def usage_rows(
 
 
 def _netted(rows: pl.DataFrame, points: pl.Series, name: str) -> pl.DataFrame:
-    """Usage of service points with a net channel as one row a unit, imports less exports: validation has it as net, the
-    determinants as an import and an export."""
+    """Returns usage of service points with a net channel as one row a unit, imports less exports: validation stores
+    it as net, the determinants as an import and an export."""
     if not len(points):
         return rows
     mine = pl.col("service_point_id").is_in(points.implode())
@@ -158,8 +159,8 @@ def _netted(rows: pl.DataFrame, points: pl.Series, name: str) -> pl.DataFrame:
 
 
 def _by_flow(determinants: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Usage and exports of determinants as rows, in the day's unit and in its other one: service_point_id, unit, flow
-    and the quantity under ``name``."""
+    """Returns usage and exports of determinants as rows, in the day's unit and in its other one: service_point_id,
+    unit, flow and the quantity under ``name``."""
     sides = (
         ("import", "source_unit", "source_quantity", pl.lit(True)),
         ("import", "other_unit", "other_quantity", pl.lit(True)),
@@ -177,11 +178,11 @@ def _by_flow(determinants: pl.DataFrame, name: str) -> pl.DataFrame:
 def charged_rows(
     stored: pl.DataFrame, charges: pl.DataFrame, prior_day: pl.DataFrame, older: pl.DataFrame, excused: pl.DataFrame
 ) -> list[tuple[Any, ...]]:
-    """determinants_to_lines of a day: what was used against how far the stored positions moved from those of the day
-    before, in the tariff's unit.
+    """The check determinants_to_lines of a day: usage against the change of the stored positions since the day before,
+    in the tariff's unit.
 
-    ``prior_day``: positions of the day before; ``older``: the last ones of services that have none then. ``excused``:
-    uncharged marks services whose charge an exception refuses.
+    ``prior_day``: positions of the day before; ``older``: the last positions of services that have none then.
+    ``excused``: uncharged marks services whose charge an exception refuses.
     """
     key = ["service_point_id", "account_id", "tariff_id", "stretch_start"]
     behind = pl.concat([prior_day, older]).rename({"reached": "reached_before", "sent": "sent_before"})
@@ -213,7 +214,7 @@ def charged_rows(
 
 
 def line_rows(charges: pl.DataFrame) -> list[tuple[Any, ...]]:
-    """lines_to_total of a day, service point by service point, by currency."""
+    """The check lines_to_total of a day, by service point and currency."""
     return _by_cause(
         charges.with_columns(
             pl.when(pl.col("lines") == pl.col("total")).then(pl.lit("none")).otherwise(pl.lit("open")).alias("cause"),
@@ -225,7 +226,7 @@ def line_rows(charges: pl.DataFrame) -> list[tuple[Any, ...]]:
 
 
 def _by_cause(compared: pl.DataFrame, unit: str) -> list[tuple[Any, ...]]:
-    """Sums and counts by unit and cause; of an open cause a row for each service, which its bill waits for."""
+    """Returns sums and counts by unit and cause; for an open cause one row for each service, whose bill waits."""
     subject = pl.when(pl.col("cause") == "open").then("service_point_id").otherwise(pl.lit("all")).alias("subject")
     found = (
         compared.group_by(subject, unit, "cause")
@@ -236,15 +237,15 @@ def _by_cause(compared: pl.DataFrame, unit: str) -> list[tuple[Any, ...]]:
 
 
 def statement_rows(sums: pl.DataFrame, cycle_id: str) -> list[tuple[Any, ...]]:
-    """lines_to_statement of a period's statements.
+    """The check lines_to_statement of a period's statements.
 
-    ``sums``: per statement, in millionths, the days' charges as they stand (charged), its lines (lines), its total,
-    what the end of the period added by cause (period_end, credit, ratchet, year_end), what later reads of sealed days
-    changed (sealed_days), and what stands beside it: ``moved``, by how much late changes that are not worked out yet
-    moved the charges; ``posted``, ``asked`` and ``refused``, the net of its posted adjustments, of the one that waits
-    and of the one that was refused; and ``*_due``, what days of sealed months and the period's end add to the charges
-    in the statement as each corrects it (null without one). ``room``: how far adjustments of before those figures were
-    kept may be off. What these amounts do not explain is open.
+    ``sums``: per statement, in millionths, the days' stored charges (charged), its lines (lines), its total, the
+    amounts the end of the period added by cause (period_end, credit, ratchet, year_end), and the change by later reads
+    of sealed days (sealed_days). Beside it: ``moved``, the change of the charges by late changes without an adjustment
+    yet; ``posted``, ``asked`` and ``refused``, the net of its posted adjustments, of the waiting one and of the refused
+    one; and ``*_due``, the amounts that days of sealed months and the period's end add to the charges in the statement
+    as each adjustment corrects it (null without one). ``room``: the tolerance for adjustments from before those figures
+    were stored. A difference that these amounts do not explain is open.
     """
     currency = sums["currency"][0] if sums.height else ""
     causes = {
@@ -291,11 +292,11 @@ def statement_rows(sums: pl.DataFrame, cycle_id: str) -> list[tuple[Any, ...]]:
 
 
 def ledger_rows(statements: pl.DataFrame, leaves: Sequence[bytes], cycle_id: str) -> list[tuple[Any, ...]]:
-    """statement_to_ledger of a period, by key and by payload hash.
+    """The check statement_to_ledger of a period, by key and by payload hash.
 
-    ``statements``: statement_id, lines_sha256 (the hash it was issued under), now_sha256 (hashed again from its lines
-    as stored), claimed (the hash at the place in the ledger that the statement names). ``leaves``: every leaf of the
-    period's bill_issued entries.
+    ``statements``: statement_id, lines_sha256 (the hash at issue), now_sha256 (hashed again from its stored lines),
+    claimed (the hash at the position in the ledger that the statement names). ``leaves``: every leaf of the period's
+    bill_issued entries.
     """
     recorded = pl.DataFrame({"lines_sha256": pl.Series(leaves, dtype=pl.Binary)}).group_by("lines_sha256").len("leaves")
     both = statements.join(recorded, on="lines_sha256", how="full", coalesce=True).with_columns(

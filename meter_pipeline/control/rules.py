@@ -1,7 +1,7 @@
-"""When the pause raises itself: pure functions from what was seen to findings.
+"""The rules that raise the emergency pause: pure functions from observations to findings.
 
-Every rule looks only at what came after people last ended a pause: what they have answered for does not raise it again,
-what comes after does.
+Every rule uses only observations from after people last ended a pause, so that evidence they have resumed from does not
+raise it again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Thresholds:
 
 
 def load_thresholds(path: Path = DEFAULT_FILE) -> Thresholds:
-    """Read a thresholds file. Raises ThresholdError naming what is missing or out of bounds."""
+    """Read a thresholds file. Raises ThresholdError naming the field that is missing or out of bounds."""
     content = path.read_bytes()
     try:
         raw = tomllib.loads(content.decode("utf-8"))
@@ -105,8 +105,8 @@ class Breaker:
 
 @dataclass(frozen=True, slots=True)
 class Rejections:
-    """What was received and rejected from one head-end, in ``measure`` (reads, files or bytes): in the window, and in
-    the baseline days before it. A file refused whole holds no reads that could be counted."""
+    """Reads, files or bytes (``measure``) received and rejected from one head-end: in the window, and in the
+    baseline days before it. A file that was refused as a whole has no reads to count."""
 
     head_end: str
     received: int
@@ -137,7 +137,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True)
 class Variance:
-    """What stands at a check without a named cause: sums of absolute differences, beside the check's whole quantity in
+    """Differences at a check without a named cause: sums of absolute differences, and the check's whole quantity in
     ``unit``."""
 
     billing_day: str
@@ -149,7 +149,7 @@ class Variance:
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """Everything the rules look at, gathered at ``now``. ``since``: when people last ended a pause."""
+    """The input of the rules, read at ``now``. ``since``: when people last ended a pause."""
 
     now: datetime
     since: datetime | None = None
@@ -165,7 +165,7 @@ class Observations:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A reason to pause: which rule, what to hold, why in words, and the figures behind it (plain JSON, no floats)."""
+    """A reason to pause: the rule, the scope, a sentence, and the figures (plain JSON, no floats)."""
 
     rule: str
     scope: Scope
@@ -174,7 +174,7 @@ class Finding:
 
 
 def evaluate(seen: Observations, limits: Thresholds) -> list[Finding]:
-    """Every finding, in a fixed order. Each names its evidence and the thresholds it was measured against."""
+    """Returns every finding, in a fixed order, with its evidence and thresholds."""
     found = [
         *breaker_open(seen, limits),
         *dead_letter_burst(seen, limits),
@@ -186,7 +186,7 @@ def evaluate(seen: Observations, limits: Thresholds) -> list[Finding]:
 
 
 def breaker_open(seen: Observations, limits: Thresholds) -> list[Finding]:
-    """A breaker open longer than its limit: the database or a head-end does not come back by itself."""
+    """A breaker open longer than its limit: the database or a head-end does not recover."""
     found = []
     for breaker in sorted(seen.breakers, key=lambda b: b.name):
         opened = max(breaker.open_since, seen.since or breaker.open_since)
@@ -205,11 +205,11 @@ def breaker_open(seen: Observations, limits: Thresholds) -> list[Finding]:
 
 
 def dead_letter_burst(seen: Observations, limits: Thresholds) -> list[Finding]:
-    """Rejected reads, files and bytes of the window against the seven days before, by head-end; more than one head-end
-    at once holds all work.
+    """Rejected reads, files and bytes of the window against the seven days before, by head-end. Findings at several
+    head-ends pause all work.
 
     Fires at the measure's minimum and ``share``, where the share is over ``factor`` times the baseline's (any baseline
-    share counts where nothing was received before), or over ``ceiling`` whatever the past.
+    share counts where the baseline is empty), or over ``ceiling`` whatever the baseline.
     """
     by_head_end: dict[str, Finding] = {}
     for one in sorted(seen.rejections, key=lambda r: r.head_end):
@@ -252,7 +252,7 @@ def _burst(one: Rejections, limits: Thresholds) -> Finding | None:
 
 
 def control_total(seen: Observations, limits: Thresholds) -> list[Finding]:
-    """A loaded file whose reads do not add up: something was lost or counted twice, so nothing more is written."""
+    """A loaded file whose reads do not add up: reads were lost or counted twice, so all writing stops."""
     broken = sorted(
         (t for t in seen.control_totals if abs(t.received - t.accounted) > limits.control_total_reads),
         key=lambda t: t.file,
@@ -270,7 +270,7 @@ def control_total(seen: Observations, limits: Thresholds) -> list[Finding]:
 
 
 def ledger(seen: Observations, limits: Thresholds) -> list[Finding]:
-    """A ledger that does not verify: nothing more is written until a person knows why."""
+    """A ledger that does not verify: all writing stops until a person has found the cause."""
     last = seen.verification
     if not limits.ledger_pause or last is None or last.ok or (seen.since is not None and last.at <= seen.since):
         return []

@@ -1,9 +1,9 @@
-"""Reports that an API makes on request and has ready later: asked for, waited for, collected into the inbox.
+"""Pulls reports that an API makes on request and has ready later: requests one, waits, downloads it into the inbox.
 
-The address to ask next is noted before anything is waited for, so that a pull that ends early, or is killed, leaves the
-report to the next one: a report is asked for once. A report that failed, or that the server no longer knows, is asked
-for anew at the next pull. Addresses that an answer names must be on the declared host. The file is fetched in pieces
-and goes on where it stopped, where the server can do that; a length that does not hold is fetched again.
+The address of the next request is stored before any wait, so that a pull that ends early, or is killed, leaves the
+report to the next one: a report is requested one time. A report that failed, or that the server no longer has, is
+requested again at the next pull. Addresses in an answer must be on the declared host. The file is downloaded in pieces
+and continues after an interruption, where the server supports that; a download of the wrong length is repeated.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class _Api:
         await self.clock.sleep(seconds)
 
     def _address(self, given: str) -> str:
-        """An address that an answer names, on the declared host. Raises PullError for one elsewhere."""
+        """Returns an address from an answer, on the declared host. Raises PullError for another host."""
         whole = urljoin(self.fetch.url, given)
         ours, theirs = urlsplit(self.fetch.url), urlsplit(whole)
         if (ours.scheme, ours.netloc) != (theirs.scheme, theirs.netloc) or not secure(whole):
@@ -219,7 +219,7 @@ def _credentials(name: str, fetch: Fetch) -> tuple[dict[str, str], httpx.BasicAu
 
 
 def _at(answer: Any, path: str) -> Any:
-    """The value at a path of keys joined by points. Raises PullError."""
+    """Returns the value at a path of keys joined by dots. Raises PullError."""
     node = answer
     for key in path.split("."):
         if not isinstance(node, dict) or key not in node:
@@ -235,7 +235,7 @@ def _begins_at(answer: httpx.Response, have: int) -> bool:
 
 
 def _whole_length(answer: httpx.Response, have: int) -> int | None:
-    """How long the whole file is, where the answer says so of bytes that are not packed."""
+    """Returns the length of the file, where the answer states it for uncompressed bytes."""
     if answer.headers.get("content-encoding", "identity") != "identity":
         return None
     text = answer.headers.get("content-length", "")
@@ -253,7 +253,7 @@ async def _written(answer: httpx.Response, part: Path, mode: str) -> None:
 
 
 def _noted(note: Path, now: datetime) -> dict[str, str] | None:
-    """What an earlier pull asked for; None where it asked for nothing, or for what is not ready after two days."""
+    """Returns the request of an earlier pull; None where there is none, or its report is not ready after two days."""
     try:
         state = json.loads(note.read_text("utf-8"))
         asked_at = datetime.fromisoformat(state["asked_at"])

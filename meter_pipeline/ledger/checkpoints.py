@@ -1,6 +1,5 @@
-"""Checkpoints: the log sequenced, signed by the signer's process, published as tiles, time-stamped where an authority
-is set.
-"""
+"""Checkpoints: the log is sequenced, signed by the signer's process, published as tiles, and time-stamped where an
+authority is configured."""
 
 from __future__ import annotations
 
@@ -52,7 +51,7 @@ class CheckpointOutcome:
         return self.vkey.split("+")[1]
 
     def document(self) -> dict[str, Any]:
-        """For ``--json`` and for metadata."""
+        """The JSON of ``--json`` and of metadata."""
         return {
             "origin": self.origin,
             "size": self.size,
@@ -90,10 +89,11 @@ def checkpoint(
     sweep: bool = False,
     clock: Clock = SYSTEM_CLOCK,
 ) -> CheckpointOutcome:
-    """Sequence what is committed, have it signed, publish it. Safe to repeat and to run twice at once.
+    """Sequence the committed entries, have the tree head signed, publish it. Safe to repeat and to run twice at the
+    same time.
 
-    The first one of a log records the guards as they stand. Raises SequencerBusyError, and SignerRefusedError where the
-    signer sees a shorter log or a fork: both are reasons to pause, not to retry.
+    The first checkpoint of a log records the guards. Raises SequencerBusyError, and SignerRefusedError where the signer
+    sees a shorter log or a fork: both are reasons to pause, not to retry.
     """
     signer = signer or signer_client(home / "keys")
     signer.start()
@@ -106,7 +106,7 @@ def checkpoint(
 
 
 def order(database: Database, *, utility: str = "utility", clock: Clock = SYSTEM_CLOCK) -> TreeHead:
-    """Sequence what is committed, without a signature: for a verification between two checkpoints. Raises
+    """Sequence the committed entries without a signature, for a verification between two checkpoints. Raises
     SequencerBusyError."""
     with database.connect("meter-pipeline-ledger") as connection, store.checkpoint_lock(connection):
         _begin(connection, clock)
@@ -114,7 +114,7 @@ def order(database: Database, *, utility: str = "utility", clock: Clock = SYSTEM
 
 
 def _begin(connection: store.Connection, clock: Clock) -> None:
-    """A log begins with its guards as they stand."""
+    """Record the guards at the beginning of a log."""
     if store.origin(connection) is None:
         privileges.record(
             connection, accepted_by="first checkpoint", reason="the guards as they were when the log began", clock=clock
@@ -163,8 +163,8 @@ def _sign_and_publish(
 
 
 def keys_file(home: Path, origin: str) -> Path:
-    """Verifier keys this log has had, oldest first, one a line: what an auditor is given and keeps. Outside the
-    database on purpose."""
+    """Returns the file with the verifier keys this log has had, oldest first, one a line; auditors get and keep a
+    copy. It is outside the database on purpose."""
     return home / "ledger" / f"{file_name(origin)}.vkeys"
 
 
@@ -177,12 +177,12 @@ def _remember_key(home: Path, origin: str, vkey: str) -> None:
 
 
 def with_cosignatures(connection: store.Connection, size: int, note: str) -> str:
-    """The note with every witness's line under the log's own."""
+    """Returns the note with every witness's line under the log's own."""
     return note + "".join(row.line for row in store.cosignatures(connection) if row.tree_size == size)
 
 
 def last_witness(connection: store.Connection) -> WitnessSeen | None:
-    """The cosignature over the most entries."""
+    """Returns the cosignature over the most entries."""
     cosignatures = store.cosignatures(connection)
     if not cosignatures:
         return None
@@ -194,7 +194,7 @@ def last_witness(connection: store.Connection) -> WitnessSeen | None:
 
 
 def accept_cosignature(database: Database, home: Path, size: int, line: str, witness_vkey: str) -> None:
-    """Keep a witness's line and publish it under the checkpoint. Raises NoteError where it does not verify or the
+    """Store a witness's line and publish it under the checkpoint. Raises NoteError where it does not verify or the
     checkpoint is unknown."""
     verifier = notes.parse_vkey(witness_vkey)
     with database.connect("meter-pipeline-ledger") as connection:
@@ -220,8 +220,8 @@ def rotate_key(
     utility: str = "utility",
     clock: Clock = SYSTEM_CLOCK,
 ) -> CheckpointOutcome:
-    """Hand over to a new key: both keys sign the hand-over, it becomes an entry, and the checkpoint that covers it is
-    the new key's first.
+    """Change to a new key: both keys sign the change, it becomes an entry, and the checkpoint with that entry is the
+    new key's first.
 
     A verifier that trusts the old key learns the new one from that entry.
     """

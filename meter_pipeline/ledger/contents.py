@@ -1,9 +1,9 @@
-"""Contents of rows that one entry wrote together: one hash over every column of theirs, in the entry's own body.
+"""Content hashes of rows that one entry wrote together: one hash over all their columns, in the entry's body.
 
 ``mp-content/1``: rows in the order of their key, columns joined by 0x1F, rows by 0x1E; each value as PostgreSQL prints
-it, empty where null. The entry's body says in ``content`` which table, which columns, which key, how many rows and the
-SHA-256; the rows are those of the statements that name the entry, or those with the value that ``of`` names:
-[column, value]. Of a table that is brought to what it is now, such as a day's usage, each entry says the whole day.
+it, empty where null. The entry's body has in ``content`` the table, the columns, the key, the number of rows and the
+SHA-256. The rows are those of the statements that name the entry, or those with the value that ``of`` names: [column,
+value]. For a table whose rows are updated, such as a day's usage, each entry covers the whole day.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from meter_pipeline.postgres.database import Database
 def content_of(
     table: str, frame: pl.DataFrame, key: Sequence[str], of: tuple[str, str] | None = None
 ) -> dict[str, Any]:
-    """What an entry says of rows: ``frame`` is what is written of them, decimals and arrays as PostgreSQL's text;
-    ``of``: the column and value by which they are named, where they hang on no statement."""
+    """Returns an entry's content record. ``frame``: the rows as written, decimals and arrays as PostgreSQL's text;
+    ``of``: the column and value that identify them, where they belong to no statement."""
     parts = [pl.col(name).cast(pl.String).fill_null("") for name in frame.columns]
     texts = frame.sort(key).select(pl.concat_str(parts, separator="\x1f")).to_series()
     whole = "\x1e".join(texts.to_list()).encode()
@@ -43,8 +43,8 @@ def content_of(
 def stored_content(
     connection: store.Connection, table: str, columns: Sequence[str], key: Sequence[str], of: tuple[str, str]
 ) -> dict[str, Any]:
-    """What an entry says of the rows of a table with a value in a column, read back in the transaction that wrote
-    them."""
+    """Returns an entry's content record of the rows with a value in a column, read back in the transaction that
+    wrote them."""
     rows, text = ledger_rows.content(connection, table, columns, key, of)
     return {
         "table": table,
@@ -63,8 +63,8 @@ def verify_contents(
     day: date | None,
     outcome: VerifyOutcome,
 ) -> None:
-    """The rows of every entry that says what it wrote are that still. Of rows that several entries name by the same
-    value, the last entry says what they are. A day of a table that entries say as a whole has no rows without an
+    """Verify that the rows of every entry with a content record are unchanged. Where several entries name rows by
+    the same value, the last entry counts. A table whose entries cover whole days has no rows on a day without an
     entry."""
     entries = store.entries_of(connection, source.kinds, day)
     if day is not None and not entries and source.whole_days and _contents_recorded_since_first_entry(connection):
@@ -90,7 +90,7 @@ def verify_contents(
 
 
 def _contents_recorded_since_first_entry(connection: store.Connection) -> bool:
-    """Whether the log began when entries said days as a whole already: its first import of reference data names
-    columns, which came with it. In an older log a day of register-only meters may have no entry."""
+    """Whether the log's entries covered whole days from the beginning: its first import of reference data names
+    columns, which was introduced together with it. In an older log a day of register-only meters may have no entry."""
     first = next(iter(store.bodies_of(connection, ("reference_imported",), None)), None)
     return first is not None and "columns" in first[1]

@@ -1,8 +1,8 @@
-"""The ledger's part in a billing day: verify what bills will stand on, then sign what the day changed and verify that.
+"""The ledger's part of a billing day: verify the inputs of the bills, then sign the day's changes and verify them.
 
-Each verification goes on from what was last verified, so that the second costs what billing wrote. Reads and validated
-days are matched with their leaves before anyone is billed, and hashed again from their content; charges and statements
-after.
+Each verification continues from the last one, so that the second costs only what billing wrote. Reads and validated
+days are matched with their leaves, and hashed again from their content, before billing; charges and statements after
+it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from meter_pipeline.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class LedgerDay:
-    """What became of a billing day in the ledger. ``growth`` is (UTC day, entries, leaves) of the whole log."""
+    """Result of a billing day's checkpoint. ``growth`` is (UTC day, entries, leaves) of the whole log."""
 
     billing_day: date
     checkpoint: CheckpointOutcome
@@ -75,8 +75,8 @@ class LedgerDay:
 
 @dataclass(frozen=True, slots=True)
 class LedgerBefore:
-    """What the ledger says of what a day's bills will stand on. ``vkey``: the signer of the latest checkpoint, where
-    there is one."""
+    """Result of the verification of a day's bill inputs. ``vkey``: the signer of the latest checkpoint, where there
+    is one."""
 
     billing_day: date
     verification: VerifyOutcome
@@ -105,7 +105,7 @@ _FINDING: Final = {"check": pl.String, "place": pl.Int64, "detail": pl.String}
 
 
 def _rows_and_check(found: VerifyOutcome) -> tuple[list[tuple[str, int | None, str]], Check]:
-    """The findings as rows, and the check they make."""
+    """Returns the findings as rows, and the check."""
     shown = [(finding.check, finding.index, finding.detail) for finding in found.findings]
     checked = ", ".join(f"{count} {name}" for name, count in found.checked.items())
     about = (
@@ -130,13 +130,13 @@ def verify_before_billing(
     hashers: Mapping[str, Hasher] | None = None,
     points: Sequence[str] | None = None,
 ) -> LedgerBefore:
-    """Order what reads and validation recorded, verify it from where the last verification ended, and match the day's
-    reads and validated rows with their leaves (their content too where ``hashers`` are given). Nothing is signed; the
-    checkpoint after billing signs both. ``points``: the service points that will be billed, where they are not all:
-    their rows are looked at.
+    """Sequence the entries of reads and validation, verify them from the last verification on, and match the day's
+    reads and validated rows with their leaves (their content too where ``hashers`` are given). The checkpoint after
+    billing signs them. ``points``: the service points that will be billed, where these are a part; only their rows are
+    checked.
 
-    A read changed behind the ledger's back, or a row without an entry, is found here: no bill may stand on it. Raises
-    SequencerBusyError.
+    This finds a read that was changed without an entry, and a row without an entry: no bill may be computed from it.
+    Raises SequencerBusyError.
     """
     # It is asked after billing, and takes a moment to start.
     signer_client(settings.home / "keys").start()
@@ -158,10 +158,10 @@ def checkpoint_billing_day(
     sources: Sequence[Source] = SOURCES,
     points: Sequence[str] | None = None,
 ) -> LedgerDay:
-    """The checkpoint after a billing day's work, then its verification: the log since it was last verified, the day's
-    rows against their leaves (their content too where ``hashers`` are given, by encoding), the guards. ``sources``:
-    AFTER_BILLING where verify_before_billing has looked at the rest. ``points``: the service points that were billed,
-    where they were not all.
+    """Make the checkpoint after a billing day's work, then verify: the log since the last verification, the day's rows
+    against their leaves (their content too where ``hashers`` are given, by encoding), the guards. ``sources``:
+    AFTER_BILLING where verify_before_billing has checked the rest. ``points``: the service points that were billed,
+    where these are a part.
 
     Raises SignerRefusedError where the signer sees a shorter log or a fork. Running it again signs the same tree.
     """
@@ -173,7 +173,7 @@ def checkpoint_billing_day(
 
 
 def accept_guards(database: Database, *, accepted_by: str, reason: str) -> int:
-    """Record the guards as they now stand, after a migration or a restore that someone vouches for."""
+    """Record the present guards, after a migration or a restore that a person confirms."""
     with database.connect("meter-pipeline-ledger") as connection:
         return privileges.record(connection, accepted_by=accepted_by, reason=reason)
 

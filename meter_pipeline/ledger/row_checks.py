@@ -1,4 +1,5 @@
-"""Rows against their leaves: a bijection, their content hashed again, merges and derived columns made again."""
+"""Compares rows with their leaves: a bijection, with their content hashed again and merges and derived columns
+computed again."""
 
 from __future__ import annotations
 
@@ -28,14 +29,14 @@ from meter_pipeline.postgres.reading import ReadSession, ahead
 
 @dataclass(slots=True)
 class LiveLeaves:
-    """Leaves that rows must stand behind, and the entries they are of: (place in the log, how many leaves), in the
+    """Leaves that must have a row, and the entries they belong to: (position in the log, number of leaves), in the
     leaves' order."""
 
     hashes: Hashes
     entries: list[tuple[int, int]]
 
     def place(self, row: int) -> int:
-        """The place in the log of the entry of a leaf, by the leaf's number."""
+        """Returns the log position of the entry of a leaf, by the leaf's number."""
         for place, count in self.entries:
             if row < count:
                 return place
@@ -43,12 +44,12 @@ class LiveLeaves:
         raise IndexError(row)
 
     def place_of(self, leaf: bytes) -> int | None:
-        """The place of the first entry that holds a leaf."""
+        """Returns the position of the first entry with a leaf."""
         found = self._rows_of(leaf)
         return self.place(int(found[0])) if len(found) else None
 
     def last(self, leaf: bytes) -> int:
-        """Where a leaf stands last among the leaves; -1 where it is none of them."""
+        """Returns the last position of a leaf among the leaves; -1 where it is not among them."""
         found = self._rows_of(leaf)
         return int(found[-1]) if len(found) else -1
 
@@ -61,9 +62,9 @@ REPAIR: Final = "repair"
 
 
 def live_leaves(connection: store.Connection, source: Source, day: date | None) -> LiveLeaves:
-    """The leaves that rows must stand behind (of a billing day, or all), in the order of the log: those of the source's
-    kinds and of repairs, without those that a later entry says it retired: the last ``retired`` of an entry's leaves
-    are of rows it took away."""
+    """Returns the leaves that must have a row (of a billing day, or all), in the order of the log: those of the
+    source's kinds and of repairs, without those that a later entry retired: the last ``retired`` of an entry's
+    leaves are of rows it removed."""
     entries = store.entries_of(connection, source.kinds, day)
     repairs = [e for e in store.entries_of(connection, ("verified",), day) if e.leaves and _repairs(e) == source.name]
     retired = [_retired(entry) if source.retiring else 0 for entry in entries] + [_retired(entry) for entry in repairs]
@@ -93,7 +94,7 @@ def _retired(entry: store.StoredEntry) -> int:
 
 
 def _repairs(entry: store.StoredEntry) -> str | None:
-    """The source whose leaves an entry repairs; None for any other entry. Two people stand for a repair."""
+    """Returns the source whose leaves an entry repairs; None for any other entry. Two people make a repair."""
     body = json.loads(entry.body)["body"]
     people = {str(body.get(name) or "") for name in ("requested_by", "approved_by")} - {""}
     return str(body["source"]) if body.get("step") == REPAIR and len(people) == 2 else None
@@ -101,8 +102,8 @@ def _repairs(entry: store.StoredEntry) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class RowStream:
-    """Rows to hash again, read ahead in the order they are asked for: the parts of a table's day, then None. ``some``:
-    tables of which it has some of the day's rows."""
+    """Rows to hash again, read ahead in the order of their use: the parts of a table's day, then None. ``some``:
+    tables of which it has a part of the day's rows."""
 
     items: Iterator[pl.DataFrame | None]
     some: frozenset[str] = frozenset()
@@ -120,10 +121,9 @@ def contents_of(
     wanted: Sequence[tuple[RowTable, date | None]],
     only: Mapping[str, tuple[str, str]] = MappingProxyType({}),
 ) -> Iterator[RowStream]:
-    """The rows of what is to be hashed, in the snapshot of ``connection``: a load that commits meanwhile is not half
-    seen. ``only``: by table, which of its rows, where not all (``ledger_rows.names_of_points``). Raises ValueError
-    naming the table and day of an array that cannot be read, which only a change by hand makes.
-    """
+    """Returns the rows to hash, in the snapshot of ``connection``, so that a load that commits meanwhile is not seen
+    in part. ``only``: by table, which of its rows, where not all (``ledger_rows.names_of_points``). Raises
+    ValueError naming the table and day of an array that cannot be read, which only a manual change can cause."""
     if not wanted:
         yield RowStream(iter(()))
         return
@@ -141,14 +141,13 @@ def contents_of(
 
 
 def tables_of(connection: store.Connection, source: Source, rules: Mapping[str, Hasher]) -> list[RowTable]:
-    """Those of a source's tables that are there; none where one's leaves can only be matched by who knows its encoding,
-    and nobody does."""
+    """Returns the existing tables of a source; none where the leaves of one need an encoding that no rule knows."""
     tables = [table for table in source.tables if ledger_rows.exists(connection, table.name)]
     return [] if any(table.hash_column is None and table.encoding not in rules for table in tables) else tables
 
 
 def days_of(connection: store.Connection, source: Source) -> list[date]:
-    """Every billing day that a source has rows or leaves of."""
+    """Returns every billing day with rows or leaves of a source."""
     found = set(store.days_of_kinds(connection, (*source.kinds, *source.also)))
     for name in (*(table.name for table in source.tables), *source.whole_days):
         if ledger_rows.exists(connection, name):
@@ -165,11 +164,11 @@ def verify_rows(
     rules: RowRules,
     contents: RowStream | None = None,
 ) -> None:
-    """The bijection of rows and leaves (of a billing day, or all); for a table whose encoding has a hasher, from the
-    rows' ``contents``, with the merges and derived columns of the rules.
+    """Verify the bijection of rows and leaves (of a billing day, or all); for a table whose encoding has a hasher, from
+    the rows' ``contents``, with the merges and derived columns of the rules.
 
-    ``tables``: those of the source that are there (tables_of). Where ``contents`` has some of their rows, each of
-    those must have its leaf, and which leaf has no row is not asked.
+    ``tables``: the existing tables of the source (tables_of). Where ``contents`` has a part of their rows, each of
+    those must have its leaf; leaves without a row are not checked.
     """
     live, allowed, by_table = compared(connection, source, tables, day, outcome, rules, contents)
     about = f"{day}" if day else "all"
@@ -184,7 +183,7 @@ def verify_rows(
 
 
 def _is_current(connection: store.Connection, source: Source, table: RowTable, day: date | None) -> bool:
-    """Whether every row of a day needs its leaf: not where the day was written before the table's leaves began."""
+    """Whether every row of a day needs its leaf: not where the day was written before the table had leaves."""
     if table.since is None:
         return True
     bodies = store.bodies_of(connection, source.kinds, day)
@@ -200,8 +199,8 @@ def compared(
     rules: RowRules,
     contents: RowStream | None,
 ) -> tuple[LiveLeaves, Hashes, list[Hashes]]:
-    """The leaves that need a row, the leaves that a row may have, and each table's leaves as its rows give them; what
-    is wrong with the rows themselves goes to ``outcome``."""
+    """Returns the leaves that need a row, the leaves that a row may have, and each table's leaves computed from its
+    rows; faults of the rows themselves go to ``outcome``."""
     live = live_leaves(connection, source, day)
     allowed = live.hashes
     if source.also:
@@ -236,7 +235,7 @@ _OF_THE_DAY: Final[dict[str, pl.Expr]] = {
 
 @dataclass(slots=True)
 class _Rows:
-    """The rows of a source's day as they come: what must be compared across tables is kept until all are there."""
+    """The rows of a source's day as they arrive; the data to compare across tables is kept until all are read."""
 
     source: Source
     rules: RowRules
@@ -248,13 +247,13 @@ class _Rows:
     _allowed: hashsets.Index | None = None
 
     def _unknown(self, made: Sequence[bytes]) -> list[int]:
-        """Leaves, by number, that no row may have."""
+        """Returns leaves, by number, that no row may have."""
         if self._allowed is None:
             self._allowed = hashsets.Index(self.allowed)
         return self._allowed.absent(hashsets.of(b"".join(made)))
 
     def part(self, table: RowTable, part: pl.DataFrame) -> bytes:
-        """Check a part of a table's rows; returns the leaf of each of them."""
+        """Check a part of a table's rows. Returns the leaf of each of them."""
         if table.hash_column is not None and {"values", "wide_values", "slots"} <= set(part.columns):
             wrong = vectors.misshapen(part)
             if wrong.any():
@@ -288,7 +287,7 @@ class _Rows:
         return b"".join(part[table.hash_column])
 
     def _made(self, table: RowTable, part: pl.DataFrame) -> bytes:
-        """The leaf of each row of a table that carries none: of the encoding that the ledger has it in."""
+        """Returns the leaf of each row of a table without a leaf column, in the encoding that the ledger has."""
         made = self.rules[table.encoding or ""](part).to_list()
         self.outcome.checked[f"content of {table.name}"] += part.height
         if not made:
@@ -307,14 +306,14 @@ class _Rows:
         return b"".join(made)
 
     def _derived(self, table: RowTable, rows: pl.DataFrame) -> None:
-        """Columns that no leaf covers, of rows that are their leaves': another row is found already."""
+        """Check columns that no leaf covers, of rows whose leaf is valid: others are found already."""
         wrong = self.rules.derived.get(table.name)
         if wrong is not None and rows.height:
             for detail in wrong(rows):
                 self.outcome.find("derived column", f"{table.name}: {detail}")
 
     def _keep(self, table: RowTable, part: pl.DataFrame) -> None:
-        """What the comparison across tables needs of a part."""
+        """Keep the columns that the comparison across tables needs."""
         histories = {other.history for other in self.source.tables}
         versions = {other.versions for other in self.source.tables}
         if table.history is not None:
@@ -328,7 +327,7 @@ class _Rows:
             self.kept.setdefault(table.name, []).append(part.select(*key, "version", "content_hash"))
 
     def across(self, tables: Sequence[RowTable]) -> None:
-        """Merged rows against their payloads, and current versions against the earlier ones."""
+        """Compare merged rows with their payloads, and current versions with the earlier ones."""
         for name, found in self.of_the_day.items():
             if len(found) > 1:
                 self.outcome.find("derived column", f"{self.source.name}: rows of one billing day differ in {name}")
@@ -364,9 +363,8 @@ class _Rows:
                 self.outcome.find("merged row", f"{table.name} {row}: {name} is not what its payloads give")
 
     def _versions(self, table: RowTable) -> None:
-        """No earlier version of a row stands as the current one: its leaf is the last that the ledger has of
-        the row.
-        """
+        """Check that no earlier version of a row is stored as the current one: its leaf is the last of the row in
+        the ledger."""
         current, earlier = self.kept.get(table.name), self.kept.get(table.versions or "")
         if not current or not earlier:
             return

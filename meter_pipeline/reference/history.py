@@ -1,5 +1,5 @@
-"""Record time of reference data in PostgreSQL: what a transaction changed, what was known at an instant, and the ledger
-entry with a leaf for each changed row.
+"""Record time of reference data: the changes of a transaction, the rows known at an instant, and the ledger entry with
+a leaf for each changed row.
 
 Triggers of schema ``ref`` keep the versions (0105_reference.sql); this module reads them. A row is JSON as PostgreSQL
 writes it: numbers exact, instants in UTC.
@@ -31,9 +31,7 @@ _DOCUMENT_KEY: Final = ("tariff_id", "version")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One changed row: what stood before (None: a new row) and what stands now (None: taken out), without
-    record time.
-    """
+    """One changed row: the old row (None: a new row) and the new row (None: removed), without record time."""
 
     table: str
     old: Mapping[str, Any] | None
@@ -41,19 +39,19 @@ class Change:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The row's key as text, as it was before where there was a row."""
+        """The row's key as text; of the old row where there was one."""
         row = self.old or self.new or {}
         return tuple(str(row[c]) for c in key_of(self.table))
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns whose value changed; every column of a new row or of one taken out."""
+        """Columns whose value changed; every column of a new or removed row."""
         old, new = self.old or {}, self.new or {}
         return tuple(c for c in dict.fromkeys((*old, *new)) if old.get(c) != new.get(c))
 
     @property
     def starts(self) -> str | None:
-        """From when the row holds (the earlier of old and new), or None for a row without dates."""
+        """The first day on which the row is in force (the earlier of old and new), or None for a row without dates."""
         column = STRETCHES[self.table].starts if self.table in STRETCHES else _OTHER_STARTS.get(self.table)
         found = [str(row[column]) for row in (self.old, self.new) if column is not None and row is not None]
         return min(found, default=None)
@@ -65,8 +63,8 @@ def key_of(table: str) -> tuple[str, ...]:
 
 
 def changes(connection: Connection) -> list[Change]:
-    """What the caller's transaction changed so far, by table and key. A row whose dates were corrected has a new key:
-    its old and its new row are one change."""
+    """Returns the changes of the caller's transaction so far, by table and key. A row whose dates were corrected has
+    a new key: its old and its new row are one change."""
     instant = record_time(connection)
     if instant is None:
         return []
@@ -83,9 +81,7 @@ def _row(text: str | None) -> dict[str, Any] | None:
 
 
 def _with_moved(found: Sequence[Change]) -> list[Change]:
-    """Changes with each row taken out beside the one new row that takes its place (same identity, the only one of
-    each).
-    """
+    """Pairs each removed row with the one new row that replaces it (same identity, the only one of each)."""
     by_identity: dict[tuple[Any, ...], list[Change]] = {}
     for change in found:
         if change.table in STRETCHES and (change.old is None) != (change.new is None):
@@ -103,8 +99,8 @@ def _with_moved(found: Sequence[Change]) -> list[Change]:
 
 
 def record(connection: Connection, body: Mapping[str, Any], *, source: str, reason: str, by: str | None) -> int | None:
-    """Write the ledger entry of what the caller's transaction changed, with a leaf for each changed row, and its change
-    set; the entry's id, or None where nothing changed. Call it last: what is changed after it has no leaf."""
+    """Write the ledger entry of the caller's transaction, with a leaf for each changed row, and its change set.
+    Returns the entry's id, or None without changes. Call it last: later changes have no leaf."""
     instant = record_time(connection)
     if instant is None:
         return None
@@ -121,13 +117,13 @@ def record(connection: Connection, body: Mapping[str, Any], *, source: str, reas
 
 
 def rows_as_of(database: Database, table: str, instant: datetime) -> list[dict[str, Any]]:
-    """A reference table as it was known at an instant, by key, with ``known_from``. Numbers are Decimal."""
+    """Returns a reference table as known at an instant, by key, with ``known_from``. Numbers are Decimal."""
     return tables.rows_as_of(database, table, key_of(table), instant)
 
 
 def unproven(connection: Connection) -> list[tuple[datetime, str]]:
-    """Record times whose rows are not what the ledger holds of them, and why. Empty while every changed row has its
-    leaf.
+    """Returns the record times whose rows differ from the ledger's record, with the difference. Empty while every
+    changed row has its leaf.
 
     The leaves are computed again from the stored versions, over the columns that the entry names, and compared with
     those of the entry that ref.change_set names. Rows from before history was kept (2000) have none.
@@ -137,8 +133,8 @@ def unproven(connection: Connection) -> list[tuple[datetime, str]]:
 
 
 def unproven_by_table(connection: Connection) -> dict[str, list[str]]:
-    """What ``unproven`` finds, by reference table, in words. A tariff's document counts to its tariff; where rows are
-    missing that no version names, it counts to every table."""
+    """Returns the result of ``unproven`` by reference table, as text. A tariff's document counts for its tariff;
+    missing rows that no version names count for every table."""
     found: dict[str, list[str]] = {name: [] for name in TABLES}
     for instant, why in unproven(connection):
         table = why.removeprefix("ref.").partition(" ")[0] if why.startswith("ref.") else None
@@ -149,11 +145,12 @@ def unproven_by_table(connection: Connection) -> dict[str, list[str]]:
 
 
 def data_version(connection: Connection, table: str) -> str:
-    """A text that changes when a row of a reference table does, and only then: its last record time and its rows."""
+    """Returns a text that changes exactly when a row of a reference table changes: its last record time and its
+    number of rows."""
     at, rows = tables.version_of(connection, table)
     return f"{rows} rows" if at is None else f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}, {rows} rows"
 
 
 def changes_per_day(connection: Connection, table: str, zone: str) -> list[tuple[date, int]]:
-    """How many rows of a reference table were added, changed or taken out, by civil day of a zone."""
+    """Returns the number of rows of a reference table that were added, changed or removed, by civil day of a zone."""
     return tables.changes_per_day(connection, table, key_of(table), zone)

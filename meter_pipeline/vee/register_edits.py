@@ -1,8 +1,8 @@
-"""Manual edits of register reads: a person corrects, refuses or adds what a dial showed; the raw read stays beside it.
+"""Manual edits of register reads: a person corrects, refuses or adds a read; the raw read stays stored beside it.
 
-An edit has the same life as one of intervals: judged by the rules for manual override, proposed and approved by another
-person where two are asked for, standing until it is withdrawn. Every day that lies between the reads around it is asked
-for, so that usage, findings and bills follow.
+An edit works like an edit of intervals: the rules for manual override check it, a second person approves it where
+required, and it is in force until it is withdrawn. Every day between the reads around it is requested again, so that
+usage, findings and bills are updated.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _WRONG = {Step.DIALS: rr.DIALS, Step.DECREASE: rr.DECREASE, Step.READ_ERROR: rr.
 
 @dataclass(frozen=True, slots=True)
 class EditedRead:
-    """What became of an edit of a register read: its number, the instant it stands for, rules that hit without refusing
-    it, the days that wait to be run again (none while it is a proposal)."""
+    """Result of an edit of a register read: its number, its instant, rules that flagged without refusing it, and the
+    days that will run again (none while it is a proposal)."""
 
     edit_id: int
     read_at: datetime
@@ -54,9 +54,7 @@ class EditedRead:
 
 @dataclass(frozen=True, slots=True)
 class _Register:
-    """One register around an instant: its windows of the day, and the reads that stand (meter_id, channel, at,
-    value).
-    """
+    """One register around an instant: its windows of the day, and its reads in force (meter_id, channel, at, value)."""
 
     day: date
     windows: pl.DataFrame
@@ -81,11 +79,11 @@ def edit_read(
     clock: Clock = SYSTEM_CLOCK,
     thresholds: Thresholds | None = None,
 ) -> EditedRead:
-    """Put ``shown`` (micro base units, None: refuse the read) in the place of what a dial showed at an instant.
+    """Replace the read of a register at an instant by ``shown`` (micro base units, None: refuse the read).
 
-    Raises EditError where the meter has no such register there, where there is no read to refuse, or where a rule fails
-    the dial among the reads around it. Writes the edit, a ledger entry and the requests to validate the days between
-    the reads around it, in one transaction; with ``propose`` the days are asked for when another person approves.
+    Raises EditError where the meter has no such register, where there is no read to refuse, or where a rule refuses the
+    value among the reads around it. Writes the edit, a ledger entry and the requests to validate the days between the
+    reads around it, in one transaction; with ``propose`` the days are requested when another person approves.
     """
     t = thresholds or thresholds_on(database, calendar.day_of(at - timedelta(microseconds=1)))
     if not reason.strip():
@@ -133,8 +131,8 @@ def edit_read(
 
 
 def dial_micro(database: Database, meter_id: str, channel: str, text: str) -> int:
-    """What a dial showed, given in its own unit, in micro base units. Raises EditError for no number, one that the dial
-    cannot show, or a meter that has no such register."""
+    """Returns a dial value, given in its own unit, in micro base units. Raises EditError for text that is not a
+    number, a value that the dial cannot show, or a meter without such a register."""
     spelled = store.declared_unit(database, meter_id, channel)
     if spelled is None:
         raise EditError(f"{meter_id} has no register {channel}")
@@ -150,8 +148,8 @@ def dial_micro(database: Database, meter_id: str, channel: str, text: str) -> in
 def approve(
     database: Database, calendar: BillingCalendar, edit_id: int, *, by: str, clock: Clock = SYSTEM_CLOCK
 ) -> list[date]:
-    """Approve a proposed edit, of intervals or of a register read. Returns the days that are asked for. Raises
-    EditError where none waits, or the person proposed it."""
+    """Approve a proposed edit, of intervals or of a register read. Returns the days requested. Raises EditError
+    where no edit waits, or the same person proposed it."""
     now = clock.now()
     leaf = hashlib.sha256(f"mp-edit-approved/1\x1f{edit_id}".encode()).digest()
     with database.connect("vee edit") as connection:
@@ -182,8 +180,8 @@ def approve(
 def withdraw(
     database: Database, calendar: BillingCalendar, edit_id: int, *, by: str, clock: Clock = SYSTEM_CLOCK
 ) -> list[date] | None:
-    """Take an edit of a register read back: the raw read stands again. Returns the days that are asked for, None where
-    the number is no standing edit of a register read."""
+    """Withdraw an edit of a register read: the raw read counts again. Returns the days requested, None where the
+    number is no edit of a register read in force."""
     now = clock.now()
     leaf = hashlib.sha256(f"mp-edit-withdrawn/1\x1f{edit_id}".encode()).digest()
     with database.connect("vee edit") as connection:
@@ -211,8 +209,8 @@ def _again(
     leaf: bytes,
     now: datetime,
 ) -> list[date] | None:
-    """Ask for the days that stand on a read. None where the register is at no service point then any more: when its
-    removal was entered, the days that the read closed were asked for."""
+    """Request the days that depend on a read. None where the register is at no service point then: when its removal
+    was entered, these days were requested."""
     at, meter_id, channel = edit
     with reading(database) as session:
         register = _installed(session, calendar, meter_id, channel, at)
@@ -251,7 +249,7 @@ def _installed(
 
 
 def _meant(register: _Register, at: datetime, *, refused: bool) -> int:
-    """The instant an edit is for: that of a read beside the one named, else the one named."""
+    """Returns the instant an edit applies to: that of a read close to the given one, otherwise the given one."""
     named = int(at.timestamp())
     near = [i for i in register.instants() if abs(i - named) <= NAMED_WITHIN_S]
     if near:
@@ -263,7 +261,7 @@ def _meant(register: _Register, at: datetime, *, refused: bool) -> int:
 
 
 def _judge(session: Database, register: _Register, when: int, shown: int, t: Thresholds) -> list[str]:
-    """Rules that hit the dial among its neighbours. Raises EditError for those that refuse it."""
+    """Returns the rules that flag the value among its neighbours. Raises EditError for rules that refuse it."""
     name = register.windows.filter(pl.col("kind") == "register").row(0, named=True)
     ours = pl.DataFrame(
         {
@@ -315,8 +313,8 @@ def _judge(session: Database, register: _Register, when: int, shown: int, t: Thr
 
 
 def _days(database: Database, calendar: BillingCalendar, register: _Register, when: int) -> list[date]:
-    """Validated days whose usage may stand on the read at an instant: those between the second reads before and after
-    it, and those that are estimated from them."""
+    """Returns validated days whose usage may depend on the read at an instant: those between the second reads before
+    and after it, and those estimated from them."""
     before = [i for i in register.instants() if i < when]
     after = [i for i in register.instants() if i > when]
 

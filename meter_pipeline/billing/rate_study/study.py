@@ -1,9 +1,9 @@
-"""A rate study: every bill of some periods priced again under proposed tariffs, beside what was billed.
+"""A rate study: prices every bill of some periods under proposed tariffs and compares it with the bill as issued.
 
-The study first prices each bill under the tariff it was billed with and compares it with the bill, to the millionth: a
-bill that does not come out is left out of the figures and named. What is proposed is priced by the same functions from
-the same positions; what one bill hands on (credits, ratchets, the billing year) goes on from proposed bill to proposed
-bill.
+The study first prices each bill under the tariff it was billed with and compares it with the bill, to the millionth. A
+bill that differs is left out of the figures and listed. The proposed tariffs are priced by the same functions from the
+same positions; amounts that one bill passes to the next (credits, ratchets, the billing year) continue between the
+proposed bills.
 """
 
 from __future__ import annotations
@@ -66,26 +66,28 @@ UNIT: Final = 10**6
 
 
 def _ratio(elasticity: Decimal, was: int, now: int) -> int:
-    """What is left of a bill's use, in millionths of it."""
+    """Returns the remaining use of a bill, in millionths."""
     if was <= 0:
         return UNIT
     return max(0, int((1 + elasticity * (now - was) / was) * UNIT))
 
 
 def _scaled(quantities: npt.NDArray[np.int64], ratio: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Quantities times ratio, rounded down, without leaving 64 bits: whole units and the rest apart."""
+    """Returns quantities times ratio, rounded down, within 64 bits: whole units and the rest are computed
+    separately."""
     whole, rest = np.divmod(quantities, UNIT)
     return whole * ratio[:, None] + rest * ratio[:, None] // UNIT
 
 
 class StudyRefusedError(ValueError):
-    """A question that cannot be answered; the message names the field and says what to do."""
+    """The study cannot be made; the message names the field and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked: changes of tariffs, the periods that end in (first, past], a customer class or None for all, and
-    the share by which use falls when its average price rises by one, None for no change of use."""
+    """The parameters of a study: changes of tariffs, the periods that end in (first, past], a customer class or None
+    for all, and the elasticity: the share by which use falls when its average price rises by one, None for no change
+    of use."""
 
     changes: Sequence[Change]
     first: date
@@ -97,9 +99,9 @@ class Question:
 @dataclass(slots=True)
 class Study:
     """A study's figures, money in millionths. ``accounts``: account_id, customer_class, bills, actual, proposed,
-    elastic; ``revenue``: by class, commodity, component and month; ``not_reproduced``: bills that the tariffs in force
-    do not price as billed; ``left_out``: why some services have no figure, and how many; ``from_intervals``: tariffs
-    counted again from intervals, and why."""
+    elastic; ``revenue``: by class, commodity, component and month; ``not_reproduced``: bills that the tariffs in
+    force do not price as billed; ``left_out``: services without a figure, counted by reason; ``from_intervals``:
+    tariffs whose determinants were computed again from intervals, and why."""
 
     question: Question
     currency: str
@@ -117,7 +119,7 @@ class Study:
 
 @dataclass(slots=True)
 class _Sums:
-    """What the parts so far came to."""
+    """The sums of the parts so far."""
 
     bills: list[pl.DataFrame] = field(default_factory=list)
     revenue: list[pl.DataFrame] = field(default_factory=list)
@@ -137,11 +139,11 @@ def study(
     *,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Study:
-    """Answer a question from what is stored; nothing is written. ``progress``: called with parts done and in all.
+    """Compute a study from stored data; writes nothing. ``progress``: called with the parts done and the number of
+    parts.
 
-    Memory is that of SERVICES_PER_PART services, whatever the city's size. Raises StudyRefusedError where the question
-    cannot be asked: an unknown tariff, another commodity or currency, a class or a tariff without accounts, no bills in
-    the periods.
+    Memory is that of SERVICES_PER_PART services. Raises StudyRefusedError for an unknown tariff, another commodity or
+    currency, a class or a tariff without accounts, or periods without bills.
     """
     with reading(database) as session:
         reference = load_reference(session, question.past)
@@ -182,7 +184,7 @@ def study(
 
 
 def _class_day(question: Question) -> date:
-    """The day whose class an account has in the whole of a study: the last one."""
+    """Returns the day whose customer class applies to the whole study: the last one."""
     return question.past - timedelta(days=1)
 
 
@@ -290,8 +292,8 @@ class _Chain:
         return self._price(gather(self.database, reference, wanted, cycle_id, start, stored), end)
 
     def _positions(self, days: list[date], cycle_id: str, start: date) -> pl.DataFrame:
-        """Stored positions of some days of the period. The bills as billed and as proposed are priced from the same
-        rows, which are read once."""
+        """Returns stored positions of some days of the period, which both the issued and the proposed bills are
+        priced from."""
         key = (cycle_id, start, *days)
         if key not in self.read:
             rows = tables.positions(self.database, days, cycle_id, self.change.replaces, self.within)
@@ -301,7 +303,7 @@ class _Chain:
     def _inputs(
         self, reference: Reference, wanted: pl.DataFrame, cycle_id: str, start: date, end: date
     ) -> SegmentInputs:
-        """What the proposed bills are priced from."""
+        """Returns the inputs of the proposed bills."""
         budgets = self.reference.service_attributes.filter(pl.col("attribute") == "budget_per_day")
 
         def counted(days: list[date]) -> pl.DataFrame:
@@ -329,7 +331,7 @@ class _Chain:
         return found
 
     def _with_year(self, rows: pl.DataFrame, start: date) -> pl.DataFrame:
-        """The billing year so far, as the proposed bills came to."""
+        """Returns the billing year so far, from the proposed bills."""
         since = year_before(self.change.proposed, start)
         sums = (
             pl.concat(self.year)
@@ -355,7 +357,7 @@ class _Chain:
             )
 
     def _compare(self, base: Priced, cycle_id: str, start: date, proposed: Priced) -> pl.DataFrame:
-        """Bills that come out as billed and have a proposed price: _BILL. The others are named."""
+        """Returns bills that are reproduced and have a proposed price: _BILL. The others are listed."""
         billed = tables.billed(self.database, cycle_id, start, self.change.replaces)
         again = base.segments.group_by(_BILL).agg(pl.col("total").sum())
         both = again.join(billed, on=_BILL, how="inner")
@@ -385,8 +387,8 @@ class _Chain:
         return good.join(there, on=_BILL, how="semi")
 
     def _elastic(self, inputs: SegmentInputs, base: Priced, proposed: Priced, end: date) -> Priced | None:
-        """Proposed bills with the use that the assumed elasticity leaves: a bill that rises by a share changes its use
-        by the elasticity times that share, never below nothing. Peaks and exports stay."""
+        """Returns proposed bills with the use under the assumed elasticity: a bill that rises by a share changes its
+        use by the elasticity times that share, never below zero. Peaks and exports stay."""
         if self.question.elasticity is None:
             return None
         was = base.segments.group_by(_BILL).agg(pl.col("total").sum().alias("was"))
