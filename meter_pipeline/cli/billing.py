@@ -224,7 +224,10 @@ def reconciliation(day: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"])
         [day.date()],
     )
     if not frame.height:
-        problem(f"{day:%Y-%m-%d} is not billed: nothing was compared", f"meter-pipeline run --day {day:%Y-%m-%d}")
+        problem(
+            f"{day:%Y-%m-%d} is not billed, so that it has no reconciliation",
+            f"meter-pipeline run --day {day:%Y-%m-%d}",
+        )
     emit(
         {"billing_day": day.date(), "joints": frame.to_dicts()},
         as_json,
@@ -260,7 +263,7 @@ def law(
         problem("--day and --month exclude each other", "Give one of them.")
     wanted_day = day.date() if day is not None else last_day(database)
     if month is None and wanted_day is None:
-        problem("nothing was billed yet", "Bill a day first: meter-pipeline run --day DAY")
+        problem("no day is billed yet", "Bill a day first: meter-pipeline run --day DAY")
     result = (
         law_of_month(database, _month(month)) if month is not None else law_of_day(database, wanted_day or date.min)
     )
@@ -359,7 +362,7 @@ def threshold(
     except Refused as refusal:
         problem(str(refusal))
     except ArithmeticError as error:
-        raise typer.BadParameter(f"{amount!r} is no amount") from error
+        raise typer.BadParameter(f"{amount!r} is not an amount") from error
     emit(document, as_json)
 
 

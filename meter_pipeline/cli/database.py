@@ -70,7 +70,7 @@ def url() -> None:
 def backup(
     folder: Annotated[Path, typer.Argument(help="Folder of this backup; made where it is missing.")],
     keys: Annotated[
-        bool, typer.Option("--keys", help="The ledger's signing keys too: whoever reads the backup can then sign.")
+        bool, typer.Option("--keys", help="Include the ledger's signing keys: any reader of the backup can then sign.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -132,7 +132,8 @@ def _backed_up(document: dict[str, Any]) -> str:
 @app.command()
 def roles(
     as_sql: Annotated[
-        bool, typer.Option("--sql", help="Print the script by which an administrator makes them; connects to nothing.")
+        bool,
+        typer.Option("--sql", help="Print the script with which an administrator makes them; opens no connection."),
     ] = False,
     owner: Annotated[
         str | None, typer.Option(help="Who will own the database. Default: the user of METER_PIPELINE_DATABASE_URL.")

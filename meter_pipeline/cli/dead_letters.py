@@ -142,9 +142,9 @@ def correct(
     key: Key,
     reason: Why,
     by: By,
-    content: Annotated[str | None, typer.Option("--content", help="What it should have said.")] = None,
+    content: Annotated[str | None, typer.Option("--content", help="The corrected content.")] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", help="A file that holds what it should have said; - for standard input.")
+        Path | None, typer.Option("--file", help="A file with the corrected content; - for standard input.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -64,7 +64,7 @@ def desk(
     if not known and not access.header:
         problem("no one can log in yet", "meter-pipeline desk token NAME")
     if made:
-        OUT.print(f"Token of {token_for}, shown this once: {made}", highlight=False, soft_wrap=True)
+        OUT.print(f"Token of {token_for}, shown only now: {made}", highlight=False, soft_wrap=True)
     if host not in ("127.0.0.1", "localhost", "::1") and not os.environ.get("METER_PIPELINE_DESK_PLAIN_HTTP"):
         problem(
             f"{host} can be reached from elsewhere, and this server speaks no TLS",

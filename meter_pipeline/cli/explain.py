@@ -90,7 +90,7 @@ def _instant(text: str | None) -> datetime | None:
     except ValueError:
         found = None
     if found is None or found.tzinfo is None:
-        problem(f"--as-of {text} is no instant with its zone", "for instance 2026-11-01T12:00:00Z, or: issued")
+        problem(f"--as-of {text} is not an instant with its zone", "for instance 2026-11-01T12:00:00Z, or: issued")
     return found
 
 

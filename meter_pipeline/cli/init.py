@@ -173,7 +173,7 @@ def _database(url: str) -> None:
         return
     parts = urlsplit(url)
     if parts.scheme not in ("postgresql", "postgres"):
-        _usage(f"--database: {url.partition(':')[0]!r} is no database of ours: postgresql://USER@HOST/DATABASE")
+        _usage(f"--database: {url.partition(':')[0]!r} is not a database of ours: postgresql://USER@HOST/DATABASE")
     if parts.password:
         _usage("--database: leave the password out; it belongs in PGPASSWORD or in a password file")
 

@@ -17,7 +17,7 @@ def adjust_leak(
     case: Annotated[str, typer.Argument(help="A confirmed leak, as meter-pipeline exceptions list --all shows it.")],
     by: Annotated[str, typer.Option("--by", help="Who you are.")],
     shown: Annotated[str, typer.Option("--evidence", help="What the customer showed, such as a repair receipt.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it comes to and write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the adjustments and write nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Adjust the bills of a confirmed leak by the rules of reference/leak_adjustment_rules.csv. Above the threshold in

@@ -17,6 +17,7 @@ import typer
 from meter_pipeline.cli.output import OUT, USAGE, emit, problem, table
 from meter_pipeline.ledger import merkle
 from meter_pipeline.ledger.tables import entries
+from meter_pipeline.postgres.database import Database
 
 app = typer.Typer(help="The audit ledger: checkpoint, prove, verify, export, witness.", no_args_is_help=True)
 
@@ -53,9 +54,7 @@ def checkpoint(
 @app.command()
 def verify(
     day: Days = None,
-    full: Annotated[
-        bool, typer.Option("--full", help="From the first entry, not from what was last verified.")
-    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="From the first entry, not from the last verified one.")] = False,
     tsa_ca: Annotated[
         Path | None,
         typer.Option(
@@ -408,7 +407,7 @@ def check_consistency(as_json: AsJson = False) -> None:
     _check(run, as_json)
 
 
-def _acting(database: Any, action: str, subject: str, by: str) -> str:
+def _acting(database: Database, action: str, subject: str, by: str) -> str:
     """Who acts, entitled and proven."""
     from meter_pipeline.cli.identity import acting_or_exit
     from meter_pipeline.control import decisions

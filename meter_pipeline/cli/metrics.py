@@ -18,7 +18,7 @@ from meter_pipeline.settings import load_settings
 
 def metrics(
     serve: Annotated[
-        bool, typer.Option("--serve", help="Serve /metrics until stopped, instead of printing once.")
+        bool, typer.Option("--serve", help="Serve /metrics until stopped, instead of printing them.")
     ] = False,
     port: Annotated[int, typer.Option(help="Port to serve on.")] = 9464,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",

@@ -161,7 +161,8 @@ def known_defect(
         str, typer.Option("--most", help="Largest difference of one figure it explains, in currency or base units.")
     ],
     expires: Annotated[
-        datetime, typer.Option("--expires", formats=["%Y-%m-%d"], help="Until when; no difference is ignored for ever.")
+        datetime,
+        typer.Option("--expires", formats=["%Y-%m-%d"], help="Last day of the defect; it cannot be open-ended."),
     ],
     by: By,
     approver: Annotated[
@@ -171,7 +172,7 @@ def known_defect(
             help="Who approves ignoring it: another person, with a code they made (people code) in METER_PIPELINE_APPROVER_CODE.",
         ),
     ],
-    reason: Annotated[str, typer.Option("--reason", help="What is wrong in the legacy batch.")],
+    reason: Annotated[str, typer.Option("--reason", help="The defect of the legacy batch.")],
     level: Annotated[
         list[str] | None,
         typer.Option("--level", help="read, usage, determinant, line, total; may be repeated (default: all)."),

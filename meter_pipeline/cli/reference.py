@@ -173,7 +173,7 @@ def _digest(text: str) -> bytes:
     except ValueError:
         digest = b""
     if len(digest) != 32:
-        problem(f"{text[:80]} is no digest", "meter-pipeline reference corrections lists the previews")
+        problem(f"{text[:80]} is not a digest", "meter-pipeline reference corrections lists the previews")
     return digest
 
 
@@ -388,7 +388,7 @@ def _instant(text: str) -> datetime:
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
-        problem(f"{text!r} is no instant", "write it as 2026-11-01T12:00:00Z")
+        problem(f"{text!r} is not an instant", "write it as 2026-11-01T12:00:00Z")
     if instant.tzinfo is None:
         problem(f"{text} has no zone", f"write {text}Z for UTC, or its offset")
     return instant.astimezone(UTC)

@@ -67,7 +67,7 @@ def up(
     code_port: Annotated[int, typer.Option(help="Port of the code server, on this machine only.")] = 4000,
     metrics_port: Annotated[int, typer.Option(help="Port of /metrics; 0 for none.")] = 9464,
     desk_port: Annotated[
-        int, typer.Option(help="Port of the finance desk, once somebody has a token; 0: none.")
+        int, typer.Option(help="Port of the finance desk, which starts when a person has a token; 0: no desk.")
     ] = 3001,
     host: Annotated[str, typer.Option(help="Address the web server listens on.")] = "127.0.0.1",
 ) -> None:
@@ -97,7 +97,7 @@ def up(
     except PortTaken as taken:
         problem(str(taken), "stop the other one, or give other ports: --port, --code-port, --metrics-port")
     except ServiceFailed as failed:
-        problem(str(failed), "mend that, then start again; meter-pipeline doctor looks at what is usually wrong")
+        problem(str(failed), "correct that, then start again; meter-pipeline doctor checks the usual causes")
 
 
 @app.command()

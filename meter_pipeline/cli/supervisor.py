@@ -159,7 +159,7 @@ class Supervisor:
         self._stopping = True
 
     def pid(self, name: str) -> int | None:
-        """The process of a service, for tests and status."""
+        """Returns the process id of a service; None where it is not started."""
         child = self._children.get(name)
         return child.process.pid if child else None
 

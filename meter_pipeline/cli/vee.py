@@ -53,7 +53,7 @@ def edit(
     why: Annotated[str, typer.Option("--why", help="The reason, in your words.")],
     slot: Annotated[int, typer.Option("--slot", help="First interval, from 1, as explain numbers them.")],
     value: Annotated[
-        list[str] | None, typer.Option("--value", help="Quantity of an interval; once per interval, in order.")
+        list[str] | None, typer.Option("--value", help="Quantity of an interval; repeat for each interval, in order.")
     ] = None,
     refuse: Annotated[
         int, typer.Option("--refuse", help="Instead of values: refuse so many reads, which are then estimated.")
@@ -132,7 +132,7 @@ def edit_read(
     value: Annotated[
         str | None, typer.Option("--value", help="What the dial showed, in its own unit, before the multiplier.")
     ] = None,
-    refuse: Annotated[bool, typer.Option("--refuse", help="Instead of a value: the read is no read.")] = False,
+    refuse: Annotated[bool, typer.Option("--refuse", help="Instead of a value: refuse the read.")] = False,
     channel: Annotated[str, typer.Option("--channel", help="Register channel.")] = "R1",
     propose: Annotated[bool, typer.Option("--propose", help="It stands only once another person approves it.")] = False,
     by: Annotated[str | None, typer.Option("--by", help="Who edits; by default the login name.")] = None,
@@ -242,7 +242,7 @@ def _instant(text: str, zone: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no time like 2026-09-01T10:00", param_hint="--at") from None
+        raise typer.BadParameter(f"{text!r} is not a time like 2026-09-01T10:00", param_hint="--at") from None
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=ZoneInfo(zone))
 
 
@@ -335,7 +335,7 @@ def show(document: dict[str, Any]) -> None:
     """The document for people."""
     if not document["found"]:
         OUT.print(
-            f"Nothing is known of meter {document['meter_id']} on {document['billing_day']}: no reads came and it is installed nowhere."
+            f"There are no data of meter {document['meter_id']} on {document['billing_day']}: no reads came and it is installed nowhere."
         )
         return
     OUT.print(

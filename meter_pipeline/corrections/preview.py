@@ -120,7 +120,7 @@ def _row(made: Preview, source: str, clock: Clock) -> dict[str, Any]:
     }
 
 
-def _impact(tried: OneTransaction, session: Any, calendar: BillingCalendar, mark: str, clock: Clock) -> Preview:
+def _impact(tried: OneTransaction, session: Connection, calendar: BillingCalendar, mark: str, clock: Clock) -> Preview:
     """Run every day that the written rows change, and compare."""
     changed = history.changes(session)
     changes = tables.rows_as_json(session)

@@ -37,7 +37,7 @@ def failed_runs(context: dg.RunFailureSensorContext, municipality: Municipality)
     name="alerts",
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Finds what people should know (pauses, requests that wait, stale backfills, what is over age) and sends it by mail and webhook.",
+    description="Finds conditions that need a person (pauses, waiting requests, stale backfills, overdue items) and sends alerts by mail and webhook.",
 )
 def send_alerts(context: dg.SensorEvaluationContext, municipality: Municipality) -> dg.SkipReason:
     """Fill the outbox, then deliver what is due."""

@@ -63,7 +63,7 @@ class Access:
                 f"{HEADER_VARIABLE} and {PROXIES_VARIABLE} go together: a header counts only from a proxy that is named"
             )
         if self.header and not _HEADER.fullmatch(self.header):
-            raise AccessError(f"{HEADER_VARIABLE}: {self.header!r} is no header name")
+            raise AccessError(f"{HEADER_VARIABLE}: {self.header!r} is not a header name")
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.key = self.key or _key(self.folder / "session.key")
 
@@ -77,7 +77,7 @@ class Access:
         """A new token for a person; only its hash is kept. Raises AccessError for a name that is none."""
         person = canonical(name)
         if person is None:
-            raise AccessError(f"{name!r} is no name: lower-case ASCII letters, digits and . _ @ - only")
+            raise AccessError(f"{name!r} is not a name: lower-case ASCII letters, digits and . _ @ - only")
         token = secrets.token_urlsafe(32)
         line = f"{person} {_hash(token)} {self.clock.now():%Y-%m-%dT%H:%M:%SZ}\n"
         _check_mode(self.path)
@@ -198,7 +198,7 @@ def from_environment(folder: Path, environment: Mapping[str, str], clock: Clock 
         try:
             proxies.append(ipaddress.ip_network(text, strict=False))
         except ValueError as error:
-            raise AccessError(f"{PROXIES_VARIABLE}: {text!r} is no address or network") from error
+            raise AccessError(f"{PROXIES_VARIABLE}: {text!r} is not an address or network") from error
     fixed = {}
     for pair in (environment.get(TOKENS_VARIABLE) or "").replace(",", " ").split():
         person, _, digest = pair.partition(":")

@@ -111,7 +111,7 @@ def build(desk: Desk, hosts: Sequence[str] = ()) -> Starlette:
         return web.problem(desk, None, 405, "That page is not asked for in this way.")
 
     async def broken(request: Request, error: Exception) -> Response:
-        return web.problem(desk, None, 500, "Something broke here, and it is in the log. Nothing half-done was kept.")
+        return web.problem(desk, None, 500, "An error occurred and is in the log. No partial change was stored.")
 
     routes: list[Any] = [
         Route("/login", login, methods=["GET", "POST"]),

@@ -86,7 +86,7 @@ def raise_pause(ask: DeskRequest) -> Response:
         scope=scope,
         clock=ask.desk.clock,
     )
-    return ask.back("/pause", f"Paused: {scope.words()}. What is in flight commits; no batch starts.")
+    return ask.back("/pause", f"Paused: {scope.words()}. Batches being written commit; no new batch starts.")
 
 
 def request_resume(ask: DeskRequest) -> Response:
@@ -111,7 +111,7 @@ def confirm_resume(ask: DeskRequest) -> Response:
     with ask.desk.reading() as connection:
         found = dual_requests.request_by_id(connection, number)
     if found is not None and found.digest.hex() != ask.field("digest"):
-        raise FormError("What was asked is not what you read: look at the request again.")
+        raise FormError("The request changed after you opened this page: read it again.")
     ended = emergency.confirm_resume(
         ask.desk.database,
         number,

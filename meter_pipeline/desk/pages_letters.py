@@ -175,7 +175,7 @@ def _replay(ask: DeskRequest, key: str) -> str:
             f"{code}: {detail}" for code, detail in done.rejected[:3]
         )
     if done.already:
-        return "It had been replayed before; nothing was done twice."
+        return "It was replayed before; it is not loaded twice."
     days = ", ".join(map(str, done.days[:5]))
     return f"Replayed: {done.reads} read(s) wait for the next run of {days or 'their billing day'}."
 

@@ -231,7 +231,9 @@ def _answer(desk: Desk, request: Request, form: list[tuple[str, str]] | None, ha
             flash(request) if request.method == "GET" else None,
         )
         if not _storable([*request.path_params.values(), *request.query_params.values(), *(v for _, v in form)]):
-            raise NotFoundError("There is no such page.") if request.method == "GET" else FormError("That is no text.")
+            raise (
+                NotFoundError("There is no such page.") if request.method == "GET" else FormError("That is not a text.")
+            )
         response = handler(ask)
         if (
             request.method == "GET"
@@ -462,7 +464,7 @@ def day_of(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise FormError(f"{text[:40]!r} is no day; write it like 2026-11-01") from None
+        raise FormError(f"{text[:40]!r} is not a day; write it like 2026-11-01") from None
 
 
 def instant(text: str) -> datetime:

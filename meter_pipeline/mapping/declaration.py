@@ -157,7 +157,7 @@ def _source(name: str, raw: Any) -> Source:
     for column, place in given.columns.items():
         match = _PLACE.fullmatch(place) if given.format == "fixed" else re.fullmatch(r"[1-9][0-9]{0,3}", place)
         if match is None or (given.format == "fixed" and int(match[1]) > int(match[2])):
-            raise MappingError(f"sources.{name}: columns: {column}: {place!r} is no place")
+            raise MappingError(f"sources.{name}: columns: {column}: {place!r} is not a place")
     return given
 
 

@@ -244,7 +244,7 @@ def _note_id(
     ours = canonical_id(text)
     if ours is None or (plain and not PLAIN_ID.fullmatch(ours)):
         signs = "letters A to Z, digits and -" + ("" if plain else ", inside also . / _ and blanks")
-        raise _CellError(f"{text[:64]!r} is no id ({signs}; at most 64): take other signs out with replace")
+        raise _CellError(f"{text[:64]!r} is not an id ({signs}; at most 64): take other signs out with replace")
     if cell.constant is not None or cell.codes or cell.map:
         return
     before = made.found.setdefault((*root, ours), original)

@@ -101,7 +101,7 @@ def _row(row: dict[str, Any], day: date, where: str) -> dict[str, Any]:
         raise LegacyRefused(f"{where}: value: {error}") from error
     version = row.get("tariff_version") or None
     if version is not None and re.fullmatch(r"[0-9]{1,9}", str(version), re.ASCII) is None:
-        raise LegacyRefused(f"{where}: tariff_version {str(version)[:40]!r} is no whole number")
+        raise LegacyRefused(f"{where}: tariff_version {str(version)[:40]!r} is not a whole number")
     return {
         "billing_day": day,
         "account_id": str(row["account_id"]),

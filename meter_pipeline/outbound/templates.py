@@ -145,7 +145,7 @@ def _fixed(template: str, column: Column, text: str) -> str:
     try:
         value = Decimal(text)
     except InvalidOperation as error:
-        raise TemplateError(f"template {template}, field {column.name}: {text!r} is no number") from error
+        raise TemplateError(f"template {template}, field {column.name}: {text!r} is not a number") from error
     digits = column.decimals or 0
     rounded = round(value, digits)
     if rounded != value:

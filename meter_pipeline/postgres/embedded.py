@@ -213,7 +213,7 @@ class Cluster:
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             raise EmbeddedError(
-                f"{folder} is no folder of ours ({error.strerror}): see who made it, and remove it"
+                f"{folder} is not a folder of ours ({error.strerror}): see who made it, and remove it"
             ) from error
         try:
             owner = os.fstat(handle).st_uid

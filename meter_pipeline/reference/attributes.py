@@ -25,7 +25,7 @@ def check_attributes(
     for row, line in zip(rows.get("attribute_names", []), lines.get("attribute_names", []), strict=True):
         name = dict(zip(TABLES["attribute_names"].columns, row, strict=True))
         if not _NAME.fullmatch(name["attribute"]):
-            why = f"{name['attribute'][:40]!r} is no name: small letters, digits and _, at most 40"
+            why = f"{name['attribute'][:40]!r} is not a name: small letters, digits and _, at most 40"
             faults.append(Fault("attribute_names.csv", line, "attribute", why))
         elif name["attribute"] in ATTRIBUTES:
             why = f"{name['attribute']} is an attribute that every tariff knows: leave it out"

@@ -121,7 +121,7 @@ def admit(
     if canonical_id(how.head_end) is None:
         wanted = re.sub(r"[^A-Z0-9-]", "-", how.head_end.upper())[:MAX_ID_LENGTH]
         raise EnrolmentRefused(
-            f'the head-end\'s name {how.head_end} is no identifier (letters, digits and dashes): give name = "{wanted}" '
+            f'the head-end\'s name {how.head_end} is not an identifier (letters, digits and dashes): give name = "{wanted}" '
             "in its declaration, and call its inbox folder so"
         )
     stretches = _channels(parsed, calendar)

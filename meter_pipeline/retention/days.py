@@ -13,7 +13,7 @@ archived day.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -42,8 +42,6 @@ KEEP_DAYS: Final = FAR_DAYS + NEAR_DAYS
 #: Days made ahead: a fortnight outlasts a long weekend without anyone who may make tables.
 AHEAD_DAYS: Final = 14
 ACTOR: Final = "retention"
-#: Called between the steps of a day, for tests that stop there.
-Step = Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -73,7 +71,6 @@ def archive_days(
     *,
     verifier: Database | None = None,
     clock: Clock = SYSTEM_CLOCK,
-    step: Step = lambda _: None,
 ) -> Archived:
     """Archive every billing day before ``before``, oldest first, each in its own transaction.
 
@@ -95,9 +92,8 @@ def archive_days(
             if why:
                 done.kept[day] = why
                 continue
-            done.days[day] = _archive(database, connection, folder, day, tables, clock, step)
+            done.days[day] = _archive(database, connection, folder, day, tables, clock)
             connection.commit()
-            step("committed")
     return done
 
 
@@ -121,7 +117,7 @@ def _why_not(connection: Connection, verifier: Database, day: date) -> str:
 
 
 def _archive(
-    database: Database, connection: Connection, folder: Path, day: date, tables: Sequence[str], clock: Clock, step: Step
+    database: Database, connection: Connection, folder: Path, day: date, tables: Sequence[str], clock: Clock
 ) -> list[DayTable]:
     now = clock.now()
     written = []
@@ -130,7 +126,6 @@ def _archive(
         content = partitions.partition_hash(connection, table, day, columns)
         file = f"{day:%Y}/{day}/{table}.parquet"
         rows, digest = partitions.write_file(database, connection, table, day, columns, folder / file)
-        step("written")
         if (back := partitions.hash_of_file(connection, table, columns, folder / file)) != content:
             raise partitions.ArchiveError(
                 f"{folder / file} reads back as {back.hex()}, the partition is {content.hex()}: nothing was dropped"
@@ -153,7 +148,6 @@ def _archive(
                 0,
             )
         )
-        step("verified")
     body = {
         "billing_day": day,
         "what": "archived to Parquet",
@@ -172,7 +166,6 @@ def _archive(
     for row in written:
         partitions.put_on_record(connection, replace(row, ledger_entry=entry), now)
         partitions.drop(connection, row.table, day)
-    step("dropped")
     return [replace(row, ledger_entry=entry) for row in written]
 
 

@@ -81,8 +81,8 @@ class LawResult:
         """One line for a check, a report or a checklist."""
         if not self.days:
             if self.first == self.last:
-                return f"{self.first} is not billed: nothing can be said of it"
-            return f"no day from {self.first} to {self.last} is billed: nothing can be said of them"
+                return f"{self.first} is not billed, so that it cannot be checked"
+            return f"no day from {self.first} to {self.last} is billed, so that they cannot be checked"
         if self.ok:
             waiting = len([f for f in self.findings if f.ok])
             return f"{self.service_points} service points: all usage is billed, accrued or waiting for a reason ({waiting} wait)"

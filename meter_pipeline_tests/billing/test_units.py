@@ -163,7 +163,7 @@ def test_undeclared_names_wrong_counts_and_overlaps_are_refused_by_name(city: Da
     assert [str(f) for f in refused.value.faults] == [
         "service_attributes.csv:3: overlaps the stretch that starts 2026-01-01 (line 2) of SP-001 eru",
         "attribute_names.csv:3: attribute: lamps is an attribute that every tariff knows: leave it out",
-        "attribute_names.csv:4: attribute: 'Big Cart' is no name: small letters, digits and _, at most 40",
+        "attribute_names.csv:4: attribute: 'Big Cart' is not a name: small letters, digits and _, at most 40",
         "service_attributes.csv:4: attribute: 'carts' of SP-001 is not declared in attribute_names.csv",
         "service_attributes.csv:5: value: lamps of SP-001 is 'many', not a count",
     ]
@@ -179,8 +179,8 @@ def test_undeclared_names_wrong_counts_and_overlaps_are_refused_by_name(city: Da
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"times": "meter_size"}, "meter_size is no count"),
-        ({"times": "Big Cart"}, "'Big Cart' is no name of an attribute"),
+        ({"times": "meter_size"}, "meter_size is not a count"),
+        ({"times": "Big Cart"}, "'Big Cart' is not a name of an attribute"),
         ({"times": None, "without": 0}, "stands beside times"),
         ({"times": "eru", "without": -1}, "is below 0"),
     ],

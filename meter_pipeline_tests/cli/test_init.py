@@ -38,8 +38,8 @@ def test_a_deployment_is_made_with_a_url_without_a_password(tmp_path: Path) -> N
     ("url", "said"),
     [
         ("postgresql://me:secret@localhost/city", "leave the password out"),
-        ("mysql://me@localhost/city", "'mysql' is no database of ours"),
-        ("city.db", "'city.db' is no database of ours"),
+        ("mysql://me@localhost/city", "'mysql' is not a database of ours"),
+        ("city.db", "'city.db' is not a database of ours"),
     ],
 )
 def test_a_database_that_cannot_be_is_refused(tmp_path: Path, url: str, said: str) -> None:

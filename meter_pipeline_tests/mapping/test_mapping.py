@@ -137,7 +137,7 @@ def test_rows_that_repeat_must_agree_and_ids_must_stay_apart(tmp_path: Path, exp
         ("[[tables.accounts]]", "[[tables.acounts]]", "did you mean accounts"),
         ("unique = true", "uniqe = true", "did you mean unique"),
         ('delimiter = "|"', 'delimitr = "|"', "did you mean delimiter"),
-        ('"1-6"', '"6-1"', "is no place"),
+        ('"1-6"', '"6-1"', "is not a place"),
         ('from = "services"', 'from = "service"', "did you mean services"),
     ],
 )

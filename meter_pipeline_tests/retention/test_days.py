@@ -192,14 +192,25 @@ def test_explanations_are_the_same_from_the_archive_and_leave_nothing_behind(cit
     assert city.one("SELECT count(*) FROM archive.day_table WHERE state <> 'archived'") == 0
 
 
-@pytest.mark.parametrize("at", ["written", "verified", "dropped", "committed"])
+@pytest.mark.parametrize("at", ["write_file", "hash_of_file", "drop", "commit"])
 def test_a_kill_at_any_step_loses_nothing(city: City, at: str) -> None:
     before = city.bytes_of(DAYS[:2])
     code = (
         "import os, signal, sys, datetime, pathlib\n"
         "from meter_pipeline.retention import archive_days\nfrom meter_pipeline.postgres.database import Database\n"
-        "def step(name):\n    if name == sys.argv[3]: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "archive_days(Database(sys.argv[1]), pathlib.Path(sys.argv[2]), datetime.date.fromisoformat(sys.argv[4]), step=step)\n"
+        "from meter_pipeline.postgres import day_lock, partitions\n"
+        "def kill_after(module, name, calls):\n"
+        "    done, inner = [], getattr(module, name)\n"
+        "    def run(*given):\n"
+        "        result = inner(*given)\n"
+        "        done.append(name)\n"
+        "        if len(done) == calls: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return result\n"
+        "    setattr(module, name, run)\n"
+        # the lock of the second day is taken after the commit of the first
+        "if sys.argv[3] == 'commit': kill_after(day_lock, 'try_take', 2)\n"
+        "else: kill_after(partitions, sys.argv[3], 1)\n"
+        "archive_days(Database(sys.argv[1]), pathlib.Path(sys.argv[2]), datetime.date.fromisoformat(sys.argv[4]))\n"
     )
     killed = subprocess.run(
         [sys.executable, "-c", code, city.database.url, str(city.settings.days), at, BEFORE.isoformat()],
@@ -209,7 +220,7 @@ def test_a_kill_at_any_step_loses_nothing(city: City, at: str) -> None:
         timeout=240,
     )
     assert killed.returncode == -9, killed.stderr.decode()
-    gone = [] if at != "committed" else DAYS[:1]
+    gone = [] if at != "commit" else DAYS[:1]
     assert city.bytes_of(DAYS[:2]) == {k: v for k, v in before.items() if k[1] not in gone}
     assert sorted(city.archive().days) == [d for d in DAYS[:2] if d not in gone]
     restore_days(city.database, DAYS[:2], clock=CLOCK)

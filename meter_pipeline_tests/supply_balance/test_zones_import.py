@@ -64,11 +64,11 @@ def test_a_tree_that_was_turned_around_is_no_loop(tmp_path: Path) -> None:
         ),
         (
             {"zones": ["EAST,district,water,E,NOWHERE,2020-01-01,"]},
-            "zones.csv:2: parent_id: NOWHERE is no zone on 2020-01-01",
+            "zones.csv:2: parent_id: NOWHERE is not a zone on 2020-01-01",
         ),
         (
             {"zones": ["CITY,district,water,C,,2020-01-01,2026-11-04", "EAST,district,water,E,CITY,2020-01-01,"]},
-            "zones.csv:3: parent_id: CITY is no zone on 2026-11-04",
+            "zones.csv:3: parent_id: CITY is not a zone on 2026-11-04",
         ),
         (
             {"zones": ["CITY,feeder,electricity,C,,2020-01-01,", "EAST,district,water,E,CITY,2020-01-01,"]},

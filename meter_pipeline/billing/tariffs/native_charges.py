@@ -67,7 +67,7 @@ def _ladders(field: Field, periods: tuple[str, ...]) -> tuple[Ladder, ...]:
 def _attribute(field: Field, but: frozenset[str], what: str) -> str:
     text = field.text()
     if not _ATTRIBUTE.fullmatch(text):
-        raise field.refuse(f"{text[:40]!r} is no name of an attribute: small letters, digits and _")
+        raise field.refuse(f"{text[:40]!r} is not a name of an attribute: small letters, digits and _")
     if text in but:
         raise field.refuse(f"{text} {what}")
     return text
@@ -79,7 +79,7 @@ def _times(field: Field) -> tuple[str | None, Decimal | None]:
         if "without" in field:
             raise field["without"].refuse("stands beside times")
         return None, None
-    name = _attribute(field["times"], _TEXTS | _AMOUNTS | _LINKS, "is no count")
+    name = _attribute(field["times"], _TEXTS | _AMOUNTS | _LINKS, "is not a count")
     return name, field["without"].decimal(Decimal(0)) if "without" in field else None
 
 

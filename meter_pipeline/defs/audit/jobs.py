@@ -28,7 +28,7 @@ def compare_the_guards(context: dg.OpExecutionContext, municipality: Municipalit
     found = scheduled_check(database, roles=roles_in_use(), clock=clock)
     context.add_output_metadata({"deviations": len(found.deviations), "logins no guard binds": ", ".join(found.bypass)})
     if found.ok:
-        context.log.info("The guards are as the manifest says.")
+        context.log.info("The guards match the manifest.")
         return
     words = "guards: " + "; ".join(found.deviations)
     with database.connect("guards check") as connection:

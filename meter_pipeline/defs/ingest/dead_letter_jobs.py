@@ -45,7 +45,7 @@ class CorrectDeadLetter(dg.Config):
 
     key: str = Field(description="Its key, or enough of the key's first digits.")
     content: str = Field(
-        description="What it should have said: the whole line, or the JSON object of a canonical payload."
+        description="The corrected content: the whole line, or the JSON object of a canonical payload."
     )
     by: str = Field(description="Who you are.")
     code: str = Field(default="", description=policy.CODE)
@@ -281,7 +281,7 @@ def dead_letters_show() -> None:
 
 @dg.job(
     executor_def=dg.in_process_executor,
-    description="Say what a payload should have said. Nothing is loaded until it is replayed.",
+    description="Store the corrected content of a payload. It is loaded when it is replayed.",
 )
 def dead_letters_correct() -> None:
     correct_letter()
@@ -289,7 +289,7 @@ def dead_letters_correct() -> None:
 
 @dg.job(
     executor_def=dg.in_process_executor,
-    description="Send payloads through ingestion again: each once, however often asked.",
+    description="Load payloads again. Repeating the job loads no payload twice.",
 )
 def dead_letters_replay() -> None:
     replay_letters()

@@ -40,7 +40,7 @@ ROLES: Final = MappingProxyType(
 #: Jobs that people start from the Launchpad to ask for the end of a pause and to confirm it.
 PEOPLE_ROLE: Final = "meter_finance"
 #: What a person's job asks for beside their name.
-CODE: Final = "Your code of `meter-pipeline people code`, which proves you once; empty while the register is empty."
+CODE: Final = "Your code of `meter-pipeline people code`, valid one time; empty while the register is empty."
 #: Records whose bill a day was, delivers, rolls back; cannot give the new side authority.
 MIGRATION_ROLE: Final = "meter_migration"
 #: Schema checks read every table and write none.

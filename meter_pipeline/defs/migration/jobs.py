@@ -178,7 +178,7 @@ def migrate_confirm() -> None:
     sign_a_step()
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Give authority back to the legacy side, at once.")
+@dg.job(executor_def=dg.in_process_executor, description="Give authority back to the legacy side immediately.")
 def migrate_rollback() -> None:
     go_back()
 

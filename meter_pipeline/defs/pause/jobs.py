@@ -125,14 +125,15 @@ def confirm_the_resume(context: dg.OpExecutionContext, config: ConfirmResume, mu
 
 @dg.job(
     executor_def=dg.in_process_executor,
-    description="EMERGENCY_PAUSE: no batch starts from now on; what is in flight commits.",
+    description="EMERGENCY_PAUSE: no new batch starts; batches being written commit.",
 )
 def raise_emergency_pause() -> None:
     raise_the_pause()
 
 
 @dg.job(
-    executor_def=dg.in_process_executor, description="Ask to end the pause: what was verified, and why work may go on."
+    executor_def=dg.in_process_executor,
+    description="Request the end of the pause, with the checks made and the reason.",
 )
 def request_resume() -> None:
     ask_to_resume()

@@ -14,8 +14,6 @@ from meter_pipeline.ingest.tables.raw import FeedFile, FileDay
 
 Connection = psycopg.Connection[Any]
 
-#: Class of the advisory lock that a day's run holds; the second key is the day's ordinal.
-
 
 @dataclass(frozen=True, slots=True)
 class KnownDay:
