@@ -1,8 +1,8 @@
-"""Backup and restore of a deployment: its database, and the files in its home that the database speaks of.
+"""Backup and restore of a deployment: its database, and the files in its home that the database refers to.
 
-A backup is a folder: database.dump (pg_dump), files/ (the archive of originals, billing days that left the database,
-the published ledger, and keys where asked), manifest.json. The manifest holds the dump's hash and the ledger's tree as
-it stood before the dump, so that a restore can say whether it brought back what was backed up.
+A backup is a folder: database.dump (pg_dump), files/ (the archive of originals, archived billing days, the published
+ledger, and the signing keys on request), manifest.json. The manifest has the dump's hash and the ledger's tree head
+before the dump, so that a restore can verify the restored database.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FORMAT: Final = "meter-pipeline-backup/1"
 
 
 class BackupError(RuntimeError):
-    """A backup or a restore that cannot be made; the message says why, ``hint`` what to do."""
+    """A backup or a restore that cannot be made; the message has the reason, ``hint`` the remedy."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -39,8 +39,8 @@ class BackupError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What a backup holds. ``tree_size`` and ``root``: the ledger's latest tree head before the dump, 0 and empty where
-    there is none. ``files``: how many by folder."""
+    """The content of a backup. ``tree_size`` and ``root``: the ledger's latest tree head before the dump, 0 and
+    empty where there is none. ``files``: number of files by folder."""
 
     folder: Path
     made_at: str
@@ -62,12 +62,12 @@ class Backup:
 def back_up(
     database: Database, settings: Settings, folder: Path, *, keys: bool = False, clock: Clock = SYSTEM_CLOCK
 ) -> Backup:
-    """Write a backup to a folder that holds none yet, or whose files are brought up to date. ``keys``: the ledger's
-    signing keys too, which otherwise are kept elsewhere.
+    """Write a backup to a new folder, or update the files of an existing one. ``keys``: include the ledger's signing
+    keys, which are otherwise kept elsewhere.
 
-    The database goes on meanwhile: the dump is one snapshot. The archive is copied after it, so that every file that
-    the dump speaks of is there, and the published ledger before it, so that the database has every checkpoint of it.
-    Raises BackupError, dump.DumpError.
+    The database stays in use: the dump is one snapshot. The archive is copied after it, so that every file that the
+    dump refers to is there, and the published ledger before it, so that the database has all of its checkpoints. Raises
+    BackupError, dump.DumpError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -107,7 +107,7 @@ def back_up(
 
 
 def read_manifest(folder: Path) -> Backup:
-    """A backup's manifest, its dump checked against the hash. Raises BackupError."""
+    """Returns a backup's manifest, after comparing the dump with its hash. Raises BackupError."""
     try:
         found = json.loads((folder / "manifest.json").read_text("utf-8"))
         if found.pop("format") != _FORMAT:
@@ -123,10 +123,10 @@ def read_manifest(folder: Path) -> Backup:
 
 
 def restore(database: Database, settings: Settings, folder: Path) -> Backup:
-    """Bring a backup back into an empty database and the deployment's home; returns what it held.
+    """Restore a backup into an empty database and the deployment's home. Returns its content.
 
-    All of the database or nothing. Afterwards the ledger's tree must be the backed-up one. Raises BackupError,
-    dump.DumpError.
+    The database is restored completely or not at all, and its ledger must then have the tree of the manifest. Raises
+    BackupError, dump.DumpError.
     """
     made = read_manifest(folder)
     facts = readiness.server_facts(database)
@@ -171,7 +171,8 @@ def restore(database: Database, settings: Settings, folder: Path) -> Backup:
 
 
 def _make_roles(database: Database, connection: Connection, facts: readiness.ServerFacts, owner: str) -> None:
-    """The roles that the dump names, made where this log-in may. Raises BackupError where it may not and some lack."""
+    """Create the roles that the dump names, where this log-in may. Raises BackupError where it may not and some are
+    missing."""
     existing = readiness.existing_roles(database)
     wanted = {*database_roles.roles(), owner}
     if wanted <= existing:
@@ -192,8 +193,8 @@ def _folders(settings: Settings, keys: bool) -> dict[str, Path]:
 
 
 def _copied(source: Path, target: Path) -> int:
-    """Copy the files that the target lacks or has in another size or age; returns how many there are. Names in the
-    archive are hashes, so a file that is there is the same."""
+    """Copy the files that the target lacks or has with another size or age. Returns the number of files. Names in
+    the archive are hashes, so that an existing file is the same."""
     count = 0
     if not source.is_dir():
         return 0

@@ -1,7 +1,8 @@
-"""What one statement carries into the next: net metering credit, in units and in money, and the peaks of ratchets.
+"""Amounts that one statement carries into the next: net metering credit, in units and in money, and the peaks of
+ratchets.
 
-The next statement may be on another tariff or another billing cycle, and a period may hold two stretches of one
-service: what is left of the first goes into the second.
+The next statement may be on another tariff or another billing cycle, and a period may have two stretches of one
+service: the rest of the first is carried into the second.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ _SERVICE = ["service_point_id", "account_id"]
 
 @dataclass(frozen=True, slots=True)
 class Carry:
-    """Earlier segments of the services of a period that begins on ``start`` (the columns of no_segments), and how their
-    lists are laid out by tariff and version. ``moved``: credit that arrives from other service points (credit_moves),
-    whose segments are among the earlier ones."""
+    """Earlier segments of the services of a period that begins on ``start`` (the columns of no_segments), and the
+    layout of their lists by tariff and version. ``moved``: credit that arrives from other service points
+    (credit_moves), whose segments are among the earlier ones."""
 
     earlier: pl.DataFrame
     layouts: Mapping[tuple[str, int], Layout]
@@ -57,14 +58,14 @@ _EARLIER: Final = pl.Schema(
 
 
 def no_segments() -> pl.DataFrame:
-    """Earlier segments where there are none."""
+    """Returns earlier segments without rows."""
     return pl.DataFrame(schema=_EARLIER)
 
 
 def read_carry(
     database: Database, reference: Reference, rows: pl.DataFrame, tariffs: Mapping[tuple[str, int], Tariff], start: date
 ) -> Carry:
-    """The earlier segments of the services whose tariff carries something."""
+    """Returns the earlier segments of the services whose tariff carries an amount."""
     carrying = [key for key, t in tariffs.items() if t.ratchets() or t.carries]
     if not carrying:
         return Carry(no_segments(), {}, start)
@@ -95,8 +96,8 @@ def read_carry(
 def price_stretches(
     rows: pl.DataFrame, tariffs: Mapping[tuple[str, int], Tariff], carry: Carry, period_end: date
 ) -> Priced:
-    """Statements of a period. A service's stretches are priced one after the other: the second begins with what the
-    first left. So are all stretches of an account whose credit moves from one service point to another."""
+    """Returns the statements of a period. A service's stretches are priced in order: the second begins with the
+    amounts the first carries over. So are all stretches of an account whose credit moves between service points."""
     moving = pl.col("account_id").is_in(carry.moved["account_id"].unique().to_list())
     chain = pl.when(moving).then(pl.lit("")).otherwise(pl.col("service_point_id"))
     rows = rows.with_columns(pl.col("stretch_start").rank("dense").over("account_id", chain).alias("nth"))
@@ -124,8 +125,8 @@ def price_stretches(
 def _with_carried(
     rows: pl.DataFrame, tariffs: Mapping[tuple[str, int], Tariff], carry: Carry, earlier: pl.DataFrame
 ) -> pl.DataFrame:
-    """Adds carry_in and credit_in (what the statement before left, in units and in money) and history_in (per register
-    the highest peak that its own ratchet looks back on)."""
+    """Adds carry_in and credit_in (the previous statement's rest, in units and in money) and history_in (per
+    register the highest peak within the look-back of its own ratchet)."""
     if not earlier.height:
         return rows.with_columns(nothing_carried())
     frames = []
@@ -149,8 +150,8 @@ def _with_carried(
 def _with_moved(
     found: pl.DataFrame, coming: pl.DataFrame, tariff: Tariff, earlier: pl.DataFrame, carry: Carry
 ) -> pl.DataFrame:
-    """What is carried in, with the credit that arrives from other service points. Peaks do not move: they are those of
-    another connection."""
+    """Adds the credit that arrives from other service points to the amounts carried in. Peaks do not move: they
+    belong to another connection."""
     left = coming.select("account_id", pl.col("left_point").alias("service_point_id"))
     ended = carried(tariff, earlier.join(left, on=_SERVICE, how="semi"), carry.layouts, carry.start)
     to = coming.select("account_id", "service_point_id", "left_point")
@@ -174,7 +175,7 @@ def _with_moved(
 
 
 def nothing_carried() -> list[pl.Expr]:
-    """Columns of a bill into which nothing is carried."""
+    """Returns the columns of a bill into which no amount is carried."""
     empty = pl.lit(None, pl.List(pl.Int64))
     return [empty.alias("carry_in"), empty.alias("history_in"), pl.lit(None, pl.Int64).alias("credit_in")]
 
@@ -189,9 +190,10 @@ def months_before(start: date, months: int) -> date:
 def carried(
     tariff: Tariff, earlier: pl.DataFrame, layouts: Mapping[tuple[str, int], Layout], start: date
 ) -> pl.DataFrame:
-    """What earlier bills carry into one on ``tariff`` that begins on ``start``: service_point_id, account_id, carry_in,
-    credit_in and history_in. ``earlier``: as no_segments. Periods and registers of other tariffs are found by their
-    names. Each ratchet has its own look-back and, where it says so, its own months."""
+    """Returns the amounts that earlier bills carry into one on ``tariff`` that begins on ``start``:
+    service_point_id, account_id, carry_in, credit_in and history_in. ``earlier``: as no_segments. Periods and
+    registers of other tariffs are matched by name. Each ratchet has its own look-back and, where declared, its own
+    months."""
     registers = [f"register {r}" for r in range(len(tariff.registers))]
     parts = [
         _laid_out(tariff, part, {v: layout for (name, v), layout in layouts.items() if name == tariff_id}, start)
@@ -214,7 +216,8 @@ def carried(
 
 
 def _laid_out(tariff: Tariff, earlier: pl.DataFrame, layouts: Mapping[int, Layout], start: date) -> pl.DataFrame:
-    """Earlier segments of one tariff in the layout of ``tariff``, with the peaks that its ratchets look back on."""
+    """Returns earlier segments of one tariff in the layout of ``tariff``, with the peaks within its ratchets'
+    look-back."""
     aligned = Aligned(tariff, earlier["tariff_version"], layouts)
     peaks = aligned.registers(earlier["peaks"])
     counted = np.zeros_like(peaks)

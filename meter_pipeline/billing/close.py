@@ -1,4 +1,5 @@
-"""Month-end close: a checklist, two people, a seal with control totals. From then on the month refuses every change."""
+"""Month-end close: a checklist, two people, a seal with control totals. The tables of a sealed month refuse every
+change."""
 
 from __future__ import annotations
 
@@ -19,12 +20,12 @@ from meter_pipeline.revenue_assurance.law import last_reports, law
 
 
 class CloseError(ValueError):
-    """A month that can't be closed; the message says why."""
+    """A month that cannot be closed; the message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """A sealed month: what it holds and the hash that the ledger records."""
+    """A sealed month: its control totals and the hash that the ledger records."""
 
     month: date
     control_totals: dict[str, Any]
@@ -39,15 +40,16 @@ def _following(month: date) -> date:
 
 
 def checklist(database: Database, month: date, *, anew: bool = True) -> list[dict[str, Any]]:
-    """Points of the close with ``ok`` and what stands against them. ``anew``: compare every statement again (4 s for
-    100,000), rather than show what was last found: a page that people look at takes the latter, and whoever asks for
-    the close or seals it has it done again."""
+    """Returns the points of the close with ``ok`` and the rows that contradict them. ``anew``: compare every
+    statement again (4 s for 100,000) instead of showing the last result. Pages show the last result; a request to
+    close and a seal compare again."""
     with database.connect("billing close") as connection:
         return _points(connection, month, anew)
 
 
 def _points(connection: Connection, month: date, anew: bool = True) -> list[dict[str, Any]]:
-    """The store's points, and every statement of the month's periods compared with its days and with the ledger."""
+    """Returns the points of the tables, and the comparison of every statement of the month's periods with its days
+    and with the ledger."""
     following = _following(month)
     against = [
         f"{cycle} {joint}: {detail}"
@@ -64,8 +66,8 @@ def _points(connection: Connection, month: date, anew: bool = True) -> list[dict
 
 
 def _law(connection: Connection, month: date, following: date, anew: bool) -> dict[str, Any]:
-    """Whether all validated usage is on a bill, accrued or waiting for a reason, by the room that shares no code with
-    billing."""
+    """Returns whether all validated usage is on a bill, accrued or waiting for a reason, as computed by the room
+    that shares no code with billing."""
     if anew:
         result = law(connection, month, following)
         ok, detail = result.ok, "" if result.ok else result.sentence()
@@ -84,7 +86,7 @@ def _checks(connection: Connection, cycle: str, first: date, past: date, anew: b
 
 
 def request_close(database: Database, month: date, *, person: str, clock: Clock = SYSTEM_CLOCK) -> list[dict[str, Any]]:
-    """Ask for a month's close; returns the checklist as it stands. Raises CloseError where the month is sealed."""
+    """Request a month's close. Returns the checklist. Raises CloseError where the month is sealed."""
     with database.connect("billing close") as connection:
         person = decisions.entitled(connection, person, decisions.FINANCE)
         points = _points(connection, month)
@@ -100,11 +102,11 @@ def approve_close(
     person: str,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Seal:
-    """Seal a month that another person asked to close. The checklist is taken again, under the lock that keeps writers
-    out.
+    """Seal a month whose close another person requested. The checklist is evaluated again, under the lock that blocks
+    writers.
 
-    The ledger's signed checkpoint covers the control totals. Raises CloseError with the points that
-    fail, or where the same person asked.
+    The ledger's signed checkpoint covers the control totals. Raises CloseError with the points that fail, or where the
+    same person requested it.
     """
     from meter_pipeline.postgres import driver
     from meter_pipeline.unbilled import month as unbilled

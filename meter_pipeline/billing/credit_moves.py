@@ -1,9 +1,9 @@
-"""Credit for exports that moves with an account to another service point.
+"""Moves export credit with an account to another service point.
 
-An account's last bill at a service point says where its credit goes: to the service of the account elsewhere that is in
-force on the day after, or begins by the end of that bill's period, on a tariff that keeps credit of the same kind. It
-is carried into the first bill there that begins on that day or later. Where the account has several such services, the
-service attribute ``credits_to`` names one, or ``none``; without it the last bill waits.
+The credit of an account's last bill at a service point goes to the account's service elsewhere that is in force on the
+day after, or begins by the end of that bill's period, on a tariff that keeps credit of the same kind. It is carried
+into the first bill there that begins on that day or later. Where the account has several such services, the service
+attribute ``credits_to`` names one, or ``none``; without it the last bill waits.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class FinalBill:
 
 
 def keeps_moving(tariff: Tariff) -> bool:
-    """Whether a tariff says what becomes of credit where the account takes service elsewhere."""
+    """Whether a tariff has a rule for credit where the account takes service elsewhere."""
     return tariff.sell is not None and tariff.sell.on_move is not None
 
 
 def final_bills(reference: Reference, accounts: Sequence[str]) -> list[FinalBill]:
-    """Last bills of some accounts, on tariffs that say what becomes of credit when the account moves."""
+    """Returns last bills of some accounts, on tariffs with a rule for credit when the account moves."""
     if not any(b'"on_move"' in raw for raw in reference.documents.values()):
         return []
     agreements = reference.agreements.filter(pl.col("account_id").is_in(list(accounts)))
@@ -82,7 +82,7 @@ def _targets(
     tariff: Tariff,
     period: tuple[date, date],
 ) -> list[str]:
-    """Service points of the account that may take the credit."""
+    """Returns service points of the account that may receive the credit."""
     points = []
     goes_on = pl.col("ends").is_null() | (pl.col("ends") > leaving["ends"])
     for row in others.filter((pl.col("begins") < period[1]) & goes_on).sort("service_point_id").to_dicts():
@@ -104,7 +104,8 @@ def _same_credit(one: Tariff, other: Tariff) -> bool:
 
 
 def _named(reference: Reference, point: str, prior_day: date, points: list[str]) -> list[str]:
-    """The service points that may take the credit, or the one of them that an attribute of the old one names."""
+    """Returns the service points that may receive the credit, or the one of them that an attribute of the old one
+    names."""
     attributes = reference.service_attributes.filter(
         (pl.col("service_point_id") == point) & (pl.col("attribute") == CREDITS_TO)
     )
@@ -117,8 +118,8 @@ def _named(reference: Reference, point: str, prior_day: date, points: list[str])
 
 
 def with_targets(reference: Reference, rows: pl.DataFrame, tariffs: Mapping[tuple[str, int], Tariff]) -> pl.DataFrame:
-    """Adds moves_to to segments: on a final bill, the service points to which credit may move; null where the account
-    takes no service elsewhere."""
+    """Adds moves_to to segments: on a final bill, the service points to which credit may move; null where the
+    account takes no service elsewhere."""
     kind = pl.List(pl.String)
     if not any(keeps_moving(t) for t in tariffs.values()):
         return rows.with_columns(pl.lit(None, kind).alias("moves_to"))
@@ -153,7 +154,7 @@ def unclear(rows: pl.DataFrame, segments: pl.DataFrame, tariffs: Mapping[tuple[s
 
 
 def arrivals(reference: Reference, runs: pl.DataFrame) -> list[tuple[FinalBill, str]]:
-    """Credit that is carried into some stretches: the final bill that it comes from, and the service point.
+    """Returns credit that is carried into some stretches: the final bill that it comes from, and the service point.
 
     ``runs``: account_id, service_point_id, stretch_start. It arrives in the first bill that begins on the day the
     account left, or later.
@@ -183,7 +184,7 @@ def arriving(found: Sequence[tuple[FinalBill, str]]) -> pl.DataFrame:
 
 
 def _begun(reference: Reference, account: str, point: str, day: date) -> date | None:
-    """The first day of the bill that holds a day of an account's service; None where it had none there."""
+    """Returns the first day of the bill that contains a day of an account's service; None without service there."""
     own = (pl.col("account_id") == account) & (pl.col("service_point_id") == point)
     agreements = reference.agreements.filter(own).sort("valid_from").to_dicts()
     run: dict[str, Any] | None = None

@@ -1,8 +1,8 @@
-"""What a part of a bill costs: the lines from one position to a later one, priced from exact amounts and rounded once.
+"""Prices a part of a bill: the lines from one position to a later one, from exact amounts, rounded one time.
 
 A bill is cut where its rate changes: by a new version of the tariff, or by an attribute it depends on (a larger meter).
-Each part's line is its own quantity at its own rate; what only the whole bill can know (a minimum charge, the rounding
-of its total) is counted in the last part, from what the parts before it came to.
+Each part's line is its own quantity at its own rate. Amounts of the whole bill (a minimum charge, the rounding of its
+total) are charged in the last part, from the sums of the parts before it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from meter_pipeline.billing.tariffs.model import (
 
 @dataclass(slots=True)
 class EarlierParts:
-    """What the earlier parts of n bills came to, in stored money: by charge code, and what their minimum charges asked
-    for; ``exact`` (in 10**-12) and ``rounded``: their lines without minimum charges; ``exact_by_code``:
-    their exact lines by charge code."""
+    """The sums of the earlier parts of n bills, in stored money: by charge code, and their minimum charges;
+    ``exact`` (in 10**-12) and ``rounded``: their lines without minimum charges; ``exact_by_code``: their exact lines
+    by charge code."""
 
     by_code: dict[str, Whole] = field(default_factory=dict)
     least: dict[str, Whole] = field(default_factory=dict)
@@ -41,8 +41,9 @@ class EarlierParts:
 
 @dataclass(frozen=True, slots=True)
 class PartLines:
-    """A part's lines: ``money`` (n, lines) and the quantity behind each line; ``rounding`` (n,) what brings the bill to
-    its exact total, rounded once; ``came_to``: this part and those before it, for the next."""
+    """A part's lines: ``money`` (n, lines) and the quantity of each line; ``rounding`` (n,) the amount that brings
+    the bill to its exact total, rounded one time; ``came_to``: the sums of this part and those before it, for the
+    next."""
 
     money: Whole
     quantities: list[Whole | None]
@@ -53,8 +54,8 @@ class PartLines:
 def price_part(
     tariff: Tariff, before: PeriodPosition, after: PeriodPosition, earlier: EarlierParts, *, last: bool, exact: bool
 ) -> PartLines:
-    """Lines from ``before`` to ``after``. ``last``: it is the bill's last part, which owes what the end owes. Raises
-    MissingAttributeError."""
+    """Returns the lines from ``before`` to ``after``. ``last``: it is the bill's last part, with the amounts of the
+    bill's end. Raises MissingAttributeError."""
     end, start = Pricer(tariff, after, True, False), Pricer(tariff, before, True, False)
     unrounded, lines = Pricer(tariff, after, True, False), Pricer(tariff, after, exact, last)
     quantities: list[Whole | None] = []
@@ -115,7 +116,7 @@ def price_part(
 
 
 def _within(prices: Pricer, cap: Decimal, amount: Whole, earlier: Whole) -> Whole:
-    """An amount within what earlier parts left of a cap, of what is owed and of what is taken off."""
+    """Limits an amount to the unused part of a cap, for charges and for credits."""
     most = prices.most(cap)
     lower, upper = np.minimum(total([-most, -earlier]), 0), np.maximum(total([most, -earlier]), 0)
     within: Whole = np.clip(amount, lower, upper)
@@ -131,7 +132,7 @@ def _sum_of_code(sums: dict[str, Whole], code: str, n: int) -> Whole:
 
 
 def _difference(charge: Charge, end: Pricer, start: Pricer) -> tuple[list[Whole], list[Whole | None]]:
-    """A charge's exact lines from one position to the other, and their quantities."""
+    """Returns a charge's exact lines from one position to the other, and their quantities."""
     used, used_before = len(end.quantities), len(start.quantities)
     after, before = end.charge(charge), start.charge(charge)
     found = [total([a, -b]) for a, b in zip(after, before, strict=True)]
@@ -143,7 +144,7 @@ def _difference(charge: Charge, end: Pricer, start: Pricer) -> tuple[list[Whole]
 
 
 def _rounded(charge: Charge, found: list[Whole], lines: Pricer) -> list[Whole]:
-    """Exact lines as money. Lines of one price in several periods are rounded as their running sum."""
+    """Returns exact lines as money. Lines of one price in several periods are rounded as their running sum."""
     together = isinstance(charge, UsageCharge) and charge.one_price
     if not together:
         return [_money(column, lines, charge.rounding) for column in found]
@@ -175,8 +176,8 @@ def _top_up(lines: Pricer, charge: MinimumCharge, least: Whole, earlier: Earlier
 
 
 def _settled(tariff: Tariff, lines: Pricer, came_to: EarlierParts) -> Whole:
-    """What brings the bill to its exact total rounded once: nothing where lines are rounded by declared rules, nor
-    where a minimum charge already sets the total."""
+    """Returns the amount that brings the bill to its exact total, rounded one time: 0 where lines are rounded by
+    declared rules, or where a minimum charge sets the total."""
     n = lines.position.size
     nothing = np.zeros(n, np.int64)
     if tariff.rounding.of == "line" or any(getattr(c, "rounding", None) is not None for c in tariff.charges):

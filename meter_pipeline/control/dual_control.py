@@ -1,8 +1,8 @@
-"""Dual control, once for everything that needs it: one person asks, another confirms, once, in time, exactly what was
-asked.
+"""Dual control: one person requests an action, a second person confirms exactly that request, one time, before it
+expires.
 
-What code checks here, the constraints of control.dual_decision check again: the primary key refuses a replay, CHECKs
-refuse one person for both and a late confirmation, the foreign key a confirmation of something else.
+The checks of this module are enforced again by the constraints of control.dual_decision: the primary key refuses a
+replay, CHECKs refuse one person for both and a late confirmation, the foreign key a confirmation of another request.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ LONGEST_LIFE: Final = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What two people must agree on: its name, who may ask, who may confirm, how long a request lives, and its kinds of
-    ledger entry."""
+    """An action of two people: its name, who may request it, who may confirm it, the life of a request, and its
+    kinds of ledger entry."""
 
     name: str
     ask: tuple[str, ...]
@@ -65,10 +65,10 @@ def request(
     guard: Guard | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> RequestRow:
-    """Ask for something. ``body`` is plain JSON and holds all that the second person will confirm.
+    """Request an action. ``body`` is plain JSON with everything the second person confirms.
 
-    Commits. Raises Refused (recorded) when the name is none, the person may not ask, a request is pending already, or
-    ``guard`` says no.
+    Commits. Raises Refused (recorded) for an unknown name, a person who may not request, a request that is pending
+    already, or where ``guard`` refuses.
     """
     now = clock.now()
 
@@ -135,11 +135,11 @@ def confirm(
     expect_digest: bytes | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> RequestRow:
-    """Confirm a request as a second person; ``effect`` takes place in the same transaction as the decision and its
-    ledger entry.
+    """Confirm a request as a second person; ``effect`` runs in the same transaction as the decision and its ledger
+    entry.
 
-    Commits. Raises Refused (recorded, nothing changed): unknown, replayed, declined or withdrawn, expired, same_person,
-    not_authorised, digest_differs, or what ``effect`` says.
+    Commits. Raises Refused (recorded, no other change): unknown, replayed, declined or withdrawn, expired, same_person,
+    not_authorised, digest_differs, or the denial of ``effect``.
     """
     now = clock.now()
     subject = f"request:{request_id}"
@@ -197,8 +197,8 @@ def withdraw(
     reason: str,
     clock: Clock = SYSTEM_CLOCK,
 ) -> None:
-    """Take back a pending request, in the caller's transaction: by the asker, or by the system because the facts have
-    changed."""
+    """Withdraw a pending request, in the caller's transaction: by the person who made it, or by the system because
+    the facts have changed."""
     dual_requests.insert_decision(connection, request_row, "withdrawn", by, clock.now(), reason)
     entries.append(
         connection,
@@ -219,7 +219,7 @@ def withdraw(
 def decline(
     database: Database, action: Action, request_id: int, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK
 ) -> None:
-    """Say no to a request, as a second person or as the asker. Raises Refused when there is nothing to decline."""
+    """Decline a request, as a second person or as the person who made it. Raises Refused where no request waits."""
 
     def attempt(connection: Connection) -> Denial | None:
         found = dual_requests.request_by_id(connection, request_id)
@@ -297,8 +297,7 @@ def _may_confirm(
 def _attempt(
     database: Database, action: Action, subject: str, by: str, attempt: Callable[[Connection], Any], clock: Clock
 ) -> Any:
-    """Run one steering action in a transaction; a denial is written down in that transaction, committed, and only then
-    raised."""
+    """Run one action in a transaction; record a denial in that transaction, commit it, and then raise."""
     with database.connect("control") as connection:
         outcome = attempt(connection)
         if isinstance(outcome, Denial):
@@ -312,7 +311,7 @@ def _attempt(
 def record_refusal(
     connection: Connection, action: str, subject: str, by: str, why: Denial, *, kind: str, clock: Clock = SYSTEM_CLOCK
 ) -> None:
-    """Put a refusal on record and on the ledger, in the caller's transaction."""
+    """Record a refusal in its table and on the ledger, in the caller's transaction."""
     # PostgreSQL stores no NUL and no lone surrogate, and the name is text that a person typed.
     actor = by.encode("utf-8", "replace").decode("utf-8").replace("\x00", "?")[:200]
     dual_requests.insert_refusal(connection, action, subject, actor, why.code, why.words, clock.now())

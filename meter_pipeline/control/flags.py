@@ -1,7 +1,7 @@
-"""Feature flags: values in PostgreSQL, read in the transaction they steer, changed on the record.
+"""Feature flags: values in PostgreSQL, read in the transaction they control; every change is recorded.
 
-A flag is declared in code with its default and its check; the table holds only what was changed. A change names the
-version it replaces, so that two people at once cannot overwrite each other unseen.
+A flag is declared in code with its default and its check; the table has only changed values. A change names the version
+it replaces, so that two people cannot overwrite each other's change.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ CHANGE: Final = dual_control.Action(
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A declared flag. ``check(before, after)`` refuses a step; ``needs_two(before, after)`` says which steps two
-    people must take.
+    """A declared flag. ``check(before, after)`` refuses a step; ``needs_two(before, after)`` returns whether two people
+    must make it.
 
     Values are plain JSON without floats (a share is an integer of hundredths of a percent, or a string).
     """
@@ -58,18 +58,18 @@ class Value:
 
 
 def read(connection: Connection, flag: Flag, *, lock: Literal["share", "update"] | None = None) -> Value:
-    """The value in force, in the caller's transaction.
+    """Returns the value in force, in the caller's transaction.
 
-    ``lock="share"`` holds it until the transaction ends: what is written under a flag is written under that value and
-    no other. A flag that was never changed has no row to lock; declare it with ``ensure`` where that matters.
+    ``lock="share"`` keeps the value until the transaction ends, so that everything the transaction writes is written
+    under one value. A flag that was never changed has no row to lock; call ``ensure`` where that matters.
     """
     row = flags.flag(connection, flag.name, lock)
     return Value(flag.default, 0) if row is None else Value(row.value, row.version, row.changed_by, row.changed_at)
 
 
 def ensure(connection: Connection, flag: Flag, *, by: str, clock: Clock = SYSTEM_CLOCK) -> Value:
-    """Give a flag its row with the default, in the caller's transaction, so that it can be locked. Changes nothing
-    where it has one."""
+    """Insert a flag's row with the default, in the caller's transaction, so that it can be locked. Changes no
+    existing row."""
     if flags.put_flag(connection, flag.name, flag.default, 1, by, clock.now(), "declared", False, None):
         body = {"flag": flag.name, "from": None, "to": flag.default, "version": 1, "by": by, "reason": "declared"}
         entries.append(connection, "flag_flipped", body, clock=clock, actor=by)
@@ -103,10 +103,9 @@ def change(
 def change_in(
     connection: Connection, flag: Flag, value: Any, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK
 ) -> Value:
-    """Set a flag inside the caller's transaction: an automatic rollback, or the effect of a confirmation of something
-    larger.
+    """Set a flag inside the caller's transaction: an automatic rollback, or the effect of a confirmed action.
 
-    ``check`` holds, ``needs_two`` is the caller's to answer for. Raises Refused, not recorded.
+    ``check`` applies; the caller is responsible for ``needs_two``. Raises Refused, not recorded.
     """
     now = read(connection, flag, lock="update")
     if words := flag.check(now.value, value):
@@ -117,7 +116,7 @@ def change_in(
 def request_change(
     database: Database, flag: Flag, value: Any, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK
 ) -> RequestRow:
-    """Ask for a change that two people must make. Raises Refused (recorded)."""
+    """Request a change that two people must make. Raises Refused (recorded)."""
     with database.connect("control", autocommit=True) as connection:
         now = read(connection, flag)
 
@@ -134,7 +133,7 @@ def request_change(
 def confirm_change(
     database: Database, flag: Flag, request_id: int, *, by: str, reason: str, clock: Clock = SYSTEM_CLOCK
 ) -> Value:
-    """Confirm a change as the second person; refused as stale when the flag has moved since it was asked. Raises
+    """Confirm a change as the second person; refused as stale where the flag was changed after the request. Raises
     Refused (recorded)."""
 
     def effect(connection: Connection, request: RequestRow) -> Denial | None:

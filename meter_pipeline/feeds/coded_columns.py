@@ -1,4 +1,4 @@
-"""Distinct texts of a column, each judged once."""
+"""The distinct texts of a column, each parsed one time."""
 
 from __future__ import annotations
 
@@ -46,8 +46,7 @@ class GrowingArray(Generic[Meaning]):
 
 
 class CodedColumn:
-    """Texts numbered in the order they were met. A subclass judges new texts; ``bad`` is True where a text means
-    nothing."""
+    """Texts numbered in order of appearance. A subclass parses new texts; ``bad`` is True for an invalid text."""
 
     def __init__(self) -> None:
         self._codes: dict[bytes, int] = {}
@@ -64,7 +63,7 @@ class CodedColumn:
         return found if found is not None else int(self.codes([text])[0])
 
     def codes(self, texts: list[bytes]) -> npt.NDArray[np.int32]:
-        """The numbers of texts; new ones are judged together."""
+        """Returns the numbers of texts; new ones are parsed together."""
         known = self._codes
         fresh: list[bytes] = []
         numbers = np.empty(len(texts), np.int32)
@@ -94,9 +93,9 @@ _CANONICAL: Final = re.compile(rb"[A-Z0-9-]{1,35}(?:\n[A-Z0-9-]{1,35})*")
 
 
 class Ids(CodedColumn):
-    """Identifiers in their canonical spelling, cleaned as the head-end declares. ``words`` turns the head-end's names
-    into ours; where there are any, a name that is not among them means nothing. Parts of an identifier that stands in
-    several columns are put together with dashes."""
+    """Identifiers in their canonical spelling, cleaned as the head-end declares. ``words`` maps the head-end's names
+    to ours; where it has entries, a name outside it is invalid. Parts of an identifier in several columns are joined
+    by dashes."""
 
     def __init__(self, field: str, rules: IdRules | None = None, words: Mapping[str, str] | None = None) -> None:
         super().__init__()
@@ -136,7 +135,7 @@ def cleaned_id(text: str, rules: IdRules) -> str:
 
 
 class Stamps(CodedColumn):
-    """Instants. An ambiguous local time is not bad here: the order of the file may settle it."""
+    """Instants. An ambiguous local time is not invalid here: the order of the file may resolve it."""
 
     _CODES: Final = {
         State.BAD: "bad_time",
@@ -191,8 +190,8 @@ _ENERGY: Final = {"kW": "kWh", "kVAr": "kVArh", "kVA": "kVAh"}
 
 
 def unit_factor(spelling: str) -> tuple[str, Fraction]:
-    """Base unit and exact factor of a spelling, also of one scaled by a power of ten as Green Button has them (``10^-3
-    therm``), by a row's own factor, or of power averaged over minutes (which is energy)."""
+    """Returns base unit and exact factor of a spelling, also of one scaled by a power of ten as in Green Button
+    (``10^-3 therm``), by a row's own factor, or of power averaged over minutes (which is energy)."""
     over = _OVER.fullmatch(spelling)
     if over is not None:
         base, factor = unit_factor(over[1])
@@ -219,8 +218,8 @@ def shown_unit(spelling: str) -> str:
 
 
 class Rounded:
-    """What rounding did to some values: ``numerator`` / ``below`` is the stored value less the file's own, in micro
-    base units."""
+    """The effect of rounding on some values: ``numerator`` / ``below`` is the stored value less the file's own, in
+    micro base units."""
 
     __slots__ = ("below", "numerator")
 
@@ -232,18 +231,17 @@ _INT64: Final = 2**62
 
 
 def _limit(ratio: Fraction, most: int) -> int:
-    """The largest mantissa whose micro base units are in range and whose product fits 64 bits; 0 where it is
-    unknown.
-    """
+    """Returns the largest mantissa whose micro base units are in range and whose product fits 64 bits; 0 where it is
+    unknown."""
     if ratio.denominator > _INT64 or ratio.numerator > _INT64:
         return 0
     return min(most * ratio.denominator // ratio.numerator, 10**18, _INT64 // ratio.numerator)
 
 
 class Units(CodedColumn):
-    """Units, with the exact way from (mantissa, decimals) to micro base units for each. ``rounding`` is what a head-end
-    declares for digits beyond a millionth (None: they are refused); ``words`` turns its units into ours; ``most`` is
-    the largest value held, in micro base units."""
+    """Units, with the exact conversion from (mantissa, decimals) to micro base units for each. ``rounding``: the
+    head-end's declaration for digits beyond a millionth (None: they are refused); ``words`` maps its units to ours;
+    ``most``: the largest value allowed, in micro base units."""
 
     #: decimals a plain number may have
     PLACES: Final = 19
@@ -289,9 +287,8 @@ class Units(CodedColumn):
     def micro(
         self, unit: npt.NDArray[np.int32] | int, mantissa: npt.NDArray[np.int64], decimals: npt.NDArray[np.int8]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], Rounded | None]:
-        """Micro base units, where they are exact (or rounded as declared) and in range, and what rounding did,
-        if any.
-        """
+        """Returns micro base units, where they are exact (or rounded as declared) and in range, and the effect of
+        rounding."""
         # numpy's take costs a fifth of an index by two arrays: 0.4 s of a day of 10 million reads.
         places = np.maximum(decimals, 0).astype(np.intp)
         tables = [np.array(table, np.int64) for table in (self._multiply, self._divide, self._limit)]
@@ -323,7 +320,7 @@ class Units(CodedColumn):
         return quotient + up, good, Rounded(np.where(up, below - rest, -rest), below)
 
     def exact(self, unit: int, text: str) -> int | Reason:
-        """Micro base units of one number, by the careful way; ``rounded`` says what rounding did."""
+        """Returns micro base units of one number, by exact fractions; ``rounded`` has the effect of rounding."""
         self.rounded = Fraction(0)
         if not text:
             return Reason("missing_value", "the reading is empty")
@@ -347,8 +344,8 @@ class Units(CodedColumn):
 
 
 class Qualities(CodedColumn):
-    """Quality words to packed codes. ``mapping`` turns the head-end's words into ours (``*``: every other word);
-    without one, AEMO flags and methods are taken as such.
+    """Quality words as packed codes. ``mapping`` maps the head-end's words to ours (``*``: every other word); without
+    one, AEMO flags and methods are read directly.
 
     Ours: a flag letter A, S, F, E or N, an AEMO method of two digits, and after a colon an AEMO reason: ``A``, ``S14``,
     ``F14:76``.
@@ -381,7 +378,7 @@ class Qualities(CodedColumn):
 
 
 def quality_code(word: str) -> int | None:
-    """The packed code of a word of ours (``A``, ``S14``, ``F14:76``; empty is actual), or None."""
+    """Returns the packed code of one of our words (``A``, ``S14``, ``F14:76``; empty is actual), or None."""
     if not word:
         return pack("A")
     match = QUALITY_WORD.fullmatch(word)

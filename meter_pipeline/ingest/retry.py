@@ -1,9 +1,9 @@
-"""What an error means, and how often to try again.
+"""Classifies errors of a write and retries it.
 
-Retries happen at this one layer. Waits are full jitter (uniform from 0 to min(cap, base * 2^n)); at most 6 attempts,
-and none that begins more than 90 s after the first one failed; and a budget of a tenth of all calls, so that an outage
-is not amplified by the very work that waits for its end. Time for which a pause or an open circuit breaker held the
-batch does not count: a batch that waited out a pause has all its attempts left.
+Retries are made in this layer only. Waits are full jitter (uniform from 0 to min(cap, base * 2^n)); at most 6 attempts,
+and none that begins more than 90 s after the first failure; and a budget of a tenth of all calls, so that retries do
+not amplify an outage. Time in which a pause or an open circuit breaker stopped the batch does not count: after a pause
+a batch has all its attempts left.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from meter_pipeline.postgres.pools import PoolTimeout
 
 
 class Meaning(StrEnum):
-    """What to do about an error."""
+    """The action for an error."""
 
     TRANSIENT = "transient"  # the same batch again
     SMALLER = "smaller"  # statement timeout: again, in halves
@@ -52,7 +52,7 @@ _BY_STATE: Final = {
 
 
 def meaning(error: BaseException) -> Meaning:
-    """What an error of a batch's write means."""
+    """Returns the action for an error of a batch's write."""
     if isinstance(error, DayTakenOverError):
         return Meaning.FATAL
     if isinstance(error, (PoolTimeout, TimeoutError, ConnectionError)):
@@ -109,7 +109,7 @@ class Patience:
 
 @dataclass(slots=True)
 class PausedTime:
-    """Seconds for which a batch was held back by a pause or an open circuit breaker, over all its attempts."""
+    """Seconds in which a pause or an open circuit breaker stopped a batch, over all its attempts."""
 
     seconds: float = 0.0
 
@@ -137,8 +137,8 @@ class Retrier:
     retries: int = 0
 
     def attempts(self, again: Callable[[BaseException], bool], paused_time: PausedTime | None = None) -> AsyncRetrying:
-        """Attempts while ``again`` says that an error is worth another; the last error is raised as it was. ``held``
-        says how long the batch was held back, and is kept up to date by whoever holds it."""
+        """Yields attempts while ``again`` accepts the error; raises the last error unchanged. The caller adds to
+        ``paused_time`` while the batch waits."""
         self.budget.call()
 
         def wanted(error: BaseException) -> bool:

@@ -1,6 +1,5 @@
-"""A zone's day: delivered in - delivered out - metered - unmetered = difference, exact, and what is not known said by
-name.
-"""
+"""The supply balance of a zone's day: delivered in - delivered out - metered - unmetered = difference, exact;
+unknown quantities are named."""
 
 from __future__ import annotations
 
@@ -47,7 +46,7 @@ class Balance:
     outside: list[dict[str, Any]] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
-        """As the month's report prints it: quantities are exact decimals."""
+        """The JSON of the month's report: quantities are exact decimals."""
         return {"zones": self.months, "outside_band": self.outside}
 
 
@@ -167,8 +166,8 @@ def _converted(micro: int, unit: str, to: str) -> Decimal:
 def _supplied(
     points: list[str], usage: dict[str, list[dict[str, Any]]], unit: str, backwards: Mapping[str, str]
 ) -> _Side:
-    """What supply meters counted. ``backwards``: those whose reads validation refused, with what it said: their usage
-    is an estimate, and losses that stand on it would be none."""
+    """Returns the usage of supply meters. ``backwards``: meters whose reads validation refused, with its detail:
+    their usage is an estimate, which cannot show losses."""
     side = _Side()
     for point in points:
         rows = usage.get(point, [])
@@ -199,9 +198,8 @@ def _supplied(
 
 
 def _customers(points: list[str], usage: dict[str, list[dict[str, Any]]], served: set[str], unit: str) -> _Side:
-    """Import less export of a zone's customers. A point without a meter has no usage; one with a meter and none known
-    is missing.
-    """
+    """Returns import less export of a zone's customers. A point without a meter has no usage; a point with a meter
+    and without known usage is missing."""
     side = _Side()
     unknown = []
     for point in points:
@@ -230,8 +228,9 @@ def _micro(value: Decimal) -> int:
 
 
 def refresh(database: Database, calendar: BillingCalendar, month: date, *, clock: Clock = SYSTEM_CLOCK) -> Balance:
-    """Balance a month's days and keep them; open a case for each zone whose losses left its band, and close one whose
-    losses are back. Raises ZonesRefusedError, and ValueError where ``month`` is no first day."""
+    """Compute and store the balance of a month's days. Open a case for each zone whose losses left its band, and
+    close the case of a zone whose losses returned. Raises ZonesRefusedError, and ValueError where ``month`` is not
+    the first day of a month."""
     if month.day != 1:
         raise ValueError(f"{month} is not the first day of a month")
     past = (month + timedelta(days=31)).replace(day=1)
@@ -245,16 +244,16 @@ def refresh(database: Database, calendar: BillingCalendar, month: date, *, clock
 
 
 def read(database: Database, month: date) -> Balance:
-    """What is kept of a month."""
+    """Returns the stored balance of a month."""
     past = (month + timedelta(days=31)).replace(day=1)
     frame = tables.days(database, month, past)
     return Balance(month, frame, tables.months(database, month), outside_band(database, month, frame))
 
 
 def outside_band(database: Database, month: date, frame: pl.DataFrame) -> list[dict[str, Any]]:
-    """Zones whose losses of the month, in percent of what was delivered, lie further from the median of their own days
-    before than three times the median distance (and a point of a percent); with the excess a day and the customers
-    whose fall in usage is nearest to it: a stopped meter, a bypass, a wrong ratio (candidates.py)."""
+    """Returns zones whose losses of the month, in percent of the quantity delivered, differ from the median of their
+    own earlier days by more than three times the median distance (and a point of a percent); with the excess a day
+    and the customers whose fall in usage is nearest to it: a stopped meter, a bypass, a wrong ratio (candidates.py)."""
     zones = frame.filter(pl.col("difference").is_not_null())["zone_id"].unique().sort().to_list()
     if not zones:
         return []

@@ -1,4 +1,4 @@
-"""A validated day that is billed again and not judged again."""
+"""Passes a validated day to billing without validating it again."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from meter_pipeline.vee.tables import checks, part_of_day, true_up
 def hand_on(
     database: Database, calendar: BillingCalendar, day: date, t: Thresholds, clock: Clock, points: Sequence[str]
 ) -> VeeOutcome:
-    """Hand service points of a validated day on to billing: what changed moves their charges and not their usage, so
-    that nothing is judged and no row is written."""
+    """Pass service points of a validated day to billing: the change concerns their charges and not their usage, so
+    that no row is validated or written."""
     outcome = VeeOutcome(day, t.version, t.digest, service_points=0)
     before_writing(database, clock=clock)
     with database.connect("vee") as connection:

@@ -1,4 +1,4 @@
-"""Reading for VEE: the day's rows and registers, and the history its estimates and shifts stand on."""
+"""Reads the inputs of validation: the day's rows and registers, and the history for estimates and clock shifts."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ _RAW: Final = VectorTable("raw.interval_day", extra=("unit",))
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """The part of a day that a run judges: service points, and the meters whose reads it looks at, those that stand at
-    the service points on the day among them. ``billed``: service points whose usage stays as it is and that are handed
-    on to billing, because a change of reference data reaches billing alone. All sorted."""
+    """The part of a day that a run validates: service points, and meters, including those at the service points on
+    the day. ``billed``: service points whose usage stays as stored and that are passed to billing, because a change
+    of reference data concerns billing only. All sorted."""
 
     service_points: tuple[str, ...]
     meters: tuple[str, ...]
@@ -57,9 +57,9 @@ class Touched:
 
 @dataclass(slots=True)
 class DayInputs:
-    """What is known of the day before its intervals are read: ``expected`` interval rows, sorted by service point;
-    ``arrived`` the channels that raw holds (meter_id, channel, unit, interval_minutes), sorted; ``vectors`` the raw day
-    itself where it is one shard."""
+    """The inputs of the day without its intervals: ``expected`` interval rows, sorted by service point; ``arrived``
+    the channels in the raw table (meter_id, channel, unit, interval_minutes), sorted; ``vectors`` the raw day itself
+    where it is one shard."""
 
     day: date
     start: datetime
@@ -86,8 +86,7 @@ class DayInputs:
 
     @property
     def strangers(self) -> pl.DataFrame:
-        """Channels that came from meters of which no interval is expected: meter_id, channel, unit, interval_minutes,
-        declared."""
+        """Channels of meters without expected intervals: meter_id, channel, unit, interval_minutes, declared."""
         known = pl.concat([self.expected["meter_id"], self.meters_aside["meter_id"]]).unique().implode()
         found = self.arrived.filter(~pl.col("meter_id").is_in(known))
         return found.with_columns(pl.col("interval_minutes").cast(pl.Int64), declared=pl.lit(False))
@@ -102,8 +101,8 @@ def read_day(
     one_shard: int = 1 << 62,
     touched: Touched | None = None,
 ) -> DayInputs:
-    """What the day's judgement needs but history and intervals: reference data, register reads, what came (of the part
-    ``touched``, where one is given). The vectors too, where no more than ``one_shard`` rows came."""
+    """Read the inputs of validation without history and intervals: reference data, register reads, arrived channels
+    (of the part ``touched``, where given). Reads the vectors too, where no more than ``one_shard`` rows arrived."""
     points, meters = (None, None) if touched is None else (touched.service_points, touched.meters)
     # all but the installations, half of all there is to read, comes over a second connection while those are read and
     # cut to the day
@@ -119,7 +118,8 @@ def read_day(
 
 @dataclass(frozen=True, slots=True)
 class _Coming:
-    """What another thread reads of a day: reference data, register reads, what came, sequences that were used twice."""
+    """The part of a day's inputs that another thread reads: reference data, register reads, arrived channels,
+    sequence numbers used twice."""
 
     reference: Future[day_inputs.Reference]
     registers: Future[pl.DataFrame]
@@ -217,7 +217,7 @@ def _payers(reference: day_inputs.Reference, day: date) -> tuple[pl.DataFrame, p
 
 
 def _of_points(frame: pl.DataFrame, service_points: Sequence[str]) -> pl.DataFrame:
-    """Rows of some service points; the frame itself where they are all of them."""
+    """Returns rows of some service points; the frame itself where they are all of them."""
     found = frame.filter(pl.col("service_point_id").is_in(list(service_points)))
     return frame if found.height == frame.height else found
 
@@ -225,9 +225,8 @@ def _of_points(frame: pl.DataFrame, service_points: Sequence[str]) -> pl.DataFra
 def _registers(
     session: Database, calendar: BillingCalendar, day: date, windows: pl.DataFrame, reads: pl.DataFrame, t: Thresholds
 ) -> series.Registers:
-    """The day's register series: from the reads of the day and its neighbours, or of months where those leave
-    it open.
-    """
+    """Returns the day's register series: from the reads of the day and its neighbours, or of months where those are
+    not sufficient."""
     start_s, end_s = calendar.start_s(day), calendar.start_s(day + timedelta(days=1))
     within = {"": (calendar.start_s(day - timedelta(days=1)), calendar.start_s(day + timedelta(days=2)))}
     registers = series.register_series(windows, reads, t, within)
@@ -258,7 +257,7 @@ def _ends_within(windows: pl.DataFrame, span: tuple[int, int]) -> bool:
 def read_rows(
     session: Database, calendar: BillingCalendar, read: DayInputs, expected: pl.DataFrame, t: Thresholds
 ) -> tuple[list[assemble.DayRows], pl.DataFrame]:
-    """The rows under judgement of some expected ones, with their registers, and the raw rows of their meters that
+    """Returns the rows to validate of some expected ones, with their registers, and the raw rows of their meters
     that are not expected."""
     raw = (
         read.vectors if read.vectors is not None else _read_vectors(session, read, expected["meter_id"].unique().sort())
@@ -276,8 +275,8 @@ def read_rows(
 
 
 def _read_vectors(session: Database, read: DayInputs, meters: pl.Series) -> list[DayMatrix]:
-    """Raw vectors of some meters (sorted). Where few others lie between the first and the last of them the key's range
-    is read, else each is looked up."""
+    """Returns raw vectors of some meters (sorted). Where few others lie between the first and the last of them the
+    key's range is read, otherwise each is looked up."""
     if not len(meters):
         return []
     came = read.arrived["meter_id"]
@@ -292,10 +291,10 @@ def _read_vectors(session: Database, read: DayInputs, meters: pl.Series) -> list
 
 
 class StoredVectors:
-    """Reads what estimates stand on: the edges of the days beside, like days and days of similar temperature, all
-    validated.
+    """Reads the history for estimates: the edges of the neighbouring days, similar days and days of similar
+    temperature, all validated.
 
-    The day after is read raw, actual values only: it is validated later than the day it serves as anchor for.
+    The day after is read raw, actual values only: it is validated later than this day.
     """
 
     def __init__(
@@ -405,10 +404,10 @@ def find_shifts(
     available: list[date],
     t: Thresholds,
 ) -> Shifts:
-    """Head-ends whose whole day lies shifted by hours against their own history: (head_end, unit, flow, interval
+    """Returns head-ends whose whole day is shifted by hours against their own history: (head_end, unit, flow, interval
     minutes) -> hours.
 
-    ``shape``: the day's shapes (results.head_end_shapes), of the whole city.
+    ``shape``: the load shapes of the day (output_frames.head_end_shapes), of all meters.
     """
     like = past.like_days(day, holidays, t.like_days_back, set(available))[-t.like_days :]
     if len(like) < t.like_days_min:

@@ -1,6 +1,4 @@
-"""What a validated day writes: rows shard by shard as they come, the day's small tables at the end, all in the caller's
-transaction.
-"""
+"""Writes a validated day: rows shard by shard, the day's small tables at the end, all in the caller's transaction."""
 
 from __future__ import annotations
 
@@ -40,8 +38,8 @@ _OF_THE_DAY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a matrix changes in the store: ``frame`` the rows to write, ``reasons`` why they take the place of others,
-    ``known`` all its rows beside what is there, ``written`` keys and hashes of the rows to write."""
+    """The changes of a matrix against the store: ``frame`` the rows to write, ``reasons`` for replacing others,
+    ``known`` all its rows with the stored ones, ``written`` keys and hashes of the rows to write."""
 
     frame: pl.DataFrame
     reasons: pl.DataFrame
@@ -51,9 +49,8 @@ class Changes:
 
 @dataclass(slots=True)
 class Writer:
-    """One day's rows into the store. ``stored``: keys, versions and hashes of the rows that are there, sorted
-    by key; of the service points ``only``, where the run is for some.
-    """
+    """Writes one day's rows. ``stored``: keys, versions and hashes of the stored rows, sorted by key; of the service
+    points ``only``, where the run is for some."""
 
     connection: Connection
     database: Database
@@ -71,20 +68,20 @@ class Writer:
     _of_first: Future[list[dict[str, Any]]] | None = None
 
     def begin(self) -> None:
-        """Open the day; what is written from here on can be undone."""
+        """Open the day; later writes can be rolled back by ``undo``."""
         if first_time(self.database, "the list of rules"):
             validated.write_rules(self.connection, published_rules())
         self.first = validated.open_day(self.connection, self.day)
         self.connection.execute("SAVEPOINT vee_rows")
 
     def undo(self) -> None:
-        """Take back all rows since ``begin``."""
+        """Roll back all rows since ``begin``."""
         self.connection.execute("ROLLBACK TO SAVEPOINT vee_rows")
         self._written, self._current = [], []
 
     def changes(self, v: ValidatedMatrix, edited: edits.Applied, stored: pl.DataFrame) -> Changes:
-        """What is to be written of a matrix whose keys carry every stored column. ``stored``: the part of what is there
-        that its rows lie in."""
+        """Returns the rows to write of a matrix whose keys have every stored column. ``stored``: the stored rows
+        within the range of its rows."""
         at = np.flatnonzero(v.keys["has_point"].to_numpy())
         keys = v.keys.filter("has_point").select(*_KEY, *validated.EXTRA)
         known = keys.join(
@@ -114,7 +111,7 @@ class Writer:
         return Changes(frame, reasons, known, written.select(minutes, *_KEY, "content_hash", "row_flags"))
 
     def write(self, found: Changes, outcome: VeeOutcome) -> dict[str, str]:
-        """Write what changed of a matrix; by service point, why some of it could not be written."""
+        """Write the changed rows of a matrix. Returns the errors by service point."""
         before_writing(self.database, clock=self.clock)
         nothing = pl.DataFrame(schema=dict.fromkeys(_KEY, pl.String))
 
@@ -143,8 +140,8 @@ class Writer:
         return faults
 
     def _sound(self, frames: Sequence[pl.DataFrame], put: Callable[[Sequence[pl.DataFrame]], None]) -> dict[str, str]:
-        """``put`` the rows of some frames; by service point, why those of some could not be put. What a failed attempt
-        wrote is taken back."""
+        """Call ``put`` for the rows of some frames. Returns the errors by service point. A failed attempt is rolled
+        back."""
         points = points_of(frames)
         self.connection.execute("SAVEPOINT vee_put")
         tried = False
@@ -164,10 +161,10 @@ class Writer:
     def put_usage(
         self, read: DayInputs, usage: pl.DataFrame, of_registers: Ints, aside: dict[str, str], outcome: VeeOutcome
     ) -> pl.DataFrame:
-        """The registers' days and daily usage, rows that are no more, and the day attached where it is new; the usage
-        that was written. ``of_registers``: what the day of each register-only series was put at, micro units, NO_VALUE
-        for the others; ``aside``: service points whose usage could not be worked out, to which those are added that
-        could not be written: nothing of them is kept."""
+        """Write the registers' days and daily usage, delete rows that no longer exist, and attach a new day. Returns
+        the usage written. ``of_registers``: the day's usage of each register-only series, micro units, NO_VALUE for
+        the others; ``aside``: service points whose usage could not be computed; those that could not be written are
+        added; no row of them is kept."""
         connection, day = self.connection, self.day
         before_writing(self.database, clock=self.clock)
         registers = _register_frame(read, of_registers)
@@ -210,8 +207,8 @@ class Writer:
                 )
 
     def contents(self) -> list[dict[str, Any]]:
-        """What the day's entry says of the registers' days and of daily usage as they stand, every column of every row;
-        empty where none of them was written, and where the entry is undone with them."""
+        """Returns the content records of the registers' days and of daily usage for the day's entry, over every
+        column and row; empty where no row of them was written, and where the entry is rolled back with them."""
         if not self._derived or is_undone(self.database):
             return []
         if self._of_first is not None:
@@ -220,8 +217,8 @@ class Writer:
         return [stored_content(self.connection, table, columns, key, of) for table, columns, key in _OF_THE_DAY]
 
     def _take_out(self, points: list[str]) -> None:
-        """Rows of some service points that were written before their usage turned out not to be workable: they have no
-        leaf yet, and leave no version."""
+        """Delete rows of some service points that were written before their usage failed: they have no leaf yet and
+        leave no version."""
         theirs = pl.col("service_point_id").is_in(points)
         validated.take_out(
             self.connection, self.day, [row for w in self._written for row in w.filter(theirs).select(_KEY).rows()]
@@ -230,8 +227,8 @@ class Writer:
         self._current = [c.filter(~theirs) for c in self._current]
 
     def finish(self, exceptions: pl.DataFrame, shape: pl.DataFrame) -> None:
-        """The day's exceptions and the shapes of its head-ends. Nothing can be undone from here on: savepoints of
-        several days in one transaction would lie within each other, and the server looks through all of them for every
+        """Write the day's exceptions and the load shapes of its head-ends. ``undo`` is not possible after this:
+        savepoints of several days in one transaction would be nested, and the server searches all of them for every
         row."""
         connection, day = self.connection, self.day
         connection.execute("RELEASE SAVEPOINT vee_rows")
@@ -257,8 +254,8 @@ class Writer:
 
 
 def _made_beside(day: date, frames: Sequence[pl.DataFrame]) -> Future[list[dict[str, Any]]]:
-    """The contents that the day's ledger entry states for the rows that were just copied (ledger/contents.py). A thread
-    makes them from the frames while the server works; reading the rows back takes twice the time."""
+    """Computes the content records of the rows that were just copied (ledger/contents.py). A thread computes them
+    from the frames while the server works; reading the rows back takes twice the time."""
 
     def made() -> list[dict[str, Any]]:
         of = ("billing_day", day.isoformat())
@@ -293,7 +290,7 @@ def _register_frame(read: DayInputs, of_registers: Ints) -> pl.DataFrame:
 
 
 def published_rules() -> list[tuple[str, int, str, str, str, str]]:
-    """The list of rules as the store keeps it: scope, bit, code, severity for first reads, source, about."""
+    """Returns the stored list of rules: scope, bit, code, severity for first reads, source, about."""
     return [
         (
             scope,

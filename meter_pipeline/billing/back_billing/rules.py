@@ -1,7 +1,7 @@
-"""Dated rules of back-billing, and what they make of a correction: allowed and waived amount, interest, instalments.
+"""Dated back-billing rules and their result for a correction: allowed and waived amount, interest, instalments.
 
-Amounts are integers, millionths of the currency. What is waived is a line for every line of the correction that it
-takes back, so that full amount = allowed + waived to the last millionth.
+Amounts are integers, millionths of the currency. The waived part has a line for every line of the correction that it
+takes back, so that full amount = allowed + waived exactly.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INTEREST_KEY: Final = "INTEREST"
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A row of ref.back_billing_rules; its columns say what each means."""
+    """A row of ref.back_billing_rules."""
 
     commodity: str
     customer_class: str
@@ -45,13 +45,13 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """As an adjustment names it."""
+        """The name in an adjustment."""
         return f"rule {self.commodity}, {self.customer_class} from {self.valid_from} ({self.source})"
 
 
 def chosen(rules: Iterable[Rule], commodity: str, customer_class: str, day: date) -> Rule | None:
-    """The rule of a commodity and class that holds on a day: that of the class before that of the commodity before
-    that of all; None where there is none."""
+    """Returns the rule of a commodity and class in force on a day: that of the class before that of the commodity
+    before that of all; None where there is none."""
     applicable = [
         rule
         for rule in rules
@@ -64,7 +64,7 @@ def chosen(rules: Iterable[Rule], commodity: str, customer_class: str, day: date
 
 
 def faults_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What is wrong with a row of the rules' file: column and why."""
+    """Returns the faults of a row of the rules' file: column and reason."""
     found = [
         (column, f"{row[column]} is below 0")
         for column in ("charge_months", "credit_months", "waive_below")
@@ -103,8 +103,8 @@ def days_between(first: date, past: date, day_count: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What earlier corrections of a service's bill under the policy come to: posted and not refused. ``lines``: the
-    lines of their policy adjustments, summed by key, interest apart."""
+    """The sums of earlier corrections of a service's bill under the policy, posted and not refused. ``lines``: the
+    lines of their policy adjustments, summed by key, without interest."""
 
     full: int = 0
     waived: int = 0
@@ -114,8 +114,8 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class RuledCorrection:
-    """What a rule makes of the correction of a service's bill. ``full`` = ``allowed`` + ``waived``; ``lines``: what the
-    policy adjustment adds to each line (their sum is -``waived``); ``interest``: credited beside them."""
+    """A rule's result for the correction of a service's bill. ``full`` = ``allowed`` + ``waived``; ``lines``: the
+    change of each line by the policy adjustment (their sum is -``waived``); ``interest``: credited beside them."""
 
     rule: Rule
     full: int
@@ -142,11 +142,11 @@ class Correction:
 
 
 def judge(rule: Rule, correction: Correction, standing: Standing) -> RuledCorrection:
-    """What a rule makes of a correction.
+    """Apply a rule to a correction.
 
-    A charge counts back ``charge_months``, a credit ``credit_months``: a line of which some days lie before that day
-    counts with the share of its days that do not. A correction that takes back an earlier one takes back what was
-    waived and credited of it in the same share; only what goes beyond is judged by the rule.
+    A charge counts back ``charge_months``, a credit ``credit_months``: a line with days before that day counts with the
+    share of its later days. A correction that takes back an earlier one takes back its waived and credited amounts in
+    the same share; only the rest is subject to the rule.
     """
     full = sum(correction.lines.values())
     undone, back, interest_back = _taken_back(full, standing)
@@ -187,7 +187,8 @@ def judge(rule: Rule, correction: Correction, standing: Standing) -> RuledCorrec
 
 
 def _taken_back(full: int, standing: Standing) -> tuple[int, dict[Key, int], int]:
-    """How much of a correction takes back earlier ones; what that gives back of their waived lines and interest."""
+    """Returns the part of a correction that takes back earlier ones, and the waived lines and interest that it gives
+    back."""
     if not standing.full or not full or (full > 0) == (standing.full > 0):
         return 0, {}, 0
     undone = max(full, -standing.full) if full < 0 else min(full, -standing.full)
@@ -203,7 +204,7 @@ def _taken_back(full: int, standing: Standing) -> tuple[int, dict[Key, int], int
 
 
 def _not_allowed(rule: Rule, correction: Correction, limit: date | None, share: Decimal) -> tuple[dict[Key, int], str]:
-    """What takes back the days before the limit, by line; ``share``: the part of each line that is judged."""
+    """Returns the lines that take back the days before the limit; ``share``: the part of each line under the rule."""
     if limit is None:
         return {}, "no limit of time"
     part: dict[Key, int] = {}
@@ -225,7 +226,7 @@ def _not_allowed(rule: Rule, correction: Correction, limit: date | None, share: 
 
 
 def _scaled(lines: Mapping[Key, int], share: Decimal, total: int) -> dict[Key, int]:
-    """Lines times a share, in cents, the last of them such that they sum to ``total``."""
+    """Returns lines times a share, in cents; the last of them is set so that they sum to ``total``."""
     if share == 1:
         return dict(lines)
     found = {key: _cents(Decimal(amount) * share) for key, amount in lines.items()}
@@ -236,7 +237,7 @@ def _scaled(lines: Mapping[Key, int], share: Decimal, total: int) -> dict[Key, i
 
 
 def _instalments(rule: Rule, correction: Correction) -> int | None:
-    """Months of instalments that are offered for a charge."""
+    """Returns the months of instalments offered for a charge."""
     if rule.instalments == "months":
         return rule.instalment_months
     if rule.instalments == "none":
@@ -249,8 +250,8 @@ def _instalments(rule: Rule, correction: Correction) -> int | None:
 
 
 def begins(rule: Rule, tested_on: date, good_on: date) -> tuple[date, str]:
-    """The first day that a meter is taken to have been wrong where that is unknown, and why: by its last good test or
-    installation, and the rule's limit."""
+    """Returns the first day for which a meter is treated as wrong where that is unknown, and the reason: by its last
+    good test or installation, and the rule's limit."""
     half = rule.unknown_beginning == "half_since_test"
     first = tested_on - timedelta(days=(tested_on - good_on).days // 2) if half else good_on
     reason = f"half the time since {good_on}" if half else f"since {good_on}"

@@ -1,4 +1,4 @@
-"""Statements whose days moved after they were issued: what waits for a correction, and why."""
+"""SQL of statements whose days changed after issue: the list of late changes, and the reason each waits."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _HELD: Final = """
 
 
 def late_changes(database: Database, checks: Sequence[str]) -> pl.DataFrame:
-    """What waits for an adjustment: statement_id, cycle_id, period_start, period_end, ``evidence`` (the days that
-    changed), ``corrected_on`` (the day of the correction of reference data that moved them, null where reads did),
-    ``noticed_at`` of the last of them, ``waits_for``: why the adjustment cannot be worked out yet, null where it can,
-    and ``unusual``: what validation found unusual about its days and no person has released, null where nothing is.
+    """Returns the late changes without an adjustment: statement_id, cycle_id, period_start, period_end, ``evidence``
+    (the days that changed), ``corrected_on`` (the day of the correction of reference data that changed them, null where
+    reads did), ``noticed_at`` of the last of them, ``waits_for``: the reason the adjustment cannot be computed yet,
+    null where it can, and ``unusual``: unusual findings of its days that no person has released, null without any.
 
-    One read that closes a month changes every day of it. The statement is corrected when the last of the days that are
-    asked for is validated and billed again, by one adjustment that the threshold judges as one; and after files of its
-    meters' head-ends that wait to be loaded, but for days of before the first one billed. Days whose
-    reconciliation is open correct nothing, nor do days whose data validation holds.
+    One read that closes a month changes every day of it. The statement is corrected after the last of the requested
+    days is validated and billed again, by one adjustment, which is compared with the threshold as a whole; and after
+    files of its meters' head-ends that wait to be loaded, except for days before the first billed one. Days with an
+    open reconciliation, and days on hold by validation, correct no statement.
     """
     evidence = "'validation of ' || min(f.billing_day) || ' found ' || string_agg(DISTINCT f.kind, ', ') || ': released by a person, or corrected'"
     return database.read(
@@ -80,8 +80,8 @@ def late_changes(database: Database, checks: Sequence[str]) -> pl.DataFrame:
 
 
 def take_late_change(connection: Connection, statement_id: str, until: datetime) -> bool:
-    """Strike what was noticed of a statement ``until`` an instant off the list, in the transaction that proposes its
-    adjustment; False where another run did."""
+    """Remove the late changes of a statement up to ``until`` from the list, in the transaction that proposes its
+    adjustment. Returns False where another run did."""
     return (
         connection.execute(
             "DELETE FROM billing.late_change WHERE statement_id = %s AND noticed_at <= %s", (statement_id, until)
@@ -91,7 +91,7 @@ def take_late_change(connection: Connection, statement_id: str, until: datetime)
 
 
 def note_waits(connection: Connection, waits: Sequence[tuple[str, str]]) -> None:
-    """Keep why statements on the list wait: (statement_id, why)."""
+    """Store the reason why statements on the list wait: (statement_id, reason)."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "UPDATE billing.late_change SET waits_for = %(why)s WHERE statement_id = %(id)s AND waits_for IS DISTINCT FROM %(why)s",

@@ -1,5 +1,5 @@
-"""Time-of-use schedules: which period holds a local moment, which periods a day can have, and how many days of a bill
-each season has."""
+"""Time-of-use schedules: the period of a local moment, the possible periods of a day, and the days of each season in
+a bill."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class MatrixSchedule:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRule:
-    """First match wins. ``seasons``: (month, day) pairs from and to, both included, wrapping over new year; empty: all
-    year.
+    """A rule of a schedule; the first match applies. ``seasons``: (month, day) pairs from and to, both included,
+    wrapping over new year; empty: all year.
 
-    ``weekdays`` 0 Monday to 6 Sunday; ``holiday``: None says holidays follow ``weekdays``, True only holidays, False
-    never on a holiday. Minutes since local midnight, start included, end not. ``dates``: it holds on these days alone
+    ``weekdays`` 0 Monday to 6 Sunday; ``holiday``: None: holidays follow ``weekdays``, True: only holidays, False:
+    never on a holiday. Minutes since local midnight, start included, end not. ``dates``: it applies on these days only
     (critical peaks that were called).
     """
 
@@ -65,7 +65,7 @@ class ScheduleRule:
         )
 
     def on(self, weekday: int, holiday: bool) -> bool:
-        """Whether it holds on a kind of day."""
+        """Whether it applies on a kind of day."""
         if self.holiday is None:
             return weekday in self.weekdays
         return holiday if self.holiday else not holiday and weekday in self.weekdays
@@ -79,7 +79,7 @@ class ScheduleRule:
 
 @dataclass(frozen=True, slots=True)
 class RuleSchedule:
-    """The native schema's rules, first match wins; what no rule holds is period ``default``."""
+    """The native schema's rules, first match applies; a moment without a rule is period ``default``."""
 
     periods: tuple[str, ...]
     rules: tuple[ScheduleRule, ...] = ()
@@ -92,12 +92,12 @@ class RuleSchedule:
 
     @property
     def called(self) -> frozenset[int]:
-        """Periods that hold on days that were called."""
+        """Periods of days that were called."""
         return frozenset(rule.period for rule in self.rules if rule.dates is not None)
 
     @property
     def regular(self) -> frozenset[int]:
-        """Periods that hold on days of the calendar."""
+        """Periods of calendar days."""
         return frozenset(rule.period for rule in self.rules if rule.dates is None) | {self.default}
 
     def period(self, local: datetime, holiday: bool) -> int:
@@ -132,8 +132,8 @@ AnySchedule = MatrixSchedule | RuleSchedule
 
 @lru_cache(maxsize=1024)
 def seasons_of(schedule: AnySchedule) -> tuple[frozenset[int], ...]:
-    """Periods that share days, together: one set where every day can have every period, a set a season where summer and
-    winter have periods of their own. A period that never occurs is in the first set."""
+    """Returns sets of periods that share days: one set where every day can have every period, a set a season where
+    summer and winter have their own periods. A period that never occurs is in the first set."""
     sets: list[frozenset[int]] = []
     for occurring in {schedule.occurring(date(2024, 1, 1) + timedelta(days=k)) for k in range(366)}:
         joined = occurring.union(*(s for s in sets if s & occurring))
@@ -156,8 +156,8 @@ def _days_by_season(schedule: AnySchedule, first: int, past: int) -> tuple[int, 
 def season_days(
     schedule: AnySchedule, first: Sequence[int], days: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64] | None:
-    """(n, seasons): how many of ``days`` days from ``first`` (proleptic ordinals) on lie in each of seasons_of. None
-    where there is one season, whose days are all of them."""
+    """Returns (n, seasons): how many of ``days`` days from ``first`` (proleptic ordinals) on are in each of
+    seasons_of. None where there is one season, with all days."""
     if len(seasons_of(schedule)) == 1:
         return None
     # A city's accounts share a few starts and lengths: a schedule is asked for each of these, not for each account.

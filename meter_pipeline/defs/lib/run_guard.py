@@ -1,8 +1,7 @@
-"""Every run's hold on its work: it waits while the pause is raised, has its billing days to itself, and shows that it
-lives.
+"""The guard of every run: waits while the pause is in force, locks the run's billing days, and sends heartbeats.
 
-The queue holds runs back by the pool's limit, but between the raising of the flag and the sensor's tick a run may still
-start. So the first thing a run does is ask for the flag itself: the queue is comfort, this is the guarantee.
+The pool's limit stops the queue, but a run may still start between the raising of the flag and the sensor's tick. So a
+run first reads the flag itself: the pool's limit saves starts, this check is the guarantee.
 """
 
 import logging
@@ -38,12 +37,12 @@ PARTITION: Final = "dagster/partition"
 
 
 class PauseGuard(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster leaves the value type open
-    """One for each run: made before its first step, let go after its last (with the in-process executor, which every
-    job here has).
+    """The guard of one run: set up before its first step, released after its last (with the in-process executor, which
+    every job here has).
 
-    Before the first step it waits until no pause holds all work and until no other run has one of its billing days.
-    While the run lives it sends heartbeats, and adds the time it was held to the run's allowance, so that waiting is
-    never taken for hanging.
+    Before the first step it waits until no pause covers all work and no other run has one of its billing days. While
+    the run lives it sends heartbeats, and adds the time it waited to the run's time limit, so that a waiting run is not
+    ended.
     """
 
     municipality: dg.ResourceDependency[Municipality]
@@ -67,7 +66,7 @@ class PauseGuard(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster 
         self._worker.begin()
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Let the days go and stop the heartbeat."""
+        """Release the days and stop the heartbeat."""
         if self._worker is not None:
             self._worker.end()
 
@@ -88,7 +87,7 @@ class PauseGuard(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster 
 
 
 def days_of(tags: Any) -> list[date]:
-    """The billing days a run's tags name, oldest first."""
+    """Returns the billing days in a run's tags, oldest first."""
     start, end = tags.get(RANGE_START), tags.get(RANGE_END)
     try:
         if start and end:
@@ -100,7 +99,7 @@ def days_of(tags: Any) -> list[date]:
 
 
 class _Allowance:
-    """The run's time limit, lengthened by what it was held."""
+    """The run's time limit, extended by the time it waited."""
 
     def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
         self._instance, self._run_id, self._limit = instance, run_id, 0.0
@@ -195,7 +194,8 @@ class _Worker:
                 time.sleep(1.0)
 
     def _live(self) -> None:
-        """Beat, and count the time the run is held, until the run ends. The database may come and go."""
+        """Send heartbeats, and add the waiting time, until the run ends. The database may be unreachable for a
+        while."""
         connection: driver.Connection | None = None
         last = time.monotonic()
         while True:

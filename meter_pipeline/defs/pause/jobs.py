@@ -1,6 +1,6 @@
-"""People's jobs: raise the pause, ask to resume, confirm; and the housekeeping of Dagster's own storage.
+"""Jobs that people start: raise the pause, request to resume, confirm; and the pruning of Dagster's own storage.
 
-None of these is in the pause's pool: they must run while everything else is held.
+They are not in the pause's pool, because they must run during a pause.
 """
 
 from datetime import datetime, timedelta
@@ -18,7 +18,7 @@ from meter_pipeline.defs.lib.resources import Municipality
 
 
 class RaisePause(dg.Config):
-    """Who raises it, why, and what it holds."""
+    """Person, reason and scope of a pause."""
 
     raised_by: str = Field(description="Your name in the register of people.")
     reason: str = Field(description="What you saw.")
@@ -27,7 +27,7 @@ class RaisePause(dg.Config):
 
 
 class RequestResume(dg.Config):
-    """Who asks, why work may go on, and what was verified."""
+    """Person, reason and checks of a request to resume."""
 
     requested_by: str = Field(description="Your name in the register of people.")
     code: str = Field(default="", description=policy.CODE)
@@ -80,7 +80,7 @@ def raise_the_pause(context: dg.OpExecutionContext, config: RaisePause, municipa
 
 @dg.op(out=dg.Out(dg.Nothing))
 def ask_to_resume(context: dg.OpExecutionContext, config: RequestResume, municipality: Municipality) -> None:
-    """Ask to resume, with what was verified."""
+    """Request to resume, with the checks made."""
     checklist = {
         "ledger": config.verified_ledger,
         "control_totals": config.verified_control_totals,
@@ -152,15 +152,15 @@ KEEP_EVENTS_DAYS: Final = 90
 
 
 class Prune(dg.Config):
-    """How much of Dagster's own record to keep."""
+    """Age from which Dagster's events are deleted."""
 
     keep_days: int = Field(default=KEEP_EVENTS_DAYS, ge=1, description="Days of event log kept whole.")
 
 
 @dg.op(out=dg.Out(dg.Nothing))
 def prune_storage(context: dg.OpExecutionContext, config: Prune, municipality: Municipality) -> None:
-    """Delete step and engine events of old finished runs. Materialisations, observations and check results are kept, as
-    are the runs."""
+    """Delete step and engine events of old finished runs. Runs, materialisations, observations and check results are
+    kept."""
     from meter_pipeline.postgres.dagster_storage import prune
 
     before: datetime = municipality.clock().now() - timedelta(days=config.keep_days)

@@ -1,4 +1,4 @@
-"""The raw store's tables: files, what waits, what is loaded, who may write a day."""
+"""SQL of the raw store: feed files, staged days, loaded days, and the writer's claim on a day."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ class FileDay:
 
 
 def channels(database: Database) -> pl.DataFrame:
-    """What each channel is declared to measure: meter_id, channel, kind, unit, interval_minutes, commodity."""
+    """Returns each channel's declaration: meter_id, channel, kind, unit, interval_minutes, commodity."""
     return database.read(
         "SELECT c.meter_id, c.channel, c.kind, c.unit, c.interval_minutes, m.commodity FROM ref.channels AS c JOIN ref.meters AS m USING (meter_id)"
     )
 
 
 def dated_channels(database: Database) -> pl.DataFrame:
-    """Channels whose unit or interval length is otherwise on a stretch of days: meter_id, channel, valid_from,
-    valid_to, unit, interval_minutes."""
+    """Returns channels with another unit or interval length on some days: meter_id, channel, valid_from, valid_to,
+    unit, interval_minutes."""
     return database.read(
         "SELECT meter_id, channel, valid_from, valid_to, unit, interval_minutes FROM ref.channel_values "
         "WHERE unit IS NOT NULL OR interval_minutes IS NOT NULL"
@@ -81,7 +81,7 @@ def known_file(connection: Connection, sha256: bytes) -> FeedFile | None:
 
 
 def files_of_content(connection: Connection, content_sha256: bytes) -> list[FeedFile]:
-    """Every head-end's registered file of these bytes, replays of dead letters left out; the first one first."""
+    """Returns every head-end's registered file of these bytes without replays of dead letters; the first one first."""
     rows = connection.execute(
         f"SELECT {_FILE} FROM raw.feed_file WHERE content_sha256 = %s AND replay_of IS NULL ORDER BY landed_at, sha256",
         (content_sha256,),
@@ -90,8 +90,8 @@ def files_of_content(connection: Connection, content_sha256: bytes) -> list[Feed
 
 
 def register_file(connection: Connection, file: FeedFile, days: Sequence[FileDay]) -> bool:
-    """Register a landed file and its days; False where another process registered the same identity first (nothing is
-    written then)."""
+    """Register a landed file and its days. Returns False where another process registered the same identity first
+    (then it writes no row)."""
     values = astuple(file)
     done = connection.execute(
         f"INSERT INTO raw.feed_file ({_FILE}) VALUES ({', '.join(['%s'] * len(values))}) ON CONFLICT (sha256) DO NOTHING",
@@ -109,14 +109,14 @@ def register_file(connection: Connection, file: FeedFile, days: Sequence[FileDay
 
 
 def set_ledger_entry(connection: Connection, sha256: bytes, entry: int) -> None:
-    """Name the ledger entry that recorded a file."""
+    """Store the ledger entry that recorded a file."""
     connection.execute("UPDATE raw.feed_file SET ledger_entry = %s WHERE sha256 = %s", (entry, sha256))
 
 
 def note_arrival(
     connection: Connection, sha256: bytes, file_name: str, at: datetime, duplicate: bool, size: int, modified_ns: int
 ) -> None:
-    """Remember a name under which a file's bytes arrived."""
+    """Store a name under which a file's bytes arrived."""
     connection.execute(
         "INSERT INTO raw.feed_file_arrival AS a (sha256, file_name, first_seen, last_seen, duplicate, bytes, modified_ns) "
         "VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (sha256, file_name) DO UPDATE SET last_seen = excluded.last_seen, "
@@ -126,7 +126,7 @@ def note_arrival(
 
 
 def seen_names(connection: Connection, names: Sequence[str]) -> dict[str, set[tuple[int, int]]]:
-    """Sizes and modification times under which these names were seen."""
+    """Returns sizes and modification times under which these names were landed."""
     seen: dict[str, set[tuple[int, int]]] = {}
     rows = connection.execute(
         "SELECT file_name, bytes, modified_ns FROM raw.feed_file_arrival WHERE file_name = ANY(%s)", (list(names),)
@@ -144,7 +144,8 @@ def waiting_days(connection: Connection) -> list[tuple[date, list[bytes]]]:
 
 
 def note_reused_sequences(connection: Connection, sha256: bytes, rows: Sequence[tuple[date, str, str, int]]) -> None:
-    """Channel-days (day, meter, channel, reads) of which the file gave one sequence number to different values."""
+    """Store channel-days (day, meter, channel, reads) in which the file gave one sequence number to different
+    values."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO raw.reused_sequence (billing_day, meter_id, channel, sha256, reads) VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
@@ -153,7 +154,7 @@ def note_reused_sequences(connection: Connection, sha256: bytes, rows: Sequence[
 
 
 def note_stated_differences(connection: Connection, sha256: bytes, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Periods of a file whose stated consumption is not what its dials show
+    """Store periods of a file whose stated consumption differs from its dials
     (schemas.reads.ParsedFeed.stated_differences)."""
     with connection.cursor() as cursor:
         cursor.executemany(
@@ -164,7 +165,7 @@ def note_stated_differences(connection: Connection, sha256: bytes, rows: Sequenc
 
 
 def note_roundings(connection: Connection, sha256: bytes, rows: Sequence[tuple[str, str, Decimal]]) -> None:
-    """What rounding did to each channel of a file (meter, channel, millionths of the base unit)."""
+    """Store the effect of rounding on each channel of a file (meter, channel, millionths of the base unit)."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO raw.rounding (sha256, meter_id, channel, difference_micro) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
@@ -206,9 +207,8 @@ def waiting(connection: Connection, day: date) -> list[WaitingFile]:
 
 
 def control_totals(connection: Connection, day: date | None = None) -> pl.DataFrame:
-    """Control totals by file (columns of raw.control_total); of the files that touch a billing day where one is
-    given.
-    """
+    """Returns control totals by file (columns of raw.control_total); of the files that touch a billing day where one
+    is given."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT c.sha256, c.file_name, c.head_end, c.landed_at, c.received, c.accepted, c.duplicate, c.superseded, c.rejected, c.waiting, "
@@ -235,7 +235,7 @@ CONTROL_TOTAL: Final[dict[str, Any]] = {
 
 
 def take_day(connection: Connection, day: date, holder: str, at: datetime) -> int:
-    """Take the next epoch of a billing day, waiting for batches in flight under the last one. Commit at once."""
+    """Take the next epoch of a billing day, after waiting for batches in flight of the last one. Commit immediately."""
     row = connection.execute(
         "INSERT INTO raw.day_load AS d (billing_day, epoch, holder, taken_at) VALUES (%s, 1, %s, %s) ON CONFLICT (billing_day) "
         "DO UPDATE SET epoch = d.epoch + 1, holder = excluded.holder, taken_at = excluded.taken_at RETURNING epoch",
@@ -246,14 +246,14 @@ def take_day(connection: Connection, day: date, holder: str, at: datetime) -> in
 
 
 def open_partition(connection: Connection, table: str, day: date) -> str:
-    """Make a day's partition, unattached: "created", or "open" or "attached" where it is there."""
+    """Make a day's partition, unattached. Returns "created", or "open" or "attached" where it exists."""
     row = connection.execute("SELECT raw.open_partition(%s::regclass, %s)", (table, day)).fetchone()
     assert row is not None  # noqa: S101 - a function call gives a row
     return str(row[0])
 
 
 def attach_partition(connection: Connection, table: str, day: date) -> bool:
-    """Attach a day's partition: keys built, rows visible at once. False where it was attached."""
+    """Attach a day's partition: its keys are built and its rows become visible. Returns False where it was attached."""
     row = connection.execute("SELECT raw.attach_partition(%s::regclass, %s)", (table, day)).fetchone()
     assert row is not None  # noqa: S101 - a function call gives a row
     return bool(row[0])
@@ -282,7 +282,7 @@ def loaded_rows(connection: Connection, day: date) -> dict[tuple[bytes, str], li
 
 
 def finish_file_day(connection: Connection, sha256: bytes, day: date, at: datetime) -> tuple[int, int, int, int, int]:
-    """Mark a file's day loaded with its totals from the batches; returns received, accepted, duplicate, superseded,
+    """Mark a file's day loaded with its totals from the batches. Returns received, accepted, duplicate, superseded,
     rejected."""
     row = connection.execute(
         "UPDATE raw.feed_file_day AS d SET loaded_at = %s, accepted = b.accepted, duplicate = b.duplicate + d.duplicate_in_file, "
@@ -299,8 +299,8 @@ def finish_file_day(connection: Connection, sha256: bytes, day: date, at: dateti
 
 @dataclass(frozen=True, slots=True)
 class IncompleteDay:
-    """A billing day of a head-end that is not whole: ``meters_missing`` of its ``meters`` have no read (0 of 0 where no
-    meter is declared)."""
+    """A billing day of a head-end with missing reads: ``meters_missing`` of its ``meters`` have no read (0 of 0
+    where no meter is declared)."""
 
     day: date
     meters_missing: int
@@ -310,9 +310,9 @@ class IncompleteDay:
 def days_incomplete(
     connection: Connection, head_end: str, days: Sequence[tuple[date, datetime, datetime]]
 ) -> list[IncompleteDay]:
-    """Those of the days (each with its first and past-the-last instant) that miss reads of a meter installed under the
-    head-end; where none is, those that no file of the head-end holds a read of. A day whose files wait to be loaded is
-    left out: what they hold is not known yet."""
+    """Returns those of the days (each with its first and past-the-last instant) that lack reads of a meter installed
+    under the head-end; where no meter is, those without a file of the head-end. A day whose files wait to be loaded
+    is left out: its reads are not known yet."""
     rows = connection.execute(
         "SELECT d.day, count(m.meter_id) FILTER (WHERE NOT EXISTS (SELECT FROM raw.interval_day AS r WHERE r.billing_day = d.day "
         "AND r.meter_id = m.meter_id) AND NOT EXISTS (SELECT FROM raw.register_read AS r WHERE r.billing_day = d.day AND r.meter_id = m.meter_id)), "
@@ -335,7 +335,7 @@ def days_incomplete(
 
 
 def pull_requests(connection: Connection, head_end: str) -> dict[date, datetime]:
-    """Days ever asked of a head-end, and when first."""
+    """Returns the days requested of a head-end, with their first request."""
     return dict(
         connection.execute(
             "SELECT billing_day, first_asked FROM raw.pull_request WHERE head_end = %s", (head_end,)
@@ -344,7 +344,7 @@ def pull_requests(connection: Connection, head_end: str) -> dict[date, datetime]
 
 
 def last_pulls(connection: Connection, head_end: str) -> dict[date, datetime]:
-    """Days ever asked of a head-end, and when last."""
+    """Returns the days requested of a head-end, with their last request."""
     return dict(
         connection.execute(
             "SELECT billing_day, last_asked FROM raw.pull_request WHERE head_end = %s", (head_end,)
@@ -353,8 +353,8 @@ def last_pulls(connection: Connection, head_end: str) -> dict[date, datetime]:
 
 
 def still_asked(connection: Connection, day: date, now: datetime, days: int) -> bool:
-    """Whether a head-end is still being asked for reads of a day: first asked less than ``days`` days ago, and again
-    within the last one."""
+    """Whether reads of a day are still requested of a head-end: first less than ``days`` days ago, and again within
+    the last day."""
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM raw.pull_request WHERE billing_day = %s AND first_asked > %s - make_interval(days => %s) "
         "AND last_asked > %s - interval '1 day')",
@@ -364,7 +364,7 @@ def still_asked(connection: Connection, day: date, now: datetime, days: int) -> 
 
 
 def note_pull(connection: Connection, head_end: str, day: date, at: datetime, outcome: str, reads: int) -> None:
-    """Remember that a day was asked of a head-end, and what came."""
+    """Store the request of a day and its result."""
     connection.execute(
         "INSERT INTO raw.pull_request AS p (head_end, billing_day, first_asked, last_asked, outcome, reads) VALUES (%s, %s, %s, %s, %s, %s) "
         "ON CONFLICT (head_end, billing_day) DO UPDATE SET times = p.times + 1, last_asked = excluded.last_asked, outcome = excluded.outcome, "
@@ -374,7 +374,8 @@ def note_pull(connection: Connection, head_end: str, day: date, at: datetime, ou
 
 
 def close_breaker(connection: Connection, name: str, holder: str, at: datetime) -> bool:
-    """A day was written whole: a breaker that a killed run left open is closed. True where it was not."""
+    """Close a breaker that a killed run left open, after a day was written completely. Returns True where it was
+    open."""
     done = connection.execute(
         "UPDATE raw.breaker SET state = 'closed', open_until = NULL, changed_at = %s, holder = %s WHERE name = %s AND state <> 'closed'",
         (at, holder, name),

@@ -1,4 +1,4 @@
-"""Daily usage of meters that are read by their register alone."""
+"""Daily usage of register-only meters."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from meter_pipeline.vee.rules.thresholds import Thresholds
 
 @dataclass(frozen=True, slots=True)
 class RegisterUsage:
-    """``frame``: one row per register-only meter's channel, a part of its service point's daily usage. ``quantity``:
-    by series of the day's registers what the day was put at, micro units, NO_VALUE where nothing is known and for
-    registers beside intervals. By row of ``frame``: ``details`` are the figures of what the rules found, ``silent``
-    whether it was silent for so long that it is reported. ``of_others``: service points of rows that stand on what
-    other meters of their class or head-end did."""
+    """Result for register-only meters. ``frame``: one row per channel, a part of its service point's daily usage.
+    ``quantity``: by series of the day's registers the day's usage, micro units, NO_VALUE where unknown and for
+    registers beside intervals. By row of ``frame``: ``details`` are the figures of the findings, ``silent`` whether
+    it had no reads for so long that it is reported. ``of_others``: service points of rows that depend on other
+    meters of their class or head-end."""
 
     frame: pl.DataFrame
     quantity: Ints
@@ -42,17 +42,18 @@ def register_usage(
     means: pl.DataFrame | None,
     judged: ReadFindings,
 ) -> RegisterUsage:
-    """Daily usage of register-only meters: consumption shared over the days between reads, exactly; a forward estimate
-    until a read closes.
+    """Daily usage of register-only meters: consumption shared exactly over the days between reads; a forward estimate
+    until the next read.
 
     ``mapped``: the register-only series of ``registers.frame`` with class, commodity and account, and ``index`` into
-    the series. ``history`` is aligned with it; ``means`` as from ``class_means``. A forward estimate is average daily
+    the series. ``history`` has the same rows; ``means`` as from ``class_means``. A forward estimate is average daily
     load (AEMO method 65), by the register's own reads or else by its days, or the class's mean (63), of the registers
-    closed today or else of the interval meters, flag E; time before the very first read is a substitute at the pace of
-    its first stretch (65); a share of a longer stretch between reads is a substitute by linear (17); reads near both
-    midnights make an actual day. A day on which reads begin or end is what they enclose of it and the rest at pace, so
-    that the days from one read to another sum to their difference. ``judged``: what the rules say of the same rows; a
-    stretch in doubt is no pace for others. A service that is not active is put at nothing until a read says otherwise.
+    closed today or else of the interval meters, flag E; time before the very first read is a substitute at the rate of
+    its first span (65); a share of a longer span between reads is a substitute by linear (17); reads near both
+    midnights make an actual day. A day on which reads begin or end is the usage they enclose and the rest at the
+    register's rate, so that the days from one read to another sum to their difference. ``judged``: the findings of the
+    same rows; a doubtful span sets no rate for others. A service that is not active has usage 0 until a read shows
+    usage.
     """
     at = mapped["index"].to_numpy()
     use = registers.use
@@ -142,7 +143,7 @@ def register_usage(
 
 
 def _own_pace(registers: Registers, mapped: pl.DataFrame, judged: ReadFindings, thresholds: Thresholds) -> UsagePace:
-    """The pace of each series of the frame; those without reads have none."""
+    """Returns the rate of each series of the frame; those without reads have none."""
     until = int(mapped["end_s"].to_numpy().max(initial=0))
     found = pace(registers.reads, registers.found, until, thresholds.adl_days * 86_400, judged.doubtful)
     present = registers.reads.series[registers.reads.starts[:-1]]
@@ -153,11 +154,11 @@ def _own_pace(registers: Registers, mapped: pl.DataFrame, judged: ReadFindings, 
 
 
 def _overdue(registers: Registers, mapped: pl.DataFrame, thresholds: Thresholds) -> tuple[Bools, Bools]:
-    """Series whose last read lies further before the end of the day than ``overdue_factor`` times their usual distance
-    between reads; and those of which only their head-end says what is usual.
+    """Returns series whose last read is earlier before the end of the day than ``overdue_factor`` times their usual
+    distance between reads; and those for which only their head-end gives the usual distance.
 
     The usual distance is the register's own median; with fewer than three reads its head-end's; a head-end without any
-    says nothing.
+    gives none.
     """
     count = registers.frame.height
     late = np.zeros(count, np.bool_)
