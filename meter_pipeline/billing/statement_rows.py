@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
@@ -49,23 +49,52 @@ def write(
     clock: Clock,
 ) -> None:
     """Write the statements that ``found`` prices and record them. ``totals``: days charged by segment."""
-    result, ready = found.priced, found.wanted
-    lines = numbered(result.lines, outcome.cycle_id, outcome.period_start)
+    result = found.priced
+    period = outcome.cycle_id, outcome.period_start, outcome.period_end
     suffix = f".{outcome.cycle_id}.{outcome.period_start:%Y%m%d}.0"
-    ids = result.segments["account_id"].unique() + suffix
-    hashes = line_hashes(lines, ids)
-    accrued = totals.group_by("account_id").agg(pl.col("accrued").sum())
-    people = ready.group_by("account_id").agg(pl.col("first").all(), pl.col("final").all())
-    kind = (
-        pl.when(pl.col("first") & pl.col("final"))
-        .then(pl.lit("first_and_final"))
-        .when(pl.col("first"))
-        .then(pl.lit("first"))
-        .when(pl.col("final"))
-        .then(pl.lit("final"))
-        .otherwise(pl.lit("regular"))
+    lines = numbered(result.lines, outcome.cycle_id, outcome.period_start)
+    statements = _statements(found, lines, totals, suffix)
+    head = _heads(statements, outcome, month, clock.now())
+    billed = _lines(lines, month)
+    rows = segment_rows(database, result.segments, found.wanted, period)
+    named = pl.concat_str([pl.col("account_id"), pl.lit(suffix)]).alias("statement_id")
+    segments = rows.select(named, *SEGMENT_COLUMNS, pl.lit(month).alias("posting_month"))
+    body: dict[str, Any] = {
+        "billing_day": outcome.period_end - timedelta(days=1),
+        "cycle_id": outcome.cycle_id,
+        "period_start": outcome.period_start,
+        "period_end": outcome.period_end,
+        "statements": statements.height,
+        "lines": lines.height,
+        "total_micro": int(statements["total"].sum()),
+        "posting_month": month,
+        # Every column, so that a change of any is found: the leaves cover the lines' prices alone.
+        "content": [
+            content_of("billing.statement", head.drop("lines_sha256", "issued_at", "ledger_leaf"), ["statement_id"]),
+            content_of("billing.statement_line", billed, ["statement_id", "line_no"]),
+            content_of("billing.statement_segment", segments, ["statement_id", "service_point_id", "segment_start"]),
+        ],
+    }
+    outcome.ledger_entry = ledger.append(
+        connection, "bill_issued", body, statements["lines_sha256"].to_list(), clock=clock, actor="billing"
     )
-    statements = (
+    store.copy_csv(
+        connection, "billing.statement", head.with_columns(pl.lit(outcome.ledger_entry).alias("ledger_entry"))
+    )
+    store.copy_csv(connection, "billing.statement_line", billed)
+    store.copy_csv(connection, "billing.statement_segment", segments)
+    outcome.issued, outcome.lines, outcome.total = statements.height, lines.height, int(statements["total"].sum())
+    outcome.accounts = statements["account_id"].to_list()
+
+
+def _statements(found: PeriodPrices, lines: pl.DataFrame, totals: pl.DataFrame, suffix: str) -> pl.DataFrame:
+    """One row a statement in the order of accounts: its sums in millionths, the hash of its lines, whether it is an
+    account's first or final one, and its ``leaf`` number."""
+    result = found.priced
+    hashes = line_hashes(lines, result.segments["account_id"].unique() + suffix)
+    accrued = totals.group_by("account_id").agg(pl.col("accrued").sum())
+    people = found.wanted.group_by("account_id").agg(pl.col("first").all(), pl.col("final").all())
+    return (
         result.segments.group_by("account_id")
         .agg(pl.col("total", "period_end", "credit", "ratchet", "year_end").sum())
         .sort("account_id")
@@ -82,18 +111,20 @@ def write(
         .sort("account_id")
         .with_row_index("leaf")
     )
-    now = clock.now()
-    body: dict[str, Any] = {
-        "billing_day": outcome.period_end - timedelta(days=1),
-        "cycle_id": outcome.cycle_id,
-        "period_start": outcome.period_start,
-        "period_end": outcome.period_end,
-        "statements": statements.height,
-        "lines": lines.height,
-        "total_micro": int(statements["total"].sum()),
-        "posting_month": month,
-    }
-    head = statements.select(
+
+
+def _heads(statements: pl.DataFrame, outcome: StatementOutcome, month: date, now: datetime) -> pl.DataFrame:
+    """Rows of billing.statement without the ledger entry."""
+    kind = (
+        pl.when(pl.col("first") & pl.col("final"))
+        .then(pl.lit("first_and_final"))
+        .when(pl.col("first"))
+        .then(pl.lit("first"))
+        .when(pl.col("final"))
+        .then(pl.lit("final"))
+        .otherwise(pl.lit("regular"))
+    )
+    return statements.select(
         "statement_id",
         "account_id",
         pl.lit(outcome.cycle_id).alias("cycle_id"),
@@ -115,7 +146,11 @@ def write(
         money_text("sealed_days").alias("sealed_days_due"),
         pl.col("leaf").alias("ledger_leaf"),
     )
-    billed = lines.select(
+
+
+def _lines(lines: pl.DataFrame, month: date) -> pl.DataFrame:
+    """Rows of billing.statement_line."""
+    return lines.select(
         "statement_id",
         "line_no",
         "service_point_id",
@@ -131,25 +166,6 @@ def write(
         money_text("amount"),
         pl.lit(month).alias("posting_month"),
     )
-    rows = segment_rows(database, result.segments, ready, (outcome.cycle_id, outcome.period_start, outcome.period_end))
-    named = pl.concat_str([pl.col("account_id"), pl.lit(suffix)]).alias("statement_id")
-    segments = rows.select(named, *SEGMENT_COLUMNS, pl.lit(month).alias("posting_month"))
-    # Every column of what is written, so that none can be changed unseen: the leaves are over the lines' prices alone.
-    body["content"] = [
-        content_of("billing.statement", head.drop("lines_sha256", "issued_at", "ledger_leaf"), ["statement_id"]),
-        content_of("billing.statement_line", billed, ["statement_id", "line_no"]),
-        content_of("billing.statement_segment", segments, ["statement_id", "service_point_id", "segment_start"]),
-    ]
-    outcome.ledger_entry = ledger.append(
-        connection, "bill_issued", body, statements["lines_sha256"].to_list(), clock=clock, actor="billing"
-    )
-    store.copy_csv(
-        connection, "billing.statement", head.with_columns(pl.lit(outcome.ledger_entry).alias("ledger_entry"))
-    )
-    store.copy_csv(connection, "billing.statement_line", billed)
-    store.copy_csv(connection, "billing.statement_segment", segments)
-    outcome.issued, outcome.lines, outcome.total = statements.height, lines.height, int(statements["total"].sum())
-    outcome.accounts = statements["account_id"].to_list()
 
 
 def segment_rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -179,109 +180,151 @@ def validate_matrix(
 
     The raw matrix is not changed. The result of a row does not depend on the order of rows.
     """
-    statistics = row_statistics(day.values, context.first, context.last)
-    subject_result = subject(day, context, statistics, thresholds, history)
-    flags = run_interval_rules(subject_result, role)
+    s = subject(day, context, row_statistics(day.values, context.first, context.last), thresholds, history)
+    work = _Work.of(s, run_interval_rules(s, role))
     more = policy.estimate_intervals if policy is not None and role is Role.INITIAL else 0
-    failing = np.int32((mask_of(INTERVAL_RULES, Severity.FAIL, role) | more) & ~INTERVAL_RULES["GAP"].mask)
-
-    values = day.values.copy()
-    worth = np.flatnonzero((flags & failing).any(axis=1)) if flags.any() else np.zeros(0, np.int64)
-    values[worth] = np.where((flags[worth] & failing) != 0, NO_VALUE, values[worth])
-    present = statistics.present.copy()
-    total = statistics.total.copy()
-    if worth.size:
-        kept = values[worth] != NO_VALUE
-        present[worth] = kept.sum(axis=1)
-        total[worth] = np.where(kept, values[worth], 0).sum(axis=1)
-
-    suspects = _repairable(subject_result, values, flags, total)
-    repaired = np.flatnonzero(suspects.any(axis=1))
-    if repaired.size:
-        values[repaired] = np.where(suspects[repaired], NO_VALUE, values[repaired])
-        kept = values[repaired] != NO_VALUE
-        present[repaired] = kept.sum(axis=1)
-        total[repaired] = np.where(kept, values[repaired], 0).sum(axis=1)
-
-    codes = day.quality.copy()
-    expected = context.expected
+    repaired = _remove_invalid(s, work, np.int32(mask_of(INTERVAL_RULES, Severity.FAIL, role) | more))
     usable = context.known & context.unit_ok & context.size_ok
     if policy is not None and policy.estimate_off_register:
-        # the register stands, whatever of its intervals is wrong: all of them are estimated and scaled to it
-        over = total > context.register_difference + context.register_tolerance
-        missed = np.flatnonzero(usable & rr.sum_off(subject_result, total) & ((present == expected) | over))
-        values[missed], present[missed], total[missed] = NO_VALUE, 0, 0
+        # the register counts, whichever of its intervals is wrong: all of them are estimated and scaled to it
+        over = work.total > context.register_difference + context.register_tolerance
+        missed = np.flatnonzero(usable & rr.sum_off(s, work.total) & ((work.present == context.expected) | over))
+        work.clear(missed)
         repaired = np.union1d(repaired, missed)
-    # values of a row that cannot be trusted at all stay raw: in another unit they would be billed as this one
-    refused = np.flatnonzero(~usable)
-    values[refused], present[refused], total[refused] = NO_VALUE, 0, 0
-    rows = np.flatnonzero((present < expected) & usable)
-    row_flags = np.zeros(day.rows, np.int64)
-    unscaled = np.zeros(day.rows, np.int64)
-    difference = np.where(usable, context.register_difference, NO_VALUE)
-    anchors: dict[int, str] = {}
+    # values of a row in another unit or size stay raw: they would be billed in this unit
+    work.clear(np.flatnonzero(~usable))
+    rows = np.flatnonzero((work.present < context.expected) & usable)
     left_open = np.zeros(0, np.int64)
-    city = Peers() if peers is None else peers
-    if not city.whole and (rows.size or peers is not None):
-        city.add(
-            day.interval_minutes,
-            values,
-            (present == expected) & (expected == day.slots) & usable & context.active,
-            context.group,
-        )
+    all_peers = Peers() if peers is None else peers
+    if not all_peers.whole and (rows.size or peers is not None):
+        complete = (work.present == context.expected) & (context.expected == day.slots) & usable & context.active
+        all_peers.add(day.interval_minutes, work.values, complete, context.group)
     if peers is not None and not peers.whole:
         rows, left_open = left_open, rows
     if rows.size:
-        shape, mean = city.shapes(day.interval_minutes, context.group[rows], day.slots, thresholds.profile_min_rows)
-        need = _need(subject_result, values, flags, rows, history, shape, mean)
-        found = estimate(need, rows, load_vectors, day.interval_minutes, thresholds, difference[rows] != NO_VALUE)
-        _scale_straddles(context, rows, found)
-        done = found.method != 0
-        unscaled[rows] = np.where(done, found.values, 0).sum(axis=1)
-        row_flags[rows] |= _scale(context, rows, found, done, need, total, difference)
-        values[rows] = np.where(done, found.values, values[rows])
-        own = codes[rows]
-        own[done] = _codes("F" if final else "S", found.method[done], _reasons(flags[rows])[done])
-        codes[rows] = own
-        row_flags[rows] |= np.where(done.any(axis=1), rr.ESTIMATED.mask, 0)
-        row_flags[rows] |= np.where((need.missing & ~done).any(axis=1), rr.NOT_ESTIMATED.mask, 0)
-        total[rows] = np.where(values[rows] != NO_VALUE, values[rows], 0).sum(axis=1)
-        anchors = {int(row): note for row, note in zip(rows, found.notes, strict=True) if note}
-        row_flags[rows] |= _again(day, context, rows, values, codes, done, thresholds)
-    row_flags[repaired] |= rr.REPAIRED.mask
-    row_flags |= _without_meter(context, values, codes, final=final)
-
-    empty = values == NO_VALUE
-    some = np.flatnonzero(empty.any(axis=1))
-    codes[some] = np.where(empty[some], np.uint16(quality.MISSING), codes[some])
-    estimated = np.zeros(day.rows, np.int32)
-    coded = np.flatnonzero(codes.any(axis=1))
-    estimated[coded] = (code_table("estimate")[codes[coded]] & ~empty[coded]).sum(axis=1)
-    with_value = np.full(day.rows, day.slots, np.int32)
-    with_value[some] = (~empty[some]).sum(axis=1)
-    held_against = expectation.expectation(subject_result, total, history, movement)
-    row_flags |= rr.run_row_rules(subject_result, total, history, held_against, role)
-    answered = expected + np.maximum(context.meterless[:, 1] - context.meterless[:, 0], 0).astype(np.int32)
+        _estimate_rows(s, work, rows, history, load_vectors, all_peers, final=final)
+    work.row_flags[repaired] |= rr.REPAIRED.mask
+    work.row_flags |= _without_meter(context, work.values, work.codes, final=final)
+    expected = expectation.expectation(s, work.total, history, movement)
+    with_value, estimated = _counted(work)
+    work.row_flags |= rr.run_row_rules(s, work.total, history, expected, role)
+    answered = context.expected + np.maximum(context.meterless[:, 1] - context.meterless[:, 0], 0).astype(np.int32)
     return ValidatedMatrix(
         raw=day,
         keys=keys,
-        values=values,
-        quality=codes,
-        flags=flags,
-        row_flags=row_flags,
+        values=work.values,
+        quality=work.codes,
+        flags=work.flags,
+        row_flags=work.row_flags,
         expected=answered,
         actual=(with_value - estimated).astype(np.int32),
         estimated=estimated,
         missing=(answered - with_value).astype(np.int32),
-        total=total,
-        difference=difference,
-        unscaled=unscaled,
+        total=work.total,
+        difference=work.difference,
+        unscaled=work.unscaled,
         rules_version=thresholds.version,
         rules_digest=thresholds.digest,
-        anchors=anchors,
+        anchors=work.anchors,
         left_open=left_open,
-        moved=held_against.moved,
+        moved=expected.moved,
     )
+
+
+@dataclass(slots=True)
+class _Work:
+    """The arrays of a matrix while it is validated. ``values``, ``codes`` and ``flags`` are (rows, slots), the others
+    (rows,): ``present`` the number of slots with a value, ``total`` their sum, ``difference`` the register's
+    difference, ``unscaled`` the sum of the estimates before scaling."""
+
+    values: Ints
+    codes: npt.NDArray[np.uint16]
+    flags: npt.NDArray[np.int32]
+    present: npt.NDArray[np.int32]
+    total: Ints
+    difference: Ints
+    row_flags: Ints
+    unscaled: Ints
+    anchors: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, s: Subject, flags: npt.NDArray[np.int32]) -> _Work:
+        """Copies of the raw matrix."""
+        c, rows = s.context, s.day.rows
+        difference = np.where(c.known & c.unit_ok & c.size_ok, c.register_difference, NO_VALUE)
+        present, total = s.statistics.present.copy(), s.statistics.total.copy()
+        row_flags, unscaled = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+        values, codes = s.day.values.copy(), s.day.quality.copy()
+        return cls(values, codes, flags, present, total, difference, row_flags, unscaled)
+
+    def remove(self, rows: Ints, slots: Bools) -> None:
+        """Remove the values in ``slots`` (len(rows), slots) of some rows."""
+        if not rows.size:
+            return
+        self.values[rows] = np.where(slots, NO_VALUE, self.values[rows])
+        kept = self.values[rows] != NO_VALUE
+        self.present[rows] = kept.sum(axis=1)
+        self.total[rows] = np.where(kept, self.values[rows], 0).sum(axis=1)
+
+    def clear(self, rows: Ints) -> None:
+        """Remove all values of some rows."""
+        self.values[rows], self.present[rows], self.total[rows] = NO_VALUE, 0, 0
+
+
+def _remove_invalid(s: Subject, work: _Work, failing: np.int32) -> Ints:
+    """Remove the values that a rule in ``failing`` flags, and spikes that the register disproves. Returns the rows of
+    the latter."""
+    failing = np.int32(failing & ~INTERVAL_RULES["GAP"].mask)
+    rows = np.flatnonzero((work.flags & failing).any(axis=1)) if work.flags.any() else np.zeros(0, np.int64)
+    work.remove(rows, (work.flags[rows] & failing) != 0)
+    suspects = _repairable(s, work.values, work.flags, work.total)
+    repaired = np.flatnonzero(suspects.any(axis=1))
+    work.remove(repaired, suspects[repaired])
+    return repaired
+
+
+def _estimate_rows(
+    s: Subject,
+    work: _Work,
+    rows: Ints,
+    history: DailyHistory,
+    load_vectors: VectorLoader,
+    peers: Peers,
+    *,
+    final: bool,
+) -> None:
+    """Estimate the missing values of some rows, scale them to the register and validate the estimates."""
+    minutes, thresholds = s.day.interval_minutes, s.thresholds
+    shape, mean = peers.shapes(minutes, s.context.group[rows], s.day.slots, thresholds.profile_min_rows)
+    need = _need(s, work.values, work.flags, rows, history, shape, mean)
+    found = estimate(need, rows, load_vectors, minutes, thresholds, work.difference[rows] != NO_VALUE)
+    _scale_straddles(s.context, rows, found)
+    done = found.method != 0
+    work.unscaled[rows] = np.where(done, found.values, 0).sum(axis=1)
+    work.row_flags[rows] |= _scale(s.context, rows, found, done, need, work.total, work.difference)
+    work.values[rows] = np.where(done, found.values, work.values[rows])
+    own = work.codes[rows]
+    own[done] = _codes("F" if final else "S", found.method[done], _reasons(work.flags[rows])[done])
+    work.codes[rows] = own
+    work.row_flags[rows] |= np.where(done.any(axis=1), rr.ESTIMATED.mask, 0)
+    work.row_flags[rows] |= np.where((need.missing & ~done).any(axis=1), rr.NOT_ESTIMATED.mask, 0)
+    work.total[rows] = np.where(work.values[rows] != NO_VALUE, work.values[rows], 0).sum(axis=1)
+    work.anchors = {int(row): note for row, note in zip(rows, found.notes, strict=True) if note}
+    work.row_flags[rows] |= _again(s.day, s.context, rows, work.values, work.codes, done, thresholds)
+
+
+def _counted(work: _Work) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Set the quality of empty slots to missing. Returns the number of slots with a value and with an estimate."""
+    rows, slots = work.values.shape
+    empty = work.values == NO_VALUE
+    some = np.flatnonzero(empty.any(axis=1))
+    work.codes[some] = np.where(empty[some], np.uint16(quality.MISSING), work.codes[some])
+    estimated = np.zeros(rows, np.int32)
+    coded = np.flatnonzero(work.codes.any(axis=1))
+    estimated[coded] = (code_table("estimate")[work.codes[coded]] & ~empty[coded]).sum(axis=1)
+    with_value = np.full(rows, slots, np.int32)
+    with_value[some] = (~empty[some]).sum(axis=1)
+    return with_value, estimated
 
 
 def _without_meter(context: RowContext, values: Ints, codes: npt.NDArray[np.uint16], *, final: bool) -> Ints:

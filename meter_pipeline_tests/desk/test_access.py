@@ -29,7 +29,7 @@ def test_a_token_is_kept_as_its_hash_in_a_file_nobody_else_reads(tmp_path: Path)
     access.path.chmod(0o640)
     with pytest.raises(AccessError, match="can be read by others"):
         access.tokens()
-    with pytest.raises(AccessError, match="no name"):
+    with pytest.raises(AccessError, match="not a name"):
         access.issue("аna")  # a Cyrillic a is not a second Ana
 
 
