@@ -408,7 +408,7 @@ def check_consistency(as_json: AsJson = False) -> None:
 
 
 def _acting(database: Database, action: str, subject: str, by: str) -> str:
-    """Who acts, entitled and proven."""
+    """Returns the person who acts, after checking rights and identity."""
     from meter_pipeline.cli.identity import acting_or_exit
     from meter_pipeline.control import decisions
 

@@ -1,4 +1,4 @@
-"""The two statements that bring a day of a table to exactly the rows of a frame: equal rows stay untouched."""
+"""Two SQL statements that replace a day of a table by the rows of a frame and leave equal rows unwritten."""
 
 from __future__ import annotations
 

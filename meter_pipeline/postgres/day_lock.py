@@ -1,7 +1,7 @@
-"""The lock of a billing day: one run, load, validation, detection or archiving of a day at a time.
+"""The locks of a billing day: one run, load, validation, detection or archiving of a day at a time.
 
-Advisory locks of PostgreSQL with two keys: which lock, and the day. They are not one lock, since a run holds
-the day while its stages hold theirs.
+Advisory locks of PostgreSQL with two keys: the kind of work, and the day. There are several because a run holds its
+lock on the day while its stages hold theirs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import psycopg
 
 
 class DayLock(IntEnum):
-    """What is done with a day one at a time: the first key of its lock."""
+    """Kinds of work that one process at a time does on a day: the first key of the lock."""
 
     RUN = 0x6D705F64
     LOAD = 0x6D706461
@@ -29,11 +29,11 @@ def hold(connection: psycopg.Connection[Any], lock: DayLock, day: date) -> None:
 
 
 def take(connection: psycopg.Connection[Any], lock: DayLock, day: date) -> None:
-    """Wait for a day's lock and hold it as long as the connection lives: a killed process leaves none behind."""
+    """Wait for a day's lock and hold it until the connection ends, so that a killed process leaves no lock."""
     connection.execute("SELECT pg_advisory_lock(%s, %s)", (int(lock), day.toordinal()))
 
 
 def try_take(connection: psycopg.Connection[Any], lock: DayLock, day: date) -> bool:
-    """As ``take`` where the lock is free; False, and nothing held, where it is not."""
+    """As ``take`` where the lock is free. Returns False, without a lock, where it is not."""
     row = connection.execute("SELECT pg_try_advisory_lock(%s, %s)", (int(lock), day.toordinal())).fetchone()
     return bool(row and row[0])

@@ -1,5 +1,5 @@
-"""Rows that an import makes lead back to where they begin: a service point that is billed in itself, a register that
-must add up to itself or to another register."""
+"""Refuses circular references among imported rows: a service point that is billed in itself, a register that must
+add up to itself or to another register."""
 
 from __future__ import annotations
 

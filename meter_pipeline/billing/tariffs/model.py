@@ -1,7 +1,7 @@
-"""The priced form of a tariff: what every document, URDB or native, becomes before anything is charged.
+"""The priced form of a tariff: every document, URDB or native, is converted into it before pricing.
 
-A tariff has one schedule of time-of-use periods for usage, demand registers each with a schedule of its own, and a list
-of charges. Each charge is one or more lines; a line's key is ``CODE/period/tier`` and never depends on data, so that no
+A tariff has one schedule of time-of-use periods for usage, demand registers each with its own schedule, and a list of
+charges. Each charge is one or more lines; a line's key is ``CODE/period/tier`` and does not depend on data, so that no
 line can disappear.
 """
 
@@ -29,12 +29,12 @@ MEASURE_UNITS: Final = {"kw": "kW", "kva": "kVA", "kvar": "kVAr", "kvarh": "kVAr
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """How a line becomes money. ``places`` decimals of the currency, None: kept exact (12 decimals), as published
-    tariffs without a rule are compared.
+    """Rounding of a line to money. ``places`` decimals of the currency, None: kept exact (12 decimals), for comparison
+    with published tariffs without a rule.
 
-    ``of``: line, every line by itself; bill, lines and the bill's exact total, their difference a line of its own;
-    None, a document that says nothing: by line, but a bill whose lines a change of rate cuts in two comes to what its
-    exact amounts come to, so that the cut changes no bill.
+    ``of``: line: every line by itself; bill: lines and the bill's exact total, with their difference as a line; None,
+    for a document without a rule: by line, but a bill whose lines are cut by a change of rate has the total of its
+    exact amounts, so that the cut changes no bill.
     """
 
     places: int | None = 2
@@ -44,7 +44,8 @@ class Rounding:
 
 @dataclass(frozen=True, slots=True)
 class Proration:
-    """What a part of a billing period costs: ``days`` earns a monthly figure day by day, ``none`` gives it whole."""
+    """Proration of a part of a billing period: ``days`` earns a monthly figure day by day, ``none`` charges it in
+    full."""
 
     fixed: str = "days"
     tiers: str = "days"
@@ -69,15 +70,15 @@ Ladder = tuple[Tier, ...]
 
 @dataclass(frozen=True, slots=True)
 class ByAttribute:
-    """Ladders or amounts that differ by an attribute of the service (meter_size, customer_class, jurisdiction). '*' is
-    the default. Under the attributes service_date and bill_date the keys are the days from which each holds."""
+    """Ladders or amounts that differ by an attribute of the service (meter_size, customer_class, jurisdiction). '*'
+    is the default. Under the attributes service_date and bill_date the keys are the first days of each."""
 
     attribute: str | None
     keys: tuple[str, ...] = ("*",)
 
     @property
     def dated(self) -> bool:
-        """Whether a date decides, not the service."""
+        """Whether the key is a date instead of a value of the service."""
         return self.attribute in ("service_date", "bill_date")
 
 
@@ -136,10 +137,10 @@ class UsageCharge:
 
 @dataclass(frozen=True, slots=True)
 class FixedCharge:
-    """Owed for being served: ``per`` month, day or year; one amount per variant, ``times`` a count of the service
-    (lamps), which is ``without`` where none is declared (None: it must be). ``steps``: the amounts are by usage
-    instead, up to each of these quantities, the last beyond them; with ``demand``, the place of a demand charge, by its
-    billing demand."""
+    """A charge for being served: ``per`` month, day or year; one amount per variant. ``times``: a count of the
+    service (lamps) that multiplies it; ``without``: the count where none is declared (None: it must be). ``steps``:
+    the amounts are by usage instead, up to each of these quantities, the last beyond them; with ``demand``, the
+    index of a demand charge, by its billing demand."""
 
     code: str
     name: str
@@ -156,7 +157,7 @@ class FixedCharge:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block that begins again each day: what of a period's usage of the day lies above ``lower`` and not above
+    """A block that starts again each day: the part of a period's usage of the day above ``lower`` and not above
     ``upper`` (None: no limit), in the tariff's unit."""
 
     period: int
@@ -167,8 +168,8 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class PowerFactorRule:
-    """What a low power factor costs: the average of the bill's usage, rounded to ``places``, below ``target``. With
-    ``credit`` one above the target takes off likewise.
+    """The charge for a low power factor: the average of the bill's usage, rounded to ``places``, below ``target``. With
+    ``credit`` a power factor above the target gives a credit likewise.
 
     ``rule``: ratio raises by target over power factor; points by ``percent`` for each hundredth below. ``kvarh`` is the
     register of the reactive energy.
@@ -185,9 +186,9 @@ class PowerFactorRule:
 @dataclass(frozen=True, slots=True)
 class Register:
     """A demand register: the peak over the moments of some periods of a schedule. ``months`` None: all. ``daily``:
-    every day's figure is added up. ``hours``: only what is used in these local hours counts, the system's peaks.
-    ``measure``: kw, kva, kvar (the highest), kvarh (all) or block (of each day's usage what lies in ``block``).
-    ``rank``: it holds the rank-th highest of the days' peaks, and stands behind the register of the rank before; 0: the
+    the sum of every day's figure. ``hours``: only usage in these local hours counts, the system's peaks.
+    ``measure``: kw, kva, kvar (the highest), kvarh (the sum) or block (the part of each day's usage in ``block``).
+    ``rank``: it has the rank-th highest of the days' peaks, and follows the register of the rank before; 0: the
     highest moment."""
 
     name: str
@@ -209,7 +210,7 @@ class Register:
         return self.period is None or self.schedule.period(local, holiday) == self.period
 
     def in_season(self, day: date) -> bool:
-        """Whether its charge is owed for a day."""
+        """Whether its charge applies on a day."""
         if self.hours is not None:
             return any((hour.year, hour.month) == (day.year, day.month) for hour in self.hours)
         if self.months is not None and day.month not in self.months:
@@ -246,10 +247,9 @@ class DemandCharge:
 @dataclass(frozen=True, slots=True)
 class PercentCharge:
     """A rider or tax: a percentage of other charges' lines. ``jurisdiction`` None: everywhere; ``exempt`` customer
-    classes. ``base_cap``: the most of those lines that it is taken of; ``cap``: the most that it comes to, both a
-    month. ``certificate``: not owed by a service whose attribute tax_exempt is true. ``variants`` and ``percents``: a
-    percentage that changes on days.
-    ``power_factor``: the percentage is what a low power factor makes it."""
+    classes. ``base_cap``: the largest sum of those lines it applies to; ``cap``: its largest amount, both a month.
+    ``certificate``: not charged to a service whose attribute tax_exempt is true. ``variants`` and ``percents``: a
+    percentage that changes on dates. ``power_factor``: the percentage comes from the power factor."""
 
     code: str
     name: str
@@ -269,8 +269,8 @@ class PercentCharge:
 
 @dataclass(frozen=True, slots=True)
 class MinimumCharge:
-    """The least a period costs before riders and taxes that do not count towards it: a top-up line. ``per`` month, day,
-    year, or kw: an amount for each kW of the billing demand of ``demand``, the place of a demand charge."""
+    """The minimum of a period before riders and taxes that do not count towards it: a top-up line. ``per`` month,
+    day, year, or kw: an amount for each kW of the billing demand of ``demand``, the index of a demand charge."""
 
     code: str
     name: str
@@ -299,8 +299,8 @@ class TariffLine:
 
     @property
     def day_key(self) -> str:
-        """The line of a day it belongs to: tiers together, since a day's share of a tier may go down as the month
-        fills."""
+        """The key of the day's line it belongs to: tiers together, since a day's share of a tier may fall as the
+        month fills."""
         return self.key if self.tier is None else self.key.rpartition("/")[0]
 
 
@@ -318,8 +318,8 @@ Layout = tuple[tuple[str, ...], tuple[str, ...]]
 @dataclass(frozen=True, slots=True)
 class Tariff:
     """A tariff version ready to price. ``digest`` is the SHA-256 of the document's bytes. ``whole_units``: use is
-    billed in whole multiples of it; ``whole_mode``: what is short of one goes on to the next bill (carry), or a bill's
-    use is rounded."""
+    billed in whole multiples of it; ``whole_mode``: the rest is carried to the next bill (carry), or a bill's use is
+    rounded."""
 
     tariff_id: str
     name: str
@@ -363,26 +363,25 @@ class Tariff:
 
     @property
     def carries_money(self) -> bool:
-        """Whether what exports earn is kept as money for later bills."""
+        """Whether earnings of exports are kept as money for later bills."""
         return (
             self.sell is not None and self.sell.rollover == "money" and self.metering in ("net_metering", "net_billing")
         )
 
     @property
     def carries(self) -> bool:
-        """Whether a bill leaves anything for the next: exports left over, in units or money, or use short of a whole
-        unit.
-        """
+        """Whether a bill leaves an amount for the next: unused exports, in units or money, or use short of a whole
+        unit."""
         return self.carries_units or self.carries_money or self.carries_remainder
 
     @property
     def carries_remainder(self) -> bool:
-        """Whether use short of a whole unit goes on to the next bill."""
+        """Whether use short of a whole unit is carried to the next bill."""
         return self.whole_units is not None and self.whole_mode == "carry"
 
     @property
     def carries_units(self) -> bool:
-        """Whether exports left over are set against the use of later periods."""
+        """Whether unused exports are set against the use of later periods."""
         return self.metering == "net_metering" and (self.sell is None or self.sell.rollover == "kwh")
 
     def ratchets(self) -> list[tuple[int, Ratchet]]:
@@ -397,7 +396,7 @@ class Tariff:
 
     @property
     def layout(self) -> Layout:
-        """What the lists of positions follow: the names of its periods and of its registers."""
+        """The names of its periods and of its registers, which the lists of positions follow."""
         return self.schedule.periods, tuple(register.name for register in self.registers)
 
     @property
@@ -407,7 +406,7 @@ class Tariff:
 
     @property
     def attributes(self) -> frozenset[str]:
-        """Attributes of a service that some charge cannot do without."""
+        """Attributes of a service that a charge requires."""
         counted = [c for c in self.charges if isinstance(c, (UsageCharge, FixedCharge)) and c.times is not None]
         needed = {v.attribute for v in self._variants() if v.attribute and not v.dated and "*" not in v.keys}
         needed |= {str(c.times) for c in counted if c.without is None}
@@ -417,7 +416,7 @@ class Tariff:
 
     @property
     def reads(self) -> frozenset[str]:
-        """Attributes of a service that some charge depends on: where one changes, a bill's lines are cut."""
+        """Attributes of a service that a charge depends on: where one changes, a bill's lines are cut."""
         found = {v.attribute for v in self._variants() if v.attribute and not v.dated} | self._counts()
         found |= {"jurisdiction" for c in self.charges if isinstance(c, PercentCharge) and c.jurisdiction is not None}
         found |= {"tax_exempt" for c in self.charges if isinstance(c, PercentCharge) and c.certificate}
@@ -428,7 +427,7 @@ class Tariff:
 
     @property
     def rate_days(self) -> frozenset[date]:
-        """Days from which a rate by the day of service is another one: a bill's lines are cut there."""
+        """Days from which a rate by the day of service changes: a bill's lines are cut there."""
         dated = [v for v in self._variants() if v.attribute == "service_date"]
         return frozenset(date.fromisoformat(key) for v in dated for key in v.keys)
 
@@ -437,7 +436,7 @@ class Tariff:
 
     @property
     def needs_intervals(self) -> bool:
-        """Whether a day's total is not enough, whatever its periods: it has demand, or counts reactive energy."""
+        """Whether a day's total by period is not sufficient: it has demand, or counts reactive energy."""
         return any(register.measure != "block" for register in self.registers)
 
     @property

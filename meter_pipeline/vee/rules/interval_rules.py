@@ -24,12 +24,12 @@ from meter_pipeline.vee.rules.thresholds import Thresholds
 
 @dataclass(slots=True)
 class Subject:
-    """A day under judgement: the matrix, what is known of its rows, their statistics, the thresholds.
+    """A day to validate: the matrix, the context of its rows, their statistics, the thresholds.
 
-    ``coded``: rows with any quality code other than plain actual; quality rules look only there. ``trusted``: the
-    statistics without the intervals that the meter or head-end itself refuses (early termination: what is rejected
-    already is neither a peak nor its measure). ``largest``: each row's largest wholly actual day of its history,
-    NO_VALUE where there is too little of it.
+    ``coded``: rows with any quality code other than plain actual; quality rules check only these. ``trusted``: the
+    statistics without the intervals that the meter or head-end itself refuses, which count neither as a peak nor for
+    its measure. ``largest``: each row's largest completely actual day of its history, NO_VALUE where the history is too
+    short.
     """
 
     day: DayMatrix
