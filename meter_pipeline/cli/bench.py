@@ -19,7 +19,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="day, late, floor, load, probe, cli, estimation, vee, baselines, anomalies, billing, ledger, scale, feeds, desk, "
+            help="day, late, floor, load, probe, cli, runs, estimation, vee, baselines, anomalies, billing, ledger, scale, feeds, desk, "
             "backfill, backlog, migration, correction, rate_study, month."
         ),
     ],
