@@ -190,9 +190,9 @@ class Writer:
             validated.attach_day(connection, day)
         usage_history.usage_written(self.database, day)
         if self.only is None:
-            usage_history.write_usage_history(connection, day, usage)
-        elif not usage_history.change_usage_history(connection, day, usage, self.only):
-            usage_history.write_usage_history(connection, day, part_of_day.day_usage(connection, day))
+            usage_history.write_usage_history(self.database, connection, day, usage)
+        elif not usage_history.change_usage_history(self.database, connection, day, usage, self.only):
+            usage_history.write_usage_history(self.database, connection, day, part_of_day.day_usage(connection, day))
         return usage
 
     def _put_tables(self, frames: Sequence[pl.DataFrame]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from meter_pipeline.corrections.apply import import_folder
 from meter_pipeline.corrections.preview import preview_folder
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.one_transaction import OneTransaction, undone
+from meter_pipeline.vee.part_of_day import touched_since
+from meter_pipeline.vee.tables import usage_history
 from meter_pipeline_tests.corrections.town import FIRST, PERIODS, agreement, channel, town
 
 DAYS = [FIRST + timedelta(days=k) for k in range(6)]
@@ -125,3 +127,37 @@ def test_a_preview_of_parts_of_days_is_that_of_whole_days(
     # 48 kWh x 0.20 and 2 fixed, less 24 x 0.10 of the day that no account pays for.
     differences = ["19.20", "21.00", "0.00", "30.00", "29.00", "9.20"]
     assert [made.document["money"]["difference"] for made in whole] == differences
+
+
+def test_a_whole_day_of_a_preview_sees_the_usage_that_parts_of_days_before_it_came_to(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts keep the entries of a day's block of usage back until somebody reads a block."""
+    city = town(database, tmp_path / "town")
+    city.days(DAYS[:5])
+    monkeypatch.setattr("meter_pipeline.vee.part_of_day.LEAST_ROWS", 0)
+    monkeypatch.setattr("meter_pipeline.vee.part_of_day.LARGEST_SHARE", 1)
+    # The third day, and the last one, are run whole.
+    monkeypatch.setattr(
+        "meter_pipeline.corrections.preview.touched_since",
+        lambda session, day: None if day in (DAYS[2], DAYS[4]) else touched_since(session, day),
+    )
+    read = usage_history.read_usage_history
+    seen: dict[date, list[tuple[str, int | None]]] = {}
+
+    def looked_at(session: Database, first: date, last: date) -> usage_history.UsageHistory:
+        found = read(session, first, last)
+        for day, name, quantity in zip(found.days, found.hashes, found.quantity, strict=True):
+            stored = session.read(
+                "SELECT service_point_id, quantity_micro FROM vee.daily_usage WHERE billing_day = $1 "
+                'ORDER BY service_point_id, flow COLLATE "C", unit COLLATE "C"',
+                (day,),
+            ).rows()
+            assert list(zip(found.keys[name]["service_point_id"], quantity.tolist(), strict=True)) == stored
+            seen[day] = stored
+        return found
+
+    monkeypatch.setattr("meter_pipeline.vee.streaming.usage_history.read_usage_history", looked_at)
+    made = preview_folder(database, city.calendar, city.folder_of({"channels": [channel("R", 20)]}), clock=city.clock)
+    assert made.document["money"]["difference"] == "95.00"
+    assert {day: dict(rows)["SP-R"] for day, rows in seen.items()} == dict.fromkeys(DAYS[:4], 200 * 10**6)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,7 @@ FORWARD: Final = 2
 
 def read_usage_history(database: Database, first: date, last: date) -> UsageHistory:
     """Daily usage of the city from ``first`` to ``last``, in bulk."""
+    _write_postponed(database)
     frame = database.read(
         f"SELECT {listed(_USAGE_BLOCK, _USAGE_LISTS)} FROM vee.usage_block WHERE billing_day BETWEEN $1 AND $2 ORDER BY billing_day",
         (first, last),
@@ -184,40 +185,68 @@ def _history_columns(usage: pl.DataFrame) -> pl.DataFrame:
     return usage.select(pl.col("quantity_micro").fill_null(NO_VALUE), (whole + forward).cast(pl.Int16).alias("state"))
 
 
+#: Entries of a day's block, by their place (from 1): quantity_micro and state
+_Entries: TypeAlias = dict[int, tuple[int, int]]
+
+
 def change_usage_history(
-    connection: psycopg.Connection[Any], day: date, usage: pl.DataFrame, points: Sequence[str]
+    database: Database, connection: psycopg.Connection[Any], day: date, usage: pl.DataFrame, points: Sequence[str]
 ) -> bool:
     """Bring the entries of some service points of a day's block to their usage (sorted by key); False, and nothing
-    done, where they have other keys than the block has: then the whole block is to be written."""
+    done, where they have other keys than the block has: then the whole block is to be written. A transaction that is
+    undone writes them when somebody reads a block: a city's is a megabyte, and written whole each time."""
     row = connection.execute("SELECT keys_hash FROM vee.usage_block WHERE billing_day = %s", (day,)).fetchone()
     if row is None:
         return False
-    stored = _places(connection, bytes(row[0]), points)
+    places = _places(connection, bytes(row[0]), points)
     keys = usage.select("service_point_id", "flow", "unit").rows() if usage.height else []
-    if [(point, flow, unit) for _, point, flow, unit in stored] != keys:
+    if [(point, flow, unit) for _, point, flow, unit in places] != keys:
         return False
-    if not stored:
+    if not places:
         return True
     columns = _history_columns(usage)
-    places = [n for n, *_ in stored]
-    values, states = columns["quantity_micro"].to_list(), columns["state"].to_list()
-    now = connection.execute(
+    values = zip(columns["quantity_micro"].to_list(), columns["state"].to_list(), strict=True)
+    entries = dict(zip([place for place, *_ in places], values, strict=True))
+    if remembers(database):
+        _postponed(database).setdefault(day, {}).update(entries)
+    else:
+        _write_entries(connection, day, entries)
+    return True
+
+
+def _write_entries(connection: psycopg.Connection[Any], day: date, entries: _Entries) -> None:
+    """Write those entries of a day's block that are not as they are stored."""
+    stored = connection.execute(
         "SELECT array(SELECT quantity_micro[n] FROM unnest(%(n)s::int[]) WITH ORDINALITY AS p (n, k) ORDER BY k), "
         "array(SELECT state[n]::int FROM unnest(%(n)s::int[]) WITH ORDINALITY AS p (n, k) ORDER BY k) "
         "FROM vee.usage_block WHERE billing_day = %(d)s",
-        {"n": places, "d": day},
+        {"n": list(entries), "d": day},
     ).fetchone()
-    assert now is not None  # noqa: S101 - the row was read above
+    assert stored is not None  # noqa: S101 - the row was read before
     sets, given = list[str](), list[Any]()
-    for place, value, state, held_value, held_state in zip(places, values, states, *now, strict=True):
-        if (value, state) != (held_value, held_state):
+    for (place, entry), *old in zip(entries.items(), *stored, strict=True):
+        if entry != tuple(old):
             sets += [f"quantity_micro[{place}] = %s", f"state[{place}] = %s"]
-            given += [value, state]
+            given += entry
     if sets:
         connection.execute(
             f"UPDATE vee.usage_block SET {', '.join(sets)} WHERE billing_day = %s".encode(), (*given, day)
         )
-    return True
+
+
+def _postponed(database: Database) -> dict[date, _Entries]:
+    """Entries of blocks that a transaction that is undone did not write yet, by day."""
+    return made_once(database, ("entries of usage blocks",), [], dict[date, _Entries])
+
+
+def _write_postponed(database: Database) -> None:
+    postponed = _postponed(database)
+    if not postponed:
+        return
+    with database.connect("usage history") as connection:
+        for day, entries in postponed.items():
+            _write_entries(connection, day, entries)
+    postponed.clear()
 
 
 #: What ``_places`` found last: the keys that a hash is over never change, and a correction's days have the same
@@ -244,8 +273,11 @@ def _places(
     return _FOUND[key]
 
 
-def write_usage_history(connection: psycopg.Connection[Any], day: date, usage: pl.DataFrame) -> None:
+def write_usage_history(
+    database: Database, connection: psycopg.Connection[Any], day: date, usage: pl.DataFrame
+) -> None:
     """Copy a day's usage (sorted by key) into its block; nothing is written where it is the same."""
+    _postponed(database).pop(day, None)
     if not usage.height:
         connection.execute("DELETE FROM vee.usage_block WHERE billing_day = %s", (day,))
         return
