@@ -64,7 +64,7 @@ def _check_tree(zones: Sequence[Row], faults: list[Fault]) -> None:
 def _wrong_parent(name: str, here: Mapping[str, Row], day: date) -> str:
     path, at = [name], here[name]["parent_id"]
     if at is not None and at not in here:
-        return f"{at} is not a zone on {day}"
+        return f"{at} is not a zone of this file on {day}: zones.csv has the whole tree, with the zones that are stored already"
     if at is not None and here[at]["commodity"] != here[name]["commodity"]:
         return f"{name} is of {here[name]['commodity']}, its parent {at} of {here[at]['commodity']}"
     while at is not None and at not in path:

@@ -25,6 +25,9 @@ GOOD = {
 }
 
 
+WHOLE = ": zones.csv has the whole tree, with the zones that are stored already"
+
+
 def read(folder: Path, **changes: list[str]) -> None:
     for name, rows in (GOOD | changes).items():
         (folder / f"{name}.csv").write_text("\n".join([HEADERS[name], *rows]) + "\n")
@@ -48,6 +51,20 @@ def test_a_tree_that_was_turned_around_is_no_loop(tmp_path: Path) -> None:
     )
 
 
+def test_a_loop_that_two_folders_would_make_is_found_in_the_whole_tree(tmp_path: Path) -> None:
+    """CITY goes under EAST, stored under CITY: alone the row is refused for what its file lacks, not as if EAST
+    did not exist; with EAST beside it the loop is named."""
+    read(tmp_path)
+    moved = "CITY,pressure_zone,water,City,EAST,2020-01-01,"
+    for zones, said in (
+        ([moved], f"zones.csv:2: parent_id: EAST is not a zone of this file on 2020-01-01{WHOLE}"),
+        ([moved, GOOD["zones"][1]], "zones.csv:2: parent_id: zones CITY > EAST > CITY are a loop"),
+    ):
+        with pytest.raises(ReferenceRefused) as refused:
+            read(tmp_path, zones=zones)
+        assert said in [str(fault) for fault in refused.value.faults]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -64,11 +81,11 @@ def test_a_tree_that_was_turned_around_is_no_loop(tmp_path: Path) -> None:
         ),
         (
             {"zones": ["EAST,district,water,E,NOWHERE,2020-01-01,"]},
-            "zones.csv:2: parent_id: NOWHERE is not a zone on 2020-01-01",
+            f"zones.csv:2: parent_id: NOWHERE is not a zone of this file on 2020-01-01{WHOLE}",
         ),
         (
             {"zones": ["CITY,district,water,C,,2020-01-01,2026-11-04", "EAST,district,water,E,CITY,2020-01-01,"]},
-            "zones.csv:3: parent_id: CITY is not a zone on 2026-11-04",
+            f"zones.csv:3: parent_id: CITY is not a zone of this file on 2026-11-04{WHOLE}",
         ),
         (
             {"zones": ["CITY,feeder,electricity,C,,2020-01-01,", "EAST,district,water,E,CITY,2020-01-01,"]},
