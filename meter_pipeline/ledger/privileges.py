@@ -68,6 +68,8 @@ def check(connection: store.Connection) -> GuardReport:
     found = ledger_guards.guards(connection)
     deviations = [*_tables(found), *_grants(found), *_triggers(found), *_policies(found)]
     deviations += [f"{member}, a login, may act as the owner" for member in found["owner_members"]]
+    if not ledger_guards.reads_arrays_plainly(connection):
+        deviations.append("function raw.array_bytes was replaced: it is not PostgreSQL's own")
     recorded = ledger_guards.last_recorded(connection)
     if recorded is not None:
         before = json.loads(recorded)["body"]["versions"]

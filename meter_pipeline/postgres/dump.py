@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from meter_pipeline.postgres import migrations
 from meter_pipeline.postgres.database import Database
 
 #: Debian and Red Hat keep each major version's programs in a folder of its own.
@@ -37,10 +38,18 @@ def restore(database: Database, path: Path) -> None:
     """Read a dump into an empty database. Raises DumpError, which leaves a part behind: drop the database and begin
     again.
 
-    Not in one transaction: a year of daily partitions needs more locks than a server has for one.
+    Not in one transaction: a year of daily partitions needs more locks than a server has for one. The function
+    raw.array_bytes is left out and made anew, since only a superuser may restore one that a superuser made.
     """
-    options = ["--exit-on-error", f"--dbname={database.url}"]
-    _run(database, "pg_restore", [*options, str(path)])
+    contents = _run(database, "pg_restore", ["--list", str(path)]).splitlines()
+    kept = path.with_name("restored.list")
+    try:
+        kept.write_text("\n".join(line for line in contents if " array_bytes(" not in line), "utf-8")
+        options = ["--exit-on-error", f"--use-list={kept}", f"--dbname={database.url}"]
+        _run(database, "pg_restore", [*options, str(path)])
+    finally:
+        kept.unlink(missing_ok=True)
+    migrations.apply_again(database, "1000_array_bytes")
 
 
 def program(name: str, server_major: int) -> Path:
@@ -67,7 +76,8 @@ def _candidates(name: str) -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
-def _run(database: Database, name: str, options: Sequence[str]) -> None:
+def _run(database: Database, name: str, options: Sequence[str]) -> str:
+    """Run a program of PostgreSQL's and return what it printed. Raises DumpError."""
     with database.connect("backup") as connection:
         tool = program(name, connection.info.server_version // 10_000)
     done = subprocess.run(  # noqa: S603 - PostgreSQL's own program, no shell
@@ -77,3 +87,4 @@ def _run(database: Database, name: str, options: Sequence[str]) -> None:
         errors = [line for line in done.stderr.strip().splitlines() if "error:" in line or "ERROR:" in line]
         text = "; ".join(errors) or done.stderr.strip() or f"{name} ended with {done.returncode}"
         raise DumpError(text.replace(database.url, database.safe_url)[:2000])
+    return done.stdout

@@ -84,6 +84,14 @@ def migrate(database: Database, directory: Path = MIGRATIONS) -> int:
     return sum(line.startswith("Applied:") for line in (done.stdout + done.stderr).splitlines())
 
 
+def apply_again(database: Database, name: str) -> None:
+    """Run a shipped migration's statements on a database that may have them: for a migration that replaces what it
+    makes."""
+    up, _ = (MIGRATIONS / f"{name}.sql").read_text("utf-8").split("-- migrate:down")
+    with database.connect("migrate") as connection:
+        connection.execute(up.encode())
+
+
 def _record_squashed(connection: psycopg.Connection[Any], versions: set[str]) -> None:
     """Record 0101 to 0112 as applied where the database has the migrations that they replaced, all of them.
 

@@ -292,6 +292,20 @@ def test_guards_stand_and_a_trigger_switched_off_and_on_is_seen(database: Databa
 
 
 @pytest.mark.parametrize(
+    ("body", "replaced"), [("array_send($1)", False), ("array_send($1) || ''::bytea", True), ("'\\x00'::bytea", True)]
+)
+def test_the_function_that_verification_reads_arrays_with_is_postgresql_s_own(
+    database: Database, body: str, replaced: bool
+) -> None:
+    with database.connect("test", autocommit=True) as connection:
+        connection.execute(
+            f"CREATE OR REPLACE FUNCTION raw.array_bytes(anyarray) RETURNS bytea LANGUAGE sql STABLE STRICT PARALLEL SAFE AS $$SELECT {body}$$"
+        )
+        found = privileges.check(connection).deviations
+        assert ("function raw.array_bytes was replaced: it is not PostgreSQL's own" in found) == replaced
+
+
+@pytest.mark.parametrize(
     "statement",
     [
         "UPDATE ledger.entry SET kind = 'reconciled'",

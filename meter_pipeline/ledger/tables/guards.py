@@ -120,3 +120,17 @@ def last_recorded(connection: Connection) -> bytes | None:
 def _text(value: str | bytes) -> str:
     """PostgreSQL's "char" arrives as text or bytes by the protocol's format."""
     return value.decode() if isinstance(value, bytes) else value
+
+
+#: The two ways in which migration 1000 makes raw.array_bytes.
+_ARRAY_BYTES: Final = {("internal", "byteasend"), ("sql", "SELECT array_send($1)")}
+
+
+def reads_arrays_plainly(connection: Connection) -> bool:
+    """Whether raw.array_bytes is PostgreSQL's own function: verification reads the values of rows through it, and a
+    function of the owner's could return others than the stored ones."""
+    found = connection.execute(
+        "SELECT l.lanname, p.prosrc FROM pg_proc AS p "
+        "JOIN pg_language AS l ON l.oid = p.prolang WHERE p.pronamespace = 'raw'::regnamespace AND p.proname = 'array_bytes'"
+    ).fetchall()
+    return len(found) == 1 and found[0] in _ARRAY_BYTES
