@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -42,13 +43,12 @@ def restore(database: Database, path: Path) -> None:
     raw.array_bytes is left out and made anew, since only a superuser may restore one that a superuser made.
     """
     contents = _run(database, "pg_restore", ["--list", str(path)]).splitlines()
-    kept = path.with_name("restored.list")
-    try:
-        kept.write_text("\n".join(line for line in contents if " array_bytes(" not in line), "utf-8")
-        options = ["--exit-on-error", f"--use-list={kept}", f"--dbname={database.url}"]
+    # Not beside the dump: a backup is often kept on a medium that cannot be written.
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="meter-pipeline-restore-") as kept:
+        kept.write("\n".join(line for line in contents if " array_bytes(" not in line))
+        kept.flush()
+        options = ["--exit-on-error", f"--use-list={kept.name}", f"--dbname={database.url}"]
         _run(database, "pg_restore", [*options, str(path)])
-    finally:
-        kept.unlink(missing_ok=True)
     migrations.apply_again(database, "1000_array_bytes")
 
 

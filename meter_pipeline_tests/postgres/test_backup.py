@@ -105,7 +105,10 @@ def test_a_backup_comes_back_elsewhere_verifies_and_bills_the_next_day(
     with pytest.raises(backup.BackupError, match="may not hand the ledger's tables"):
         backup.restore(second, there, tmp_path / "backup")
     administrator(system)
+    written = (tmp_path / "backup").stat().st_mtime_ns
     backup.restore(second, there, tmp_path / "backup")
+    # Nothing is written beside the dump, not even for a moment: the folder may be on a read-only medium.
+    assert (tmp_path / "backup").stat().st_mtime_ns == written
     assert (there.archive / "ab" / "abcd.zst").read_bytes() == b"an original"
     with pytest.raises(backup.BackupError, match="holds tables already"):
         backup.restore(second, there, tmp_path / "backup")
