@@ -30,8 +30,7 @@ from meter_pipeline.corrections.preview import refuse_archived, state_of
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.reference import Fault, ReferenceRefused, history, importing
-from meter_pipeline.reference.folder import read_folder
-from meter_pipeline.reference.importing import RowChange, write_rows
+from meter_pipeline.reference.importing import FolderRead, RowChange, read_changed, write_folder
 from meter_pipeline.reference.tables import Snapshot, record_time, settle
 
 #: Two people make a correction that changes money already issued: anybody who works the queues asks, finance confirms.
@@ -73,11 +72,11 @@ def import_folder(
     Raises ReferenceRefused with every fault; and where the import changes issued statements while the register of
     people has entries, because then two people are needed (``request``, ``approve``).
     """
-    rows, documents = read_folder(folder)
-    if snapshot is not None and (missing := sorted(snapshot.tables - rows.keys())):
-        raise ReferenceRefused([Fault(f"{name}.csv", 0, "", "a snapshot needs the table's file") for name in missing])
+    folder_read = read_changed(database, folder, snapshot)
+    if not isinstance(folder_read, FolderRead):
+        return AppliedChanges(folder_read)
     with database.connect("meter-pipeline reference") as connection:
-        counts = write_rows(connection, rows, documents, str(folder), snapshot=snapshot, by=by, why=why)
+        counts = write_folder(connection, folder_read, snapshot=snapshot, by=by, why=why)
         made = _reach(connection, calendar, clock)
         made.rows = counts
         if made.issued and tables.has_people(connection):

@@ -19,7 +19,7 @@ from meter_pipeline.billing.back_billing import tables as policies
 from meter_pipeline.billing.back_billing.rules import Rule
 from meter_pipeline.postgres.database import Database, scalar
 from meter_pipeline.reference.history import key_of
-from meter_pipeline.reference.tables import record_time
+from meter_pipeline.reference.tables import last_change, record_time
 from meter_pipeline.schemas.reference import TABLES
 
 Connection = psycopg.Connection[Any]
@@ -207,13 +207,7 @@ def has_people(connection: Connection) -> bool:
 
 def reference_mark(connection: Connection) -> str:
     """The last change of reference data that a figure may stand on, once this transaction alone may make the next."""
-    connection.execute("SELECT ref.record_time()")
-    names = [n for n in (*TABLES, "tariff_document") if n not in OBSERVED]
-    known = " UNION ALL ".join(
-        f"SELECT max(known_from) AS at FROM ref.{n} UNION ALL SELECT max(known_until) FROM ref.{n}_version"
-        for n in names
-    )
-    return str(scalar(connection, f"SELECT max(at)::text FROM ({known}) AS k"))
+    return last_change(connection, [n for n in (*TABLES, "tariff_document") if n not in OBSERVED])
 
 
 def state(connection: Connection, points: Sequence[str], first: date | None) -> str:

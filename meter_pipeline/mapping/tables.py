@@ -13,8 +13,9 @@ from meter_pipeline.ids import canonical_id
 from meter_pipeline.mapping.declaration import Cell, Join, Mapping, MappingError, Part
 from meter_pipeline.mapping.exports import Export, Row, passes, read_export
 from meter_pipeline.reference.faults import Fault, ReferenceRefused
-from meter_pipeline.reference.folder import ID as PLAIN_ID
-from meter_pipeline.reference.folder import MOST_FAULTS, read_folder
+from meter_pipeline.reference.folder import read_folder
+from meter_pipeline.reference.table_files import ID as PLAIN_ID
+from meter_pipeline.reference.table_files import MOST_FAULTS
 from meter_pipeline.schemas.reference import TABLES
 
 #: ids that were changed on the way, for matching our outputs with the customer system

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import hashlib
 import json
-import re
-from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from meter_pipeline.billing.back_billing import rules as back_billing
 from meter_pipeline.billing.tariffs import (
@@ -20,37 +19,18 @@ from meter_pipeline.billing.tariffs import (
     says_rider,
     shares_riders,
 )
-from meter_pipeline.ids import canonical_id
 from meter_pipeline.leak_adjustments import rules as leak_rules
 from meter_pipeline.reference.attributes import check_attributes
 from meter_pipeline.reference.balances import check_balances
 from meter_pipeline.reference.faults import Fault, ReferenceRefused
 from meter_pipeline.reference.past_usage import check_past_usage
+from meter_pipeline.reference.table_files import ID, TableFiles
 from meter_pipeline.reference.zones import check_zones
 from meter_pipeline.schemas.reference import STRETCHES, TABLES, Table
-from meter_pipeline.units import UnitError, base_unit, parse_decimal
+from meter_pipeline.units import UnitError, base_unit
 from meter_pipeline.vee.rules.thresholds import ThresholdError, in_force
 from meter_pipeline.winter_average import rules as winter_rules
 
-ID = re.compile(r"[A-Z0-9-]{1,64}", re.ASCII)
-#: A wrong export repeats its fault on every row; past this many the rest are counted, not listed.
-MOST_FAULTS = 1000
-
-#: Columns that came later and that a file may lack: they are empty then.
-MAY_LACK = frozenset(
-    {("channels.csv", "modulus")}
-    | {("channel_values.csv", column) for column in ("unit", "interval_minutes", "sums_to")}
-)
-
-#: Tables that define ids: of what, by column. Their spelling is the customer system's.
-DEFINES: Final[Mapping[str, Mapping[str, str]]] = {
-    "accounts": {"account_id": "account"},
-    "meters": {"meter_id": "meter"},
-    "service_points": {"service_point_id": "service_point", "premise_id": "premise"},
-}
-
-#: By what an id names and the id in capitals: as it is written.
-Spellings = dict[tuple[str, str], str]
 Rows = dict[str, list[tuple[Any, ...]]]
 Documents = dict[tuple[str, int], bytes]
 
@@ -65,11 +45,11 @@ def read_folder(folder: Path) -> tuple[Rows, Documents]:
     rows: Rows = {}
     faults: list[Fault] = []
     lines: dict[str, list[int]] = {}
-    spellings: Spellings = {}
+    files = TableFiles(faults)
     for name, table in TABLES.items():
         path = folder / f"{name}.csv"
         if path.is_file():
-            rows[name], lines[name] = _read_table(path, table, faults, spellings)
+            rows[name], lines[name] = files.read(path, table)
     if not rows and not faults:
         faults.append(
             Fault(
@@ -84,110 +64,28 @@ def read_folder(folder: Path) -> tuple[Rows, Documents]:
     if faults:
         raise ReferenceRefused(faults)
     given = {row[:2]: row for row in rows.get("id_spellings", [])}
-    found = {(kind, name): (kind, name, written) for (kind, name), written in spellings.items()}
+    found = {(kind, name): (kind, name, written) for (kind, name), written in files.spellings.items()}
     if found | given:
         rows["id_spellings"] = sorted((found | given).values())
     return rows, documents
 
 
-def _read_table(
-    path: Path, table: Table, faults: list[Fault], spellings: Spellings
-) -> tuple[list[tuple[Any, ...]], list[int]]:
-    """A table's rows and their lines. ``spellings`` takes in the ids that the table defines and writes otherwise than
-    in capitals."""
-    name = path.name
-    defined = DEFINES.get(path.stem, {})
-    rows: list[tuple[Any, ...]] = []
-    numbers: list[int] = []
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        faults.append(Fault(name, 0, "", f"not UTF-8 at byte {error.start}"))
-        return rows, numbers
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = next(reader, [])
-        missing = [c for c in table.columns if c not in header and (name, c) not in MAY_LACK]
-        unknown = [c for c in header if c not in table.columns]
-        if missing or unknown or len(set(header)) != len(header):
-            faults.extend(Fault(name, 1, column, "column missing") for column in missing)
-            faults.extend(Fault(name, 1, column, "unknown column") for column in unknown)
-            if len(set(header)) != len(header):
-                faults.append(Fault(name, 1, "", "a column stands twice"))
-            return rows, numbers
-        order = [header.index(c) if c in header else -1 for c in table.columns]
-        kinds = list(table.columns.items())
-        for cells in reader:
-            line = reader.line_num
-            if len(cells) != len(header):
-                faults.append(Fault(name, line, "", f"{len(cells)} cells, {len(header)} expected"))
-                continue
-            row: list[Any] = []
-            for at, (column, kind) in zip(order, kinds, strict=True):
-                try:
-                    row.append(_cell(cells[at] if at >= 0 else "", kind))
-                    if column in defined and row[-1] != cells[at]:
-                        spellings[defined[column], row[-1]] = cells[at]
-                except ValueError as error:
-                    faults.append(Fault(name, line, column, str(error)))
-                    row.append(None)
-            rows.append(tuple(row))
-            numbers.append(line)
-            if len(faults) >= MOST_FAULTS:
-                faults.append(Fault(name, line, "", "too many faults; the rest was not read"))
-                break
-    except csv.Error as error:
-        faults.append(Fault(name, reader.line_num, "", f"not CSV: {error}"))
-    return rows, numbers
+def folder_sha256(folder: Path) -> bytes:
+    """SHA-256 over the program's version, whose checks the files passed, and the name and bytes of each file that
+    ``read_folder`` may read."""
+    digest = hashlib.sha256(metadata.version("meter_pipeline").encode())
+    tables = [folder / f"{name}.csv" for name in TABLES]
+    documents = [path for place in _document_folders(folder) for path in sorted(place.glob("*"))]
+    for path in (*tables, *documents):
+        if path.is_file():
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"\x1e{path.relative_to(folder.parent)}\x1f{content}".encode())
+    return digest.digest()
 
 
-def _cell(text: str, kind: str) -> Any:
-    if "\x00" in text:
-        raise ValueError("a NUL byte")
-    if kind.endswith("?"):
-        if text == "":
-            return None
-        kind = kind[:-1]
-    if kind == "text":
-        return text
-    if text == "":
-        raise ValueError("empty")
-    if kind.startswith("choice:"):
-        if text not in kind[7:].split("|"):
-            raise ValueError(f"{text[:40]!r} is not one of {kind[7:].replace('|', ', ')}")
-        return text
-    match kind:
-        case "id":
-            upper = text.upper()
-            if not ID.fullmatch(upper) or not text.isascii():
-                raise ValueError(f"{text[:40]!r} is not an id (A to Z, 0 to 9 and -, at most 64)")
-            return upper
-        case "long_id":
-            found = canonical_id(text)
-            if found is None:
-                raise ValueError(
-                    f"{text[:64]!r} is not an id (A to Z, 0 to 9 and -, at most 64; dots, slashes, _ and blanks inside)"
-                )
-            return text.upper()
-        case "date":
-            return date.fromisoformat(text)
-        case "instant":
-            instant = datetime.fromisoformat(text)
-            if instant.tzinfo is None:
-                raise ValueError(f"{text!r} has no zone")
-            return instant.astimezone(UTC)
-        case "decimal":
-            return parse_decimal(text)
-        case "integer":
-            if not re.fullmatch(r"-?[0-9]{1,9}", text, re.ASCII):
-                raise ValueError(f"{text[:40]!r} is not a whole number")
-            return int(text)
-        case "boolean":
-            if text not in ("true", "false"):
-                raise ValueError(f"{text[:40]!r} is neither true nor false")
-            return text == "true"
-        case _:
-            raise AssertionError(kind)
+def _document_folders(folder: Path) -> tuple[Path, Path]:
+    """Beside the tables, or beside their folder: reference/ and tariffs/ are siblings in a municipality's folder."""
+    return folder / "tariffs", folder.parent / "tariffs"
 
 
 def _read_documents(folder: Path, rows: Rows, faults: list[Fault]) -> Documents:
@@ -199,8 +97,7 @@ def _read_documents(folder: Path, rows: Rows, faults: list[Fault]) -> Documents:
         if tariff["document"] is None or tariff["tariff_id"] is None or tariff["version"] is None:
             continue
         name = str(tariff["document"])
-        # Beside the tables, or beside their folder: reference/ and tariffs/ are siblings in a municipality's folder.
-        found = next((p for p in (folder / "tariffs" / name, folder.parent / "tariffs" / name) if p.is_file()), None)
+        found = next((p / name for p in _document_folders(folder) if (p / name).is_file()), None)
         if found is None or Path(name).name != name:
             faults.append(Fault("tariffs.csv", 0, "document", f"no file tariffs/{name}"))
             continue
@@ -249,20 +146,17 @@ def _check_together(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fau
         if name not in rows:
             continue
         columns = list(table.columns)
-        key = [columns.index(c) for c in table.key]
-        seen: dict[tuple[Any, ...], int] = {}
-        for row, line in zip(rows[name], lines[name], strict=True):
-            value = tuple(row[k] for k in key)
-            if value in seen:
-                faults.append(Fault(f"{name}.csv", line, ", ".join(table.key), f"the key of line {seen[value]} again"))
-            seen[value] = line
+        _check_keys(name, table, rows[name], lines[name], faults)
         for column, target in table.references.items():
             other, _, their = target.partition(".")
             if other in rows:
-                known = {r[list(TABLES[other].columns).index(their)] for r in rows[other]}
+                theirs = itemgetter(list(TABLES[other].columns).index(their))
+                defined = {None, *map(theirs, rows[other])}
                 at = columns.index(column)
+                if defined.issuperset(map(itemgetter(at), rows[name])):
+                    continue
                 for row, line in zip(rows[name], lines[name], strict=True):
-                    if row[at] is not None and row[at] not in known:
+                    if row[at] not in defined:
                         faults.append(Fault(f"{name}.csv", line, column, f"{row[at]} is not in {other}.csv"))
         if name in STRETCHES:
             _check_stretches(name, rows[name], lines[name], faults)
@@ -270,27 +164,52 @@ def _check_together(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fau
     _check_rules(rows, lines, faults)
     check_attributes(rows, lines, faults)
     _check_channel_values(rows, lines, faults)
-    channels = [dict(zip(TABLES["channels"].columns, row, strict=True)) for row in rows.get("channels", [])]
-    registers = {(c["meter_id"], c["channel"]) for c in channels if c["kind"] == "register"}
-    for channel, line in zip(channels, lines.get("channels", []), strict=True):
-        total = channel["sums_to"]
-        if total is not None and (channel["meter_id"], total) in registers:
+    _check_channels(rows, lines, faults)
+
+
+def _check_channels(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]) -> None:
+    columns = list(TABLES["channels"].columns)
+    named = ("meter_id", "channel", "kind", "unit", "interval_minutes", "sums_to")
+    channels = list(map(itemgetter(*map(columns.index, named)), rows.get("channels", [])))
+    registers = {(meter, channel) for meter, channel, kind, *_ in channels if kind == "register"}
+    wrong_units = {unit: why for unit in {row[3] for row in channels} if (why := _wrong_unit(unit)) is not None}
+    for row, line in zip(channels, lines.get("channels", []), strict=True):
+        meter, channel, kind, unit, minutes, total = row
+        if total is not None and (meter, total) in registers:
             # The sum check would never be made, and nothing would say so.
             why = f"{total} is a register: name the interval channel that this one must add up to"
             faults.append(Fault("channels.csv", line, "sums_to", why))
-        if channel["kind"] == "interval" and total == channel["channel"]:
+        if kind == "interval" and total == channel:
             why = f"{total} would add up to itself: sums_to is of the register that must add up to it"
             faults.append(Fault("channels.csv", line, "sums_to", why))
-        try:
-            base_unit(channel["unit"])
-        except UnitError as error:
-            faults.append(Fault("channels.csv", line, "unit", str(error)))
-        if channel["kind"] == "interval" and (
-            channel["interval_minutes"] is None or not 1 <= channel["interval_minutes"] <= 1440
-        ):
-            faults.append(
-                Fault("channels.csv", line, "interval_minutes", "an interval channel needs 1 to 1440 minutes")
-            )
+        if unit in wrong_units:
+            faults.append(Fault("channels.csv", line, "unit", wrong_units[unit]))
+        if kind == "interval" and (minutes is None or not 1 <= minutes <= 1440):
+            why = "an interval channel needs 1 to 1440 minutes"
+            faults.append(Fault("channels.csv", line, "interval_minutes", why))
+
+
+def _wrong_unit(unit: str) -> str | None:
+    """What is wrong with a unit; None where it is known."""
+    try:
+        base_unit(unit)
+    except UnitError as error:
+        return str(error)
+    return None
+
+
+def _check_keys(
+    name: str, table: Table, rows: Sequence[tuple[Any, ...]], lines: Sequence[int], faults: list[Fault]
+) -> None:
+    key = itemgetter(*(list(table.columns).index(c) for c in table.key))
+    if len(set(map(key, rows))) == len(rows):
+        return
+    seen: dict[Any, int] = {}
+    for row, line in zip(rows, lines, strict=True):
+        value = key(row)
+        if value in seen:
+            faults.append(Fault(f"{name}.csv", line, ", ".join(table.key), f"the key of line {seen[value]} again"))
+        seen[value] = line
 
 
 def _check_rules(rows: Rows, lines: Mapping[str, list[int]], faults: list[Fault]) -> None:
@@ -356,20 +275,20 @@ def _check_channel_values(rows: Rows, lines: Mapping[str, list[int]], faults: li
             faults.append(Fault("channel_values.csv", line, "multiplier", "must be above 0 and at most 1000000"))
         if value["interval_minutes"] is not None and not 1 <= value["interval_minutes"] <= 1440:
             faults.append(Fault("channel_values.csv", line, "interval_minutes", "must be from 1 to 1440"))
-        try:
-            base_unit(value["unit"] or "kWh")
-        except UnitError as error:
-            faults.append(Fault("channel_values.csv", line, "unit", str(error)))
+        if (wrong := _wrong_unit(value["unit"] or "kWh")) is not None:
+            faults.append(Fault("channel_values.csv", line, "unit", wrong))
         if known is not None and tuple(row[:2]) not in known:
             faults.append(Fault("channel_values.csv", line, "channel", f"{row[0]} {row[1]} is not in channels.csv"))
 
 
-def _check_stretches(name: str, rows: Iterable[tuple[Any, ...]], lines: list[int], faults: list[Fault]) -> None:
+def _check_stretches(name: str, rows: Sequence[tuple[Any, ...]], lines: list[int], faults: list[Fault]) -> None:
     """Stretches of one group must not overlap: two tariffs in force on a day would bill it twice."""
     how, columns = STRETCHES[name], list(TABLES[name].columns)
     group = [columns.index(c) for c in how.group]
     starts, ends = columns.index(how.starts), columns.index(how.ends)
-    ordered = sorted(zip(rows, lines, strict=True), key=lambda r: (tuple(str(r[0][k]) for k in group), r[0][starts]))
+    ordered = list(zip(rows, lines, strict=True))
+    if len(set(map(itemgetter(*group), rows))) < len(rows):  # else no group has two rows that could overlap
+        ordered.sort(key=lambda r: (tuple(str(r[0][k]) for k in group), r[0][starts]))
     before: tuple[Any, ...] | None = None
     last = 0
     for row, line in ordered:

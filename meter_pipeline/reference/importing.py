@@ -12,7 +12,8 @@ from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import circles, history, tables
 from meter_pipeline.reference.faults import Fault, ReferenceRefused
-from meter_pipeline.reference.folder import DEFINES, Documents, Rows, read_folder
+from meter_pipeline.reference.folder import Documents, Rows, folder_sha256, read_folder
+from meter_pipeline.reference.table_files import DEFINES
 from meter_pipeline.schemas.reference import STRETCHES, TABLES
 
 
@@ -29,11 +30,49 @@ def import_folder(
 
     ``snapshot``: tables of which the folder is the full export; stored rows that it lacks are ended.
     """
+    folder_read = read_changed(database, folder, snapshot)
+    if not isinstance(folder_read, FolderRead):
+        return folder_read
+    with database.connect("meter-pipeline reference") as connection:
+        counts = write_folder(connection, folder_read, snapshot=snapshot, by=by, why=why)
+    tables.settle(database, counts)
+    return counts
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRead:
+    """A folder of reference tables as ``read_folder`` returns it, with the hash of its files."""
+
+    folder: Path
+    sha256: bytes
+    rows: Rows
+    documents: Documents
+
+
+def read_changed(database: Database, folder: Path, snapshot: tables.Snapshot | None) -> FolderRead | dict[str, int]:
+    """Read a folder. Returns its rows by table alone where the same files were imported last and no reference row
+    changed since: 100,000 meters take 0.2 s then. Raises ReferenceRefused."""
+    files = folder_sha256(folder)
+    if snapshot is None:
+        with database.connect("meter-pipeline reference") as connection:
+            if (counts := tables.imported_rows(connection, files)) is not None:
+                return counts
     rows, documents = read_folder(folder)
     missing = sorted(snapshot.tables - rows.keys()) if snapshot is not None else []
     if missing:
         raise ReferenceRefused([Fault(f"{name}.csv", 0, "", "a snapshot needs the table's file") for name in missing])
-    return import_rows(database, rows, documents, str(folder), snapshot=snapshot, by=by, why=why)
+    if folder_sha256(folder) != files:
+        raise ReferenceRefused([Fault(str(folder), 0, "", "its files changed while they were read; import it again")])
+    return FolderRead(folder, files, rows, documents)
+
+
+def write_folder(
+    connection: driver.Connection, read: FolderRead, *, snapshot: tables.Snapshot | None, by: str | None, why: str
+) -> dict[str, int]:
+    """Import a folder in the caller's transaction, which the caller must roll back where it raises."""
+    counts = write_rows(connection, read.rows, read.documents, str(read.folder), snapshot=snapshot, by=by, why=why)
+    tables.note_folder(connection, read.sha256, counts)
+    return counts
 
 
 def import_rows(

@@ -142,6 +142,35 @@ def note_import(connection: psycopg.Connection[Any], digest: bytes, source: str,
     )
 
 
+def last_change(connection: psycopg.Connection[Any], names: Sequence[str] = (*TABLES, "tariff_document")) -> str:
+    """The record time of the last change of some reference tables, as text. Waits for a transaction that changes
+    reference data; from here on this transaction alone may make the next change."""
+    connection.execute("SELECT ref.record_time()")
+    times = " UNION ALL ".join(
+        f"SELECT max(known_from) AS at FROM ref.{n} UNION ALL SELECT max(known_until) FROM ref.{n}_version"
+        for n in names
+    )
+    return str(scalar(connection, f"SELECT max(at)::text FROM ({times}) AS t"))
+
+
+def imported_rows(connection: psycopg.Connection[Any], files: bytes) -> dict[str, int] | None:
+    """Rows by table of the folder that was imported last, where it is the one with these ``files`` (SHA-256) and no
+    reference row changed since."""
+    row = connection.execute(
+        "SELECT last_change, rows FROM ref.imported_folder WHERE files_sha256 = %s", (files,)
+    ).fetchone()
+    return dict(row[1]) if row is not None and row[0] == last_change(connection) else None
+
+
+def note_folder(connection: psycopg.Connection[Any], files: bytes, counts: Mapping[str, int]) -> None:
+    """Keep which folder was imported last, in the transaction that imported it."""
+    connection.execute(
+        "INSERT INTO ref.imported_folder (files_sha256, last_change, rows) VALUES (%s, %s, %s) ON CONFLICT (only_row) DO UPDATE "
+        "SET files_sha256 = excluded.files_sha256, last_change = excluded.last_change, rows = excluded.rows",
+        (files, last_change(connection), Jsonb(dict(counts))),
+    )
+
+
 def _end_missing(connection: psycopg.Connection[Any], name: str, snapshot: Snapshot) -> None:
     """End the rows of a table that the incoming ones lack; those that begin later, that have no end, or on whose days
     the incoming ones say something else, are taken out."""

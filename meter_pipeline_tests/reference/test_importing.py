@@ -222,3 +222,16 @@ def test_a_document_that_bills_were_made_with_cannot_change_under_its_version(
             "SELECT version, body->'energyratestructure'->0->0->>'rate' FROM ref.tariff_document ORDER BY 1"
         ).fetchall()
     assert rates == [(1, "0.1234567890123456789"), (2, "0.2")]
+
+
+@pytest.mark.parametrize("meter", ["", "a1", "A" * 65, "A1 ", "A1\n", "Ä1", "A#1"])
+def test_the_database_itself_refuses_what_is_no_id(database: Database, tmp_path: Path, meter: str) -> None:
+    import_folder(database, folder(tmp_path))
+    copied = (
+        "INSERT INTO ref.meters (meter_id, commodity, head_end) SELECT %s, commodity, head_end FROM ref.meters LIMIT 1"
+    )
+    with database.connect() as connection:
+        with pytest.raises(psycopg.errors.CheckViolation):
+            connection.execute(copied, (meter,))
+        connection.rollback()
+        assert connection.execute(copied, ("A" * 64,)).rowcount == 1
