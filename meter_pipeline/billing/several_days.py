@@ -31,7 +31,7 @@ def bill_billing_days(
     def run(session: Database, day: date, only: Sequence[str] | None) -> BillingOutcome:
         return bill_billing_day(session, calendar, day, clock=clock, shards=shards, only=only)
 
-    def begin(session: Database) -> None:
+    def begin(session: Database, _: Sequence[date]) -> None:
         # Before a day is locked by any stage: two runs of several days cannot wait for each other.
         with session.connect("billing") as connection:
             days.lock(connection)

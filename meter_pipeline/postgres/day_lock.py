@@ -6,6 +6,7 @@ lock on the day while its stages hold theirs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from enum import IntEnum
 from typing import Any
@@ -26,6 +27,14 @@ class DayLock(IntEnum):
 def hold(connection: psycopg.Connection[Any], lock: DayLock, day: date) -> None:
     """Wait for a day's lock and hold it until the transaction ends."""
     connection.execute("SELECT pg_advisory_xact_lock(%s, %s)", (int(lock), day.toordinal()))
+
+
+def hold_several(connection: psycopg.Connection[Any], lock: DayLock, days: Sequence[date]) -> None:
+    """Wait for the locks of some days, in order, and hold them until the transaction ends."""
+    connection.execute(
+        "SELECT pg_advisory_xact_lock(%s, day) FROM unnest(%s::int[]) AS day",
+        (int(lock), sorted(day.toordinal() for day in days)),
+    )
 
 
 def take(connection: psycopg.Connection[Any], lock: DayLock, day: date) -> None:

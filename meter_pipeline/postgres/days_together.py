@@ -13,7 +13,7 @@ from datetime import date
 from typing import Final, Generic, TypeVar
 
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.postgres.one_transaction import together
+from meter_pipeline.postgres.one_transaction import OneTransaction, together
 
 Part = TypeVar("Part")
 Outcome = TypeVar("Outcome")
@@ -29,11 +29,12 @@ class NotTogetherError(Exception):
 @dataclass(frozen=True, slots=True)
 class Stage(Generic[Part, Outcome]):
     """A stage of several days. ``part_of`` says which part of a day is run, None for the whole; ``run`` runs it;
-    ``begin`` opens a transaction; ``ends`` says whether the days that follow need what came of a day committed."""
+    ``begin`` locks what the days of a transaction share, before anything else is read in it; ``ends`` says whether the
+    days that follow need what came of a day committed."""
 
     part_of: Callable[[Database, date], Part | None]
     run: Callable[[Database, date, Part | None], Outcome]
-    begin: Callable[[Database], object]
+    begin: Callable[[OneTransaction, Sequence[date]], object]
     ends: Callable[[Outcome, Sequence[date]], bool]
 
 
@@ -61,8 +62,9 @@ def _shared(
         return [], bool(days)
     done: list[tuple[date, Outcome]] = []
     try:
-        with together(database, "several days") as session:
-            stage.begin(session)
+        with together(database, "several days") as opened:
+            session = opened.remembering() if _hold_reference(opened) else opened
+            stage.begin(session, days)
             for day in days:
                 part = stage.part_of(session, day)
                 if part is None:
@@ -74,3 +76,12 @@ def _shared(
     except NotTogetherError:
         return _shared(database, days[: len(done)], stage)[0], True
     return done, False
+
+
+def _hold_reference(session: Database) -> bool:
+    """Keep reference data as it is until the transaction ends, so that its days may read it one time. False, without a
+    wait, where a change of it is under way: each day then reads for itself."""
+    found = session.rows(
+        "SELECT pg_try_advisory_xact_lock_shared(hashtextextended('meter_pipeline reference data', 0)) AS held"
+    )
+    return bool(found[0]["held"])

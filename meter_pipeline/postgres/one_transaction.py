@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from threading import RLock
 from typing import Any, Final
@@ -69,6 +69,10 @@ class OneTransaction(ReadSession):
     @property
     def undone(self) -> bool:
         return not self.kept
+
+    def remembering(self) -> OneTransaction:
+        """The same transaction, which reads one time what ``remembered`` and ``made_once`` keep."""
+        return replace(self, memory={})
 
     def first_time(self, what: str) -> bool:
         if what in self.done:

@@ -75,7 +75,9 @@ def is_undone(database: Database) -> bool:
 
 def remembered(database: Database, query: str, parameters: Sequence[Any] = ()) -> pl.DataFrame:
     """As ``read``, for tables that no stage writes. A transaction that is rolled back reads the same rows one time;
-    if someone changes them in the meantime, the preview is refused when it is applied."""
+    if someone changes them in the meantime, the preview is refused when it is applied. So do the days of a correction
+    that share a transaction (days_together.py): reference data is kept as it is, and what comes of reads and edits
+    is looked at by the next run (``remember_asked`` of vee/tables/part_of_day.py)."""
     if not isinstance(database, ReadSession) or database.memory is None:
         return database.read(query, parameters)
     key = (query, *parameters)

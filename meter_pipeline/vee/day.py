@@ -36,7 +36,7 @@ from meter_pipeline.vee.estimation import multi_day_registers, past_usage
 from meter_pipeline.vee.handed_on import hand_on
 from meter_pipeline.vee.loading import DayInputs, Shifts, Touched, find_shifts, shifted
 from meter_pipeline.vee.locked import keep_locked
-from meter_pipeline.vee.part_of_day import PartOfDay, WholeDayNeededError, refuse_others
+from meter_pipeline.vee.part_of_day import PartOfDay, WholeDayNeededError, looked_at, refuse_others
 from meter_pipeline.vee.registers import assemble, read_rules, true_up
 from meter_pipeline.vee.registers.usage import RegisterUsage, register_usage
 from meter_pipeline.vee.rules import row_rules as rr
@@ -109,7 +109,7 @@ def _validated(database: Database, calendar: BillingCalendar, day: date, how: _H
     watch, clock = _Watch({}), how.clock
     with reading(database) as session, reading(database) as ahead, database.connect("vee") as connection:
         day_lock.hold(connection, DayLock.VALIDATE, day)
-        requests_of_day, noted = requests.pending(connection, day), part_of_day.touches(connection, day)
+        requests_of_day, noted = looked_at(session, connection, day)
         one_shard = ROWS if how.shards <= 1 else 0
         context = read_day_context(
             connection, session, ahead, calendar, day, how.thresholds, clock.now(), one_shard, watch, how.policies, only
@@ -257,6 +257,9 @@ def _persist(run: _Run, intervals: _Intervals, registers: _Registers) -> VeeOutc
     run.watch("summary")
     again = multi_day_registers.asked(streamed.again, day)
     outcome.redetermine = requests.ask(connection, [*registers.true_ups, *again], now)
+    part_of_day.note_asked(
+        context.session, [(r.billing_day, r.read_day, r.evidence) for r in [*registers.true_ups, *again]]
+    )
     run.watch("true-up")
     return outcome
 

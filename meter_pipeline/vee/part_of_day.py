@@ -18,6 +18,7 @@ import polars as pl
 from meter_pipeline import quality
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.postgres.vectors import to_matrices
 from meter_pipeline.schemas.reads import NO_VALUE, DayMatrix
 from meter_pipeline.vee.estimation.methods import CLASS_PROFILE
@@ -30,6 +31,7 @@ from meter_pipeline.vee.rules.movement import ClassMovement
 from meter_pipeline.vee.rules.statistics import summed_shapes
 from meter_pipeline.vee.rules.thresholds import Thresholds
 from meter_pipeline.vee.tables import part_of_day as store
+from meter_pipeline.vee.tables import true_up
 
 #: Row rules of days on which a channel's row is not the whole of what its meter read
 _CUT: Final = rr.EXCHANGE.mask | rr.METERLESS_GAP.mask
@@ -205,6 +207,18 @@ def _closed(session: Database, calendar: BillingCalendar, day: date, only: Touch
         if found <= points:
             return Touched(tuple(sorted(points)), tuple(sorted(meters)))
         points |= found
+
+
+def looked_at(
+    session: Database, connection: Connection, day: date
+) -> tuple[list[tuple[date, bytes]], list[tuple[int, str]]]:
+    """What asks for a day and is looked at by a run that begins now: requests (read_day, evidence) and touches."""
+    waiting, touches = true_up.pending(connection, day), store.touches(connection, day)
+    asked = store.asked(session)
+    if asked is None:
+        return waiting, touches
+    known = [request for request in waiting if (day, *request) in asked.requests]
+    return known, [touch for touch in touches if touch[0] in asked.touches]
 
 
 def refuse_profiles(validated: Iterable[ValidatedMatrix]) -> None:

@@ -18,9 +18,12 @@ import pytest
 from meter_pipeline.billing import bill_billing_day, bill_billing_days, several_days, validated_since_billed
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.ingest import ingest_billing_day, land_inbox
+from meter_pipeline.postgres import day_lock
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.day_lock import DayLock
 from meter_pipeline.reference import import_folder
 from meter_pipeline.simulator import Spec, simulate
+from meter_pipeline.vee import several_days as several_validated
 from meter_pipeline.vee import touched_since, validate_billing_day, validate_billing_days
 from meter_pipeline.vee.tables import true_up
 from meter_pipeline.vee.tables.part_of_day import note_validation
@@ -239,14 +242,15 @@ def corrected(database: Database, rng: random.Random) -> int:
 def test_days_in_one_transaction_leave_the_bytes_of_one_each(
     server: Database, city: tuple[Database, BillingCalendar], monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Ratios are corrected over three days: day by day; together; and together where the process is lost while the last
-    day is billed, which leaves nothing of the bills, and begun again."""
+    """Ratios are corrected over three days: day by day; together; together while somebody changes reference data, so
+    that nothing that was read may be kept; and together where the process is lost while the last day is billed, which
+    leaves nothing of the bills, and begun again."""
     monkeypatch.setattr("meter_pipeline.vee.part_of_day.LEAST_ROWS", 0)
     monkeypatch.setattr("meter_pipeline.vee.part_of_day.LARGEST_SHARE", 1)
     billed, calendar = city
     clock = noon_after(DAYS[-1])
     found: dict[str, dict[str, str]] = {}
-    for way in ("apart", "together", "lost"):
+    for way in ("apart", "together", "changing", "lost"):
         database = copy_database(server, f"billed_days_{seed}_{way}", billed.name)
         assert corrected(database, random.Random(seed))
         if way == "apart":
@@ -255,7 +259,10 @@ def test_days_in_one_transaction_leave_the_bytes_of_one_each(
             for day in DAYS:
                 bill_billing_day(database, calendar, day, clock=clock, only=validated_since_billed(database, day))
         else:
-            judged = dict(validate_billing_days(database, calendar, DAYS, clock=clock))
+            with database.connect() as other:
+                if way == "changing":
+                    other.execute("SELECT ref.record_time()")
+                judged = dict(validate_billing_days(database, calendar, DAYS, clock=clock))
             assert list(judged) == DAYS
             assert [day for day, outcome in judged.items() if outcome.whole_because] == []
             if way == "lost":
@@ -271,8 +278,45 @@ def test_days_in_one_transaction_leave_the_bytes_of_one_each(
         found[way] = held(database, "vee", "anomaly")
     for table, rows in found["apart"].items():
         assert found["together"][table] == rows, table
+        assert found["changing"][table] == rows, table
         # what was undone used up numbers
         assert _without_numbers(found["lost"][table]) == _without_numbers(rows), table
+
+
+def test_what_comes_while_days_share_a_transaction_is_left_to_the_next_run(
+    server: Database, city: tuple[Database, BillingCalendar], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the first of three days is validated, a meter of the last is read and an edit asks for the last. The
+    transaction may have read both days' inputs before: it leaves the two as they are, and lets nobody else validate the
+    last day. What it was asked for before is done."""
+    monkeypatch.setattr("meter_pipeline.vee.part_of_day.LEAST_ROWS", 0)
+    monkeypatch.setattr("meter_pipeline.vee.part_of_day.LARGEST_SHARE", 1)
+    database, calendar = copy_database(server, "validated_meanwhile", city[0].name), city[1]
+    clock = noon_after(DAYS[-1])
+    assert corrected(database, random.Random(1))
+    edit = true_up.Request(DAYS[-1], DAYS[-1], b"edit".rjust(32), 1, ("SP-NONE",))
+    locked = []
+
+    def validated(session: Database, calendar: BillingCalendar, day: date, **how: Any) -> Any:
+        with database.connect() as c:
+            if day == DAYS[0]:
+                c.execute(
+                    "INSERT INTO raw.touched_meter (billing_day, read_day, meter_id) VALUES (%s, %s, 'M-NONE')",
+                    (DAYS[-1], DAYS[-1]),
+                )
+                true_up.ask(c, [edit], clock.now())
+            locked.append(not day_lock.try_take(c, DayLock.VALIDATE, DAYS[-1]))
+        return validate_billing_day(session, calendar, day, **how)
+
+    monkeypatch.setattr(several_validated, "validate_billing_day", validated)
+    judged = dict(validate_billing_days(database, calendar, DAYS, clock=clock))
+    assert list(judged) == DAYS
+    assert locked == [True] * len(DAYS)
+    with database.connect() as c:
+        waiting = c.execute("SELECT billing_day, evidence FROM vee.true_up WHERE done_at IS NULL").fetchall()
+        noted = c.execute("SELECT billing_day, meter_id FROM raw.touched_meter").fetchall()
+    assert waiting == [(DAYS[-1], edit.evidence)]
+    assert (DAYS[-1], "M-NONE") in noted
 
 
 def _without_numbers(rows: str) -> list[str]:

@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 import psycopg
 
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.postgres.reading import remembered, remembers
+from meter_pipeline.postgres.reading import is_undone, made_once, remembered, remembers
 from meter_pipeline.postgres.vectors import read_frame
 from meter_pipeline.vee.tables import validated
 
@@ -144,6 +144,45 @@ def unvalidated_loads(database: Database) -> list[tuple[date, list[bytes]]]:
             "AND EXISTS (SELECT FROM vee.usage_block AS u WHERE u.billing_day = t.billing_day) GROUP BY 1 ORDER BY 1"
         ).fetchall()
     return [(day, [f"load {number}".encode()]) for day, number in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What had asked for some days when their transaction began: requests (billing_day, read_day, evidence), and the
+    numbers of touches."""
+
+    requests: set[tuple[date, date, bytes]]
+    touches: set[int]
+
+
+def remember_asked(database: Database, connection: Connection, days: Sequence[date]) -> None:
+    """Keep what asks for some days now. Their transaction reads reads and edits one time; what comes later may not be
+    among them and has to be looked at by another run."""
+    query = "SELECT billing_day, read_day, evidence FROM vee.true_up WHERE billing_day = ANY(%s) AND done_at IS NULL"
+    requests = set(connection.execute(query, (list(days),)).fetchall())
+    touched = connection.execute("SELECT touch_id FROM raw.touched_meter WHERE billing_day = ANY(%s)", (list(days),))
+    touches = {number for (number,) in touched.fetchall()}
+    made_once(database, _ASKED, [], lambda: Asked(requests, touches))
+
+
+def note_asked(database: Database, requests: Sequence[tuple[date, date, bytes]]) -> None:
+    """Add requests that the transaction itself made: the days that follow look at them."""
+    known = asked(database)
+    if known is not None:
+        known.requests.update(requests)
+
+
+_ASKED: Final = ("asked when the transaction began",)
+
+
+def asked(database: Database) -> Asked | None:
+    """What ``remember_asked`` kept; None where every read is made when a day begins, and in a transaction that is
+    undone."""
+    return None if is_undone(database) or not remembers(database) else made_once(database, _ASKED, [], _nothing)
+
+
+def _nothing() -> Asked:
+    raise RuntimeError("what asks for the days was not read when their transaction began")
 
 
 def forget(connection: Connection, noted: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ import psycopg
 
 from meter_pipeline.postgres.array_bytes import listed, lists
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.postgres.reading import made_once, remembers
+from meter_pipeline.postgres.reading import is_undone, made_once, remembers
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.sharding import between
 from meter_pipeline.vee.tables.past_usage import NO_PAST_USAGE
@@ -207,7 +207,7 @@ def change_usage_history(
     columns = _history_columns(usage)
     values = zip(columns["quantity_micro"].to_list(), columns["state"].to_list(), strict=True)
     entries = dict(zip([place for place, *_ in places], values, strict=True))
-    if remembers(database):
+    if is_undone(database):
         _postponed(database).setdefault(day, {}).update(entries)
     else:
         _write_entries(connection, day, entries)
