@@ -164,6 +164,14 @@ def copy_of(
 
 
 @pytest.fixture
+def toy_feed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are read by the toy format of ingest/support.py, also where the product reads an archived file again."""
+    from meter_pipeline_tests.ingest.support import parse
+
+    monkeypatch.setattr("meter_pipeline.feeds.parse", parse)
+
+
+@pytest.fixture
 def connection(database: Database) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
     """A connection to the test's own database."""
     with database.connect("test") as opened:

@@ -25,7 +25,7 @@ from meter_pipeline.ingest import plan, read_again, staging
 from meter_pipeline.ingest.breaker import Breaker
 from meter_pipeline.ingest.controller import Controller
 from meter_pipeline.ingest.dead_letter_rows import finish_letters, payload_letters
-from meter_pipeline.ingest.landing import FileFolders, Parse
+from meter_pipeline.ingest.landing import FileFolders
 from meter_pipeline.ingest.staging import StagedDay
 from meter_pipeline.ingest.tables import load, raw
 from meter_pipeline.ingest.tables.load import INTERVAL, Kind
@@ -110,7 +110,6 @@ def ingest_billing_day(
     settings: Settings | None = None,
     places: FileFolders | None = None,
     head_ends: dict[str, HeadEnd] | None = None,
-    parse: Parse | None = None,
     clock: Clock = SYSTEM_CLOCK,
     run_id: str | None = None,
     pause: PauseProbe | None = None,
@@ -138,7 +137,7 @@ def ingest_billing_day(
     try:
         with database.connect("ingest-day", autocommit=True) as lock:
             day_lock.take(lock, DayLock.LOAD, day)
-            loader = _Day(database, calendar, day, places, settings, head_ends, parse, clock, run_id, pause, lock)
+            loader = _Day(database, calendar, day, places, settings, head_ends, clock, run_id, pause, lock)
             loader.controller, loader.breaker = controller or Controller(), breaker or Breaker()
             loader.rng = random.Random(seed)  # noqa: S311 - jitter of retries
             return loader.run()
@@ -157,7 +156,6 @@ class _Day:
     places: FileFolders
     settings: Settings | None
     head_ends: dict[str, HeadEnd] | None
-    parse: Parse | None
     clock: Clock
     run_id: str | None
     pause: PauseProbe
@@ -324,7 +322,7 @@ class _Day:
         if declared is None:
             declared = read_head_ends(self.settings.head_ends) if self.settings is not None else {}
         self.restaged |= read_again.staged_day(
-            self.database, self.calendar, self.places, item, declared, parse=self.parse, clock=self.clock
+            self.database, self.calendar, self.places, item, declared, clock=self.clock
         )
         return staging.read(self.places.staging, item.staged_path)
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from meter_pipeline import feeds
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.control import decisions
@@ -27,7 +28,7 @@ from meter_pipeline.feeds.one_line import line_declaration, lines_above
 from meter_pipeline.feeds.rejects import FeedRefused
 from meter_pipeline.ingest import archive
 from meter_pipeline.ingest.known_channels import Declared
-from meter_pipeline.ingest.landing import FileFolders, Parse, land
+from meter_pipeline.ingest.landing import FileFolders, land
 from meter_pipeline.ingest.staged_days import staged_days
 from meter_pipeline.ingest.tables import dead_letters, load, raw
 from meter_pipeline.ingest.tables.dead_letters import DeadLetter
@@ -169,7 +170,6 @@ def replay(
     *,
     by: str,
     read_as: str | None = None,
-    parse: Parse | None = None,
     clock: Clock = SYSTEM_CLOCK,
     run_id: str | None = None,
 ) -> Replayed:
@@ -189,7 +189,7 @@ def replay(
         head_end = head_ends.get(read_as or letter.head_end)
         if head_end is None:
             raise DeadLetterError(f"head-end {read_as or letter.head_end} is not declared")
-        parse = _parser(letter, parse)
+        parse = parse_canonical if letter.raw_format == "canonical" else feeds.parse
         channels = Declared.of(raw.channels(database), raw.dated_channels(database))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"dead-letter-{letter.key.hex()[:12]}"
@@ -311,16 +311,6 @@ def _around(whole: bytes, letter: DeadLetter, head_end: HeadEnd) -> tuple[bytes,
         owner = next((line for line in reversed(lines) if line.startswith(b"200")), None)
         return b"".join(line + b"\n" for line in (*opening, *([owner] if owner else []))), b"900\n"
     return lines_above(head_end, letter.file_format, whole, letter.line or 0), b""
-
-
-def _parser(letter: DeadLetter, given: Parse | None) -> Parse:
-    if letter.raw_format == "canonical":
-        return parse_canonical
-    if given is not None:
-        return given
-    from meter_pipeline import feeds
-
-    return feeds.parse
 
 
 def parse_canonical(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFeed:

@@ -19,7 +19,7 @@ from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
 from meter_pipeline.ingest import plain_files
 from meter_pipeline.ingest.known_channels import Declared
-from meter_pipeline.ingest.landing import FileFolders, IdentityTaken, Landed, Parse, Prepared, prepare_file, register
+from meter_pipeline.ingest.landing import FileFolders, IdentityTaken, Landed, Prepared, prepare_file, register
 from meter_pipeline.ingest.plots import files_plot
 from meter_pipeline.ingest.tables import raw
 from meter_pipeline.ingest.writer import PauseProbe
@@ -132,7 +132,6 @@ def land_inbox(
     *,
     clock: Clock = SYSTEM_CLOCK,
     run_id: str | None = None,
-    parse: Parse | None = None,
     pause: PauseProbe | None = None,
 ) -> LandingOutcome:
     """Land every new file of the settings' inbox. A bad file is refused by itself. A file of an undeclared head-end,
@@ -157,7 +156,6 @@ def land_inbox(
         Declared.of(raw.channels(database), raw.dated_channels(database)),
         clock,
         run_id,
-        parse,
     )
     if pause is None:
         from meter_pipeline.control import PauseProbe as Probe
@@ -182,7 +180,6 @@ class _Landing:
     channels: Declared
     clock: Clock
     run_id: str | None
-    parse: Parse | None
 
     def land_all(self, names: Sequence[str], pause: PauseProbe) -> None:
         """Read, pack and stage several files in parallel and ahead (numba, Polars and hashing release the GIL).
@@ -210,10 +207,9 @@ class _Landing:
             head_end,
             self.places,
             self.clock.now(),
-            self.parse,
-            plain_files.shown(name),
-            self.channels,
-            self.run_id,
+            name=plain_files.shown(name),
+            channels=self.channels,
+            run_id=self.run_id,
         )
 
     def _land_one(

@@ -19,6 +19,7 @@ from typing import Any
 
 import polars as pl
 
+from meter_pipeline import feeds
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd
@@ -82,9 +83,10 @@ def land(
     """Land one file: hash, archive, parse, check against reference data, stage by billing day, register. Repeating it
     changes nothing.
 
-    ``name``: the file's name in the register (its path below the inbox). ``channels``: declared channels, shared
-    between files. A file that changes while it is read raises (OSError, ValueError or the parser's own refusal to read
-    a growing file) and is not registered.
+    ``parse``: the parser of content that is not in the head-end's format (a dead letter in canonical form). ``name``:
+    the file's name in the register (its path below the inbox). ``channels``: declared channels, shared between files. A
+    file that changes while it is read raises (OSError, ValueError or the parser's own refusal to read a growing file)
+    and is not registered.
     """
 
     def prepared() -> Prepared:
@@ -163,7 +165,7 @@ def prepare_file(
         if known is not None and (replay_of is not None or not (known.refused or known.rejected)):
             archive.store(places.archive, source.source, content)  # its copy may be lost; it is not written twice
             return Prepared(replace(known, file_name=name, size=source.size), True, source.modified_ns)
-        parsed, refused, letters, relative = read(source, content, head_end, calendar, places, parse)
+        parsed, refused, letters, relative = read(source, content, head_end, calendar, places, parse or feeds.parse)
         if not source.unchanged() or parsed.sha256 not in ("", content.hex()):
             # Size and time may be put back; the bytes that were parsed may not be others than those that are
             # registered and archived.
@@ -212,14 +214,10 @@ def read(
     head_end: HeadEnd,
     calendar: BillingCalendar,
     places: FileFolders,
-    parse: Parse | None,
+    parse: Parse,
 ) -> tuple[ParsedFeed, str | None, list[pl.DataFrame], str]:
     """Parse and archive at the same time. Returns the parsed reads, the reason where the whole file was refused, its
     dead letters, its archive path."""
-    if parse is None:
-        from meter_pipeline import feeds
-
-        parse = feeds.parse
     refused: str | None = None
     letters: list[pl.DataFrame] = []
     parsed = ParsedFeed(head_end.format)

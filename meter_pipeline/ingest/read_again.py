@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from meter_pipeline import feeds
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.feeds.head_ends import HeadEnd
@@ -16,7 +17,7 @@ from meter_pipeline.ingest import archive, file_checks, landing, plain_files, re
 from meter_pipeline.ingest.dead_letter_rows import finish_letters, line_letters
 from meter_pipeline.ingest.dead_letters import parse_canonical
 from meter_pipeline.ingest.known_channels import Declared
-from meter_pipeline.ingest.landing import FileFolders, Parse
+from meter_pipeline.ingest.landing import FileFolders
 from meter_pipeline.ingest.restage import Reading, Restaged
 from meter_pipeline.ingest.staged_days import staged_days
 from meter_pipeline.ingest.tables import dead_letters, raw
@@ -35,7 +36,6 @@ def reading(
     file: raw.FeedFile,
     head_ends: Mapping[str, HeadEnd],
     *,
-    parse: Parse | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Reading:
     """What an archived file gives now, by today's declaration, reference data and parser. Raises StagingError."""
@@ -44,8 +44,7 @@ def reading(
         raise StagingError(
             f"{file.file_name} cannot be read again: head-end {file.head_end} is not declared. Put its declaration back"
         )
-    if file.file_format == "canonical":
-        parse = parse_canonical
+    parse = parse_canonical if file.file_format == "canonical" else feeds.parse
     with tempfile.TemporaryDirectory(prefix="meter-pipeline-restage-") as folder:
         copy = Path(folder) / file.file_name.rsplit("/", 1)[-1].replace("\\", "_")
         _restore(places, file, copy)
@@ -116,7 +115,6 @@ def staged_day(
     item: raw.WaitingFile,
     head_ends: Mapping[str, HeadEnd],
     *,
-    parse: Parse | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> bool:
     """Stage one day of a file again, whose lock the caller's run holds. True where the reads are others than before,
@@ -125,6 +123,6 @@ def staged_day(
         file = raw.known_file(connection, item.sha256)
     if file is None:
         raise StagingError(f"{item.file_name} is not registered any more")
-    found = reading(database, calendar, places, file, head_ends, parse=parse, clock=clock)
+    found = reading(database, calendar, places, file, head_ends, clock=clock)
     day: date = item.billing_day
     return restage.apply(database, places.staging, found, only=day, clock=clock).changed

@@ -13,6 +13,8 @@ from collections import Counter
 from datetime import UTC, date, timedelta
 from pathlib import Path
 
+import pytest
+
 from meter_pipeline.clock import SYSTEM_CLOCK
 from meter_pipeline.feeds.head_ends import read_head_end
 from meter_pipeline.feeds.registry import parse
@@ -43,7 +45,9 @@ def stamp(utility: SmallUtility, slot: int) -> str:
     return f"{(utility.calendar.bounds(DAY)[0] + timedelta(minutes=15 * slot)).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def test_a_day_of_bad_input_is_named_and_the_rest_is_billed(database: Database, tmp_path: Path) -> None:
+def test_a_day_of_bad_input_is_named_and_the_rest_is_billed(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     utility = SmallUtility.make(database, tmp_path, "America/Chicago")
     (utility.settings.head_ends / "north.toml").write_text(DECLARATION)
     declared = read_head_end(utility.settings.head_ends / "north.toml")
@@ -82,9 +86,8 @@ def test_a_day_of_bad_input_is_named_and_the_rest_is_billed(database: Database, 
                 file.write(good[1] + "\n")
         return parse(path, *rest)  # type: ignore[arg-type]  # handed through
 
-    outcome = land_inbox(
-        database, utility.calendar, utility.settings, clock=SYSTEM_CLOCK, run_id="test", parse=parse_while_written
-    )
+    monkeypatch.setattr("meter_pipeline.feeds.parse", parse_while_written)
+    outcome = land_inbox(database, utility.calendar, utility.settings, clock=SYSTEM_CLOCK, run_id="test")
     assert [name for name, _ in outcome.postponed] == ["NORTH/h-growing.csv"]
     landed = {one.file_name.split("/")[-1]: one for one in outcome.landed}
     assert landed["b-same-bytes-another-name.csv"].duplicate

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 import psycopg
 from psycopg import sql
@@ -181,20 +182,20 @@ class Case:
         limits = replace(
             SMALL, batch_start=1, batch_most=1 + self.rng.randrange(2)
         )  # so that there is a third batch to strike
-        return ingest_billing_day(
-            database or self.database,
-            CALENDAR,
-            DAY,
-            places=places(self.folder),
-            head_ends={"NORTH": NORTH},
-            parse=parse,
-            clock=self.clock,
-            run_id=f"seed {self.seed}",
-            controller=Controller(limits),
-            breaker=Breaker(QUICK, random.Random(self.seed)),
-            seed=self.seed,
-            **more,
-        )
+        with patch("meter_pipeline.feeds.parse", parse):
+            return ingest_billing_day(
+                database or self.database,
+                CALENDAR,
+                DAY,
+                places=places(self.folder),
+                head_ends={"NORTH": NORTH},
+                clock=self.clock,
+                run_id=f"seed {self.seed}",
+                controller=Controller(limits),
+                breaker=Breaker(QUICK, random.Random(self.seed)),
+                seed=self.seed,
+                **more,
+            )
 
     def try_run(self, database: Database | None = None, **more: Any) -> Any:
         """The same, where the fault may end it; what it ended with is noted."""
@@ -335,7 +336,6 @@ def killable(url: str, folder: str, seed: int, at: int, after: bool) -> None:
         DAY,
         places=places(Path(folder)),
         head_ends={"NORTH": NORTH},
-        parse=parse,
         clock=FaultClock(),
         run_id=f"seed {seed}",
         controller=Controller(replace(SMALL, batch_start=1 + seed % 3)),

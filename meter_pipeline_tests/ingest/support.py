@@ -155,7 +155,6 @@ def options(folder: Path) -> dict[str, Any]:
     return {
         "places": places(folder),
         "head_ends": {"NORTH": NORTH},
-        "parse": parse,
         "clock": CLOCK,
         "pause": NoPause(),
         "seed": 1,

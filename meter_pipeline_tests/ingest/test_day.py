@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,17 +24,18 @@ from meter_pipeline_tests.ingest.support import (
     Read,
     enrol,
     options,
-    parse,
     places,
     raw_bytes,
     truncate,
     write_file,
 )
 
+pytestmark = pytest.mark.usefixtures("toy_feed")
+
 
 def land_all(database: Database, folder: Path, files: list[Path]) -> None:
     for path in files:
-        land(database, CALENDAR, path, NORTH, places(folder), parse=parse, clock=CLOCK)
+        land(database, CALENDAR, path, NORTH, places(folder), clock=CLOCK)
 
 
 def test_a_simple_day(database: Database, tmp_path: Path) -> None:
@@ -41,7 +43,7 @@ def test_a_simple_day(database: Database, tmp_path: Path) -> None:
     reads = [Read(m, slot, 1000 * slot, sequence=slot) for m in METERS for slot in range(92)]
     registers = [Read(m, hour, 5_000_000 + hour, register=True, sequence=hour) for m in METERS for hour in (0, 22)]
     path = write_file(tmp_path, "a.jsonl", reads + registers, ["not json"])
-    landed = land(database, CALENDAR, path, NORTH, places(tmp_path), parse=parse, clock=CLOCK)
+    landed = land(database, CALENDAR, path, NORTH, places(tmp_path), clock=CLOCK)
     assert (landed.received, landed.rejected, landed.days) == (6 * 92 + 12 + 1, 1, [DAY])
     assert [day for day, _ in waiting_days(database)] == [DAY]
     outcome = ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
@@ -96,9 +98,7 @@ def test_the_same_bytes_under_another_name_load_nothing(database: Database, tmp_
     land_all(database, tmp_path, [write_file(tmp_path, "a", reads)])
     ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
     before = raw_bytes(database)
-    again = land(
-        database, CALENDAR, write_file(tmp_path, "b", reads), NORTH, places(tmp_path), parse=parse, clock=CLOCK
-    )
+    again = land(database, CALENDAR, write_file(tmp_path, "b", reads), NORTH, places(tmp_path), clock=CLOCK)
     assert again.duplicate
     assert ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path)).accepted == 0
     assert raw_bytes(database) == before

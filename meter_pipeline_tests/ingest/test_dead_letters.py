@@ -20,16 +20,15 @@ from meter_pipeline_tests.ingest.support import (
     Read,
     enrol,
     options,
-    parse,
     places,
     write_file,
 )
 
+pytestmark = pytest.mark.usefixtures("toy_feed")
+
 
 def replay(database: Database, folder: Path, key: bytes) -> Any:
-    return dead_letters.replay(
-        database, CALENDAR, places(folder), {"NORTH": NORTH}, key.hex(), by="clerk", parse=parse, clock=CLOCK
-    )
+    return dead_letters.replay(database, CALENDAR, places(folder), {"NORTH": NORTH}, key.hex(), by="clerk", clock=CLOCK)
 
 
 def letters(database: Database, *status: str) -> list[store.DeadLetter]:
@@ -44,7 +43,7 @@ def intervals(database: Database) -> int:
 def test_a_line_is_corrected_and_replayed_once(database: Database, tmp_path: Path) -> None:
     enrol(database)
     path = write_file(tmp_path, "a", [Read("M-0", slot, 1000) for slot in range(4)], ['["M-1", 5, 2000, oops'])
-    land(database, CALENDAR, path, NORTH, places(tmp_path), parse=parse, clock=CLOCK)
+    land(database, CALENDAR, path, NORTH, places(tmp_path), clock=CLOCK)
     [letter] = letters(database, "open")
     assert (letter.line, letter.raw, letter.reasons[0][0], letter.reads) == (5, b'["M-1", 5, 2000, oops', "bad_json", 1)
     assert path.read_bytes()[letter.byte_offset :].startswith(letter.raw)
@@ -73,9 +72,7 @@ def test_unknown_meters_come_back_after_enrolment(database: Database, tmp_path: 
     reads = [Read(m, slot, 1500 + slot, sequence=3 * slot) for m in METERS[:3] for slot in range(6)] + [
         Read("M-2", 3, 9_000_000, register=True)
     ]
-    landed = land(
-        database, CALENDAR, write_file(tmp_path, "a", reads), NORTH, places(tmp_path), parse=parse, clock=CLOCK
-    )
+    landed = land(database, CALENDAR, write_file(tmp_path, "a", reads), NORTH, places(tmp_path), clock=CLOCK)
     assert (landed.received, landed.rejected, landed.dead_letters) == (19, 13, 3)
     assert {r[0] for x in letters(database, "open") for r in x.reasons} == {"unknown_meter"}
     enrol(database, METERS[1:3])
@@ -93,7 +90,7 @@ def test_unknown_meters_come_back_after_enrolment(database: Database, tmp_path: 
 
 def test_dismissed_is_final_and_needs_a_reason(database: Database, tmp_path: Path) -> None:
     enrol(database)
-    land(database, CALENDAR, write_file(tmp_path, "a", [], ["junk"]), NORTH, places(tmp_path), parse=parse, clock=CLOCK)
+    land(database, CALENDAR, write_file(tmp_path, "a", [], ["junk"]), NORTH, places(tmp_path), clock=CLOCK)
     [letter] = letters(database)
     with pytest.raises(DeadLetterError, match="why"):
         dead_letters.dismiss(database, letter.key.hex(), by="clerk", reason=" ", clock=CLOCK)
@@ -107,7 +104,7 @@ def test_a_payload_the_database_refuses_costs_only_itself(database: Database, tm
     with database.connect() as connection:
         connection.execute("ALTER TABLE raw.interval_day ADD CHECK (meter_id <> 'M-3')")
     path = write_file(tmp_path, "a", [Read(m, slot, 1000) for m in METERS for slot in range(4)])
-    land(database, CALENDAR, path, NORTH, places(tmp_path), parse=parse, clock=CLOCK)
+    land(database, CALENDAR, path, NORTH, places(tmp_path), clock=CLOCK)
     outcome = ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
     assert (outcome.accepted, outcome.rejected, outcome.balanced) == (20, 4, True)
     [letter] = letters(database)

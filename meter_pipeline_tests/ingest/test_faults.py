@@ -28,11 +28,12 @@ from meter_pipeline_tests.ingest.support import (
     Read,
     enrol,
     options,
-    parse,
     places,
     raw_bytes,
     write_file,
 )
+
+pytestmark = pytest.mark.usefixtures("toy_feed")
 
 SMALL = Limits(batch_least=1, batch_start=1, batch_most=1, writers_start=2)
 Write = Callable[..., Any]
@@ -45,7 +46,7 @@ def day(database: Database, tmp_path: Path) -> Database:
     reads = [Read(m, slot, 1000 + slot) for m in METERS for slot in range(8)] + [
         Read(m, 3, 10**6, register=True) for m in METERS
     ]
-    land(database, CALENDAR, write_file(tmp_path, "a", reads), NORTH, places(tmp_path), parse=parse, clock=CLOCK)
+    land(database, CALENDAR, write_file(tmp_path, "a", reads), NORTH, places(tmp_path), clock=CLOCK)
     return database
 
 
@@ -240,7 +241,7 @@ def test_a_commit_that_hangs_after_its_link_is_reset_is_settled_before_anything_
     if later:
         run(day, tmp_path)
         reads = [Read(m, slot, 2000 + slot, version=2) for m in METERS for slot in range(8)]
-        land(day, CALENDAR, write_file(tmp_path, "b", reads), NORTH, places(tmp_path), parse=parse, clock=CLOCK)
+        land(day, CALENDAR, write_file(tmp_path, "b", reads), NORTH, places(tmp_path), clock=CLOCK)
     hang_first_commit(day, hangs_s)
     real = load.write_batch
     begun: list[int] = []

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from meter_pipeline import feeds
 from meter_pipeline.calendar import BillingCalendar
+from meter_pipeline.feeds import parse as parse_feed
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import land_inbox, new_files, plain_files
 from meter_pipeline.plotting import MOST_BYTES
@@ -66,7 +66,9 @@ def settings(database: Database, tmp_path: Path) -> Settings:
     return found
 
 
-def test_files_read_at_once_are_made_known_in_the_order_of_their_names(database: Database, settings: Settings) -> None:
+def test_files_read_at_once_are_made_known_in_the_order_of_their_names(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first file is not read before the second has been: it is registered first all the same, and so it stands in
     the ledger."""
     second_read = threading.Event()
@@ -75,12 +77,13 @@ def test_files_read_at_once_are_made_known_in_the_order_of_their_names(database:
     def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFeed:
         if path.name == names[0]:
             assert second_read.wait(20), "files are not read at once"
-        found = feeds.parse(path, head_end, calendar)
+        found = parse_feed(path, head_end, calendar)
         if path.name == names[1]:
             second_read.set()
         return found
 
-    outcome = land_inbox(database, settings.calendar(), settings, parse=parse, pause=Pauses(1000))
+    monkeypatch.setattr("meter_pipeline.feeds.parse", parse)
+    outcome = land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
     assert [Path(one.file_name).name for one in outcome.landed] == names
     assert [one.duplicate for one in outcome.landed] == [False] * 6 + [True]
     assert not outcome.postponed
@@ -107,7 +110,7 @@ def test_a_pause_raised_while_files_are_read_holds_those_that_are_not_known_yet(
 
 
 def test_a_file_that_is_another_for_the_time_it_is_parsed_is_not_known_by_its_bytes(
-    database: Database, settings: Settings
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Size and time are put back, so that only the hash of what was parsed tells. The file is held, and landed when it
     is itself again."""
@@ -122,14 +125,16 @@ def test_a_file_that_is_another_for_the_time_it_is_parsed_is_not_known_by_its_by
 
     def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFeed:
         if path.name != victim.name:
-            return feeds.parse(path, head_end, calendar)
+            return parse_feed(path, head_end, calendar)
         put(other)
         try:
-            return feeds.parse(path, head_end, calendar)
+            return parse_feed(path, head_end, calendar)
         finally:
             put(own)
 
-    outcome = land_inbox(database, settings.calendar(), settings, parse=parse, pause=Pauses(1000))
+    with monkeypatch.context() as patch:
+        patch.setattr("meter_pipeline.feeds.parse", parse)
+        outcome = land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
     assert [Path(name).name for name, _ in outcome.postponed] == [victim.name]
     assert [
         Path(one.file_name).name
@@ -194,7 +199,7 @@ def test_only_plain_files_are_read(database: Database, settings: Settings, tmp_p
 
 
 def test_a_link_put_in_a_files_place_while_it_is_parsed_is_not_read(
-    database: Database, settings: Settings, tmp_path: Path
+    database: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = tmp_path / "secret.key"
     secret.write_text("PRIVATE KEY planted-77\n" * 50)
@@ -204,24 +209,28 @@ def test_a_link_put_in_a_files_place_while_it_is_parsed_is_not_read(
         if path.name == victim.name:
             victim.unlink()
             victim.symlink_to(secret)
-        return feeds.parse(path, head_end, calendar)
+        return parse_feed(path, head_end, calendar)
 
-    land_inbox(database, settings.calendar(), settings, parse=parse, pause=Pauses(1000))
+    monkeypatch.setattr("meter_pipeline.feeds.parse", parse)
+    land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
     letters = database.read("SELECT raw FROM raw.dead_letter")["raw"].to_list()
     assert not any(b"planted-77" in bytes(letter) for letter in letters)
     copies = list(settings.archive.rglob("*.zst"))
     assert len(copies) == 6
 
 
-def test_a_file_that_a_parser_ends_on_costs_only_itself(database: Database, settings: Settings) -> None:
+def test_a_file_that_a_parser_ends_on_costs_only_itself(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     victim = min((settings.inbox / "AMI").iterdir())
 
     def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFeed:
         if path.name == victim.name:
             raise IndexError("list index out of range")
-        return feeds.parse(path, head_end, calendar)
+        return parse_feed(path, head_end, calendar)
 
-    outcome = land_inbox(database, settings.calendar(), settings, parse=parse, pause=Pauses(1000))
+    monkeypatch.setattr("meter_pipeline.feeds.parse", parse)
+    outcome = land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
     assert len(outcome.landed) == 6
     assert outcome.postponed == [(f"AMI/{victim.name}", "could not be read: IndexError: list index out of range")]
 

@@ -28,10 +28,11 @@ from meter_pipeline_tests.ingest.support import (
     Read,
     enrol,
     options,
-    parse,
     places,
     write_file,
 )
+
+pytestmark = pytest.mark.usefixtures("toy_feed")
 
 SOUTH = HeadEnd("SOUTH", "jsonl")
 
@@ -44,7 +45,7 @@ def refuses(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedF
     raise Refused
 
 
-def offer(database: Database, folder: Path, path: Path, head_end: HeadEnd = NORTH, reads: Any = parse) -> Landed:
+def offer(database: Database, folder: Path, path: Path, head_end: HeadEnd = NORTH, reads: Any = None) -> Landed:
     return land(database, CALENDAR, path, head_end, places(folder), parse=reads, clock=CLOCK)
 
 
@@ -196,11 +197,8 @@ def test_restage_reads_every_file_that_waits_from_the_archive(database: Database
     landed = offer(database, tmp_path, write_file(tmp_path, "a", day_of(METERS)))
     enrol(database, METERS[5:])
     shutil.rmtree(tmp_path / "staging")
-    # The archive's bytes, parsed by the toy format's parser in the product's place.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("meter_pipeline.feeds.parse", parse)
-        [done] = restage_files(database, CALENDAR, places(tmp_path), {"NORTH": NORTH}, clock=CLOCK)
-        [same] = restage_files(database, CALENDAR, places(tmp_path), {"NORTH": NORTH}, name="a", clock=CLOCK)
+    [done] = restage_files(database, CALENDAR, places(tmp_path), {"NORTH": NORTH}, clock=CLOCK)
+    [same] = restage_files(database, CALENDAR, places(tmp_path), {"NORTH": NORTH}, name="a", clock=CLOCK)
     assert (done.changed, done.days, done.letters_closed) == (True, [DAY], 2)
     assert not same.changed
     assert run(database, tmp_path).accepted == 54
@@ -224,8 +222,6 @@ def test_a_replayed_canonical_letter_whose_staging_is_lost_is_read_again(databas
     offer(database, tmp_path, write_file(tmp_path, "a", day_of(METERS)))
     enrol(database, METERS[5:])
     for key in database.read("SELECT encode(dead_letter_key, 'hex') AS k FROM raw.dead_letter")["k"]:
-        dead_letters.replay(
-            database, CALENDAR, places(tmp_path), {"NORTH": NORTH}, key, by="kim", parse=parse, clock=CLOCK
-        )
+        dead_letters.replay(database, CALENDAR, places(tmp_path), {"NORTH": NORTH}, key, by="kim", clock=CLOCK)
     shutil.rmtree(tmp_path / "staging")
     assert run(database, tmp_path).accepted == 54

@@ -38,10 +38,11 @@ from meter_pipeline_tests.ingest.support import (
     Read,
     enrol,
     options,
-    parse,
     places,
     write_file,
 )
+
+pytestmark = pytest.mark.usefixtures("toy_feed")
 
 SMALL = Limits(batch_least=1, batch_start=1, batch_most=1, writers_start=2)
 
@@ -88,7 +89,6 @@ def test_a_frozen_server_is_cut_at_the_socket_and_the_day_is_finished_when_it_wa
         write_file(tmp_path, "a", [Read(m, slot, 1000) for m in METERS for slot in range(8)]),
         NORTH,
         places(tmp_path),
-        parse=parse,
         clock=CLOCK,
     )
     frozen, cut = threading.Event(), threading.Event()
@@ -132,9 +132,7 @@ def test_five_days_at_once_after_an_outage_drain_without_a_storm(
     days = [DAY + timedelta(days=n) for n in range(5)]
     for n in range(5):
         reads = [Read(m, slot + 96 * n, 1000) for m in METERS for slot in range(8, 16)]
-        land(
-            database, CALENDAR, write_file(tmp_path, f"f{n}", reads), NORTH, places(tmp_path), parse=parse, clock=CLOCK
-        )
+        land(database, CALENDAR, write_file(tmp_path, f"f{n}", reads), NORTH, places(tmp_path), clock=CLOCK)
     name = database.read("SELECT current_database() AS n").item()
     real, lock, attempts, most = load.write_batch, threading.Lock(), [0], [0]
     started = threading.Event()

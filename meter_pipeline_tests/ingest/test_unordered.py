@@ -22,14 +22,15 @@ from meter_pipeline_tests.ingest.support import (
     Read,
     enrol,
     options,
-    parse,
     places,
     write_file,
 )
 
+pytestmark = pytest.mark.usefixtures("toy_feed")
+
 
 def deliver(database: Database, folder: Path, name: str, reads: list[Read], run: bool = True) -> Any:
-    land(database, CALENDAR, write_file(folder, name, reads), NORTH, places(folder), parse=parse, clock=CLOCK)
+    land(database, CALENDAR, write_file(folder, name, reads), NORTH, places(folder), clock=CLOCK)
     return ingest_billing_day(database, CALENDAR, DAY, **options(folder)) if run else None
 
 
@@ -93,7 +94,7 @@ def test_a_person_takes_the_later_read_or_keeps_the_first(database: Database, tm
     content = dead_letters.show(database, keys["M-0"]).raw.replace(b'"source_version":1', b'"source_version":2')
     dead_letters.correct(database, keys["M-0"], content, by="kim", reason="the head-end says so", clock=CLOCK)
     done = dead_letters.replay(
-        database, CALENDAR, places(tmp_path), {"NORTH": NORTH}, keys["M-0"], by="kim", parse=parse, clock=CLOCK
+        database, CALENDAR, places(tmp_path), {"NORTH": NORTH}, keys["M-0"], by="kim", clock=CLOCK
     )
     assert (done.reads, done.rejected) == (1, [])
     dead_letters.dismiss(database, keys["M-1"], by="kim", reason="the first was right", clock=CLOCK)

@@ -39,6 +39,8 @@ from meter_pipeline_tests.vee.city import City, Installed, load_curve
 from meter_pipeline_tests.vee.test_day import DAY as VEE_DAY
 from meter_pipeline_tests.vee.test_day import midnight, validate
 
+pytestmark = pytest.mark.usefixtures("toy_feed")
+
 CHECKED = {"ledger": "verified", "control_totals": "balance", "dead_letters": "none"}
 SAVEPOINTS = 8
 #: Kinds that a step here, or a test named here, shows.
@@ -128,7 +130,6 @@ def test_reads_in_duplicate_superseded_rejected_corrected_and_replayed(database:
             path,
             ingest.NORTH,
             ingest.places(tmp_path),
-            parse=ingest.parse,
             clock=ingest.CLOCK,
         )
 
@@ -148,7 +149,6 @@ def test_reads_in_duplicate_superseded_rejected_corrected_and_replayed(database:
             ends,
             letter(b"oops"),
             by="clerk",
-            parse=ingest.parse,
             clock=ingest.CLOCK,
         )
 

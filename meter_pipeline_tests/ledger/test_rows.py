@@ -26,6 +26,8 @@ from meter_pipeline_tests.billing import support as billing
 from meter_pipeline_tests.ingest import support as ingest
 from meter_pipeline_tests.support import ROOT
 
+pytestmark = pytest.mark.usefixtures("toy_feed")
+
 FIRST, LAST = date(2026, 7, 1), date(2026, 7, 3)
 DAYS = billing.days(FIRST, 3)
 
@@ -162,7 +164,7 @@ def rejected(database: Database, tmp_path: Path) -> Auditor:
         [ingest.Read("M-0", slot, 1000) for slot in range(4)],
         ["call Ada Example at 555-0100", "junk", "more junk"],
     )
-    land(database, ingest.CALENDAR, path, ingest.NORTH, ingest.places(tmp_path), parse=ingest.parse, clock=ingest.CLOCK)
+    land(database, ingest.CALENDAR, path, ingest.NORTH, ingest.places(tmp_path), clock=ingest.CLOCK)
     return Auditor(database, tmp_path, [ingest.DAY])
 
 

@@ -119,7 +119,6 @@ class SameRules(RuleBasedStateMachine):
             DAY,
             places=places(self.folder),
             head_ends={"NORTH": NORTH},
-            parse=self._parse,
             clock=SYSTEM_CLOCK,
             run_id="run",
             controller=Controller(replace(SMALL, batch_start=2), enabled=False),

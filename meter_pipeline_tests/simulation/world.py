@@ -347,7 +347,6 @@ class World:
             DAY,
             places=FOLDERS,
             head_ends={"NORTH": NORTH},
-            parse=parse,
             clock=self.clock,
             run_id=f"run-{seed}",
             controller=Controller(replace(SMALL, batch_start=1 + seed % 3), enabled=not self.steady),
