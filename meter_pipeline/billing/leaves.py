@@ -3,74 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import polars as pl
 
 from meter_pipeline.ledger.digests import digests
-
-#: What a charge's leaf covered until mp-charge/2: rows billed then have a leaf of this encoding.
-_CHARGE_1: Final = (
-    "billing_day",
-    "service_point_id",
-    "account_id",
-    "tariff_id",
-    "tariff_version",
-    "days",
-    "energy_to_date",
-    "peaks_to_date",
-    "amounts",
-)
-#: Every column of billing.charge_day but the total, which is the sum of the amounts.
-CHARGE_COLUMNS: Final = (
-    "billing_day",
-    "service_point_id",
-    "account_id",
-    "tariff_id",
-    "tariff_version",
-    "cycle_id",
-    "period_start",
-    "stretch_start",
-    "days",
-    "energy_to_date",
-    "export_to_date",
-    "peaks_to_date",
-    "peak_at_to_date",
-    "register_days",
-    "budget_to_date",
-    "carry",
-    "history",
-    "amounts",
-)
-
-
-#: Every column of billing.determinant_day.
-DETERMINANT_COLUMNS: Final = (
-    "billing_day",
-    "service_point_id",
-    "account_id",
-    "tariff_id",
-    "tariff_version",
-    "cycle_id",
-    "period_start",
-    "period_end",
-    "stretch_start",
-    "unit",
-    "source_unit",
-    "source_quantity",
-    "source_export",
-    "other_unit",
-    "other_quantity",
-    "other_export",
-    "energy",
-    "export",
-    "peaks",
-    "peak_at",
-    "slots",
-    "estimated",
-    "missing",
-    "interval_minutes",
-)
+from meter_pipeline.ledger.leaf_columns import CHARGE_1, CHARGE_2, DETERMINANT_1
 
 
 def _texts(rows: pl.DataFrame, tag: str, columns: Sequence[str]) -> pl.Series:
@@ -93,17 +30,17 @@ def _text(rows: pl.DataFrame, name: str) -> pl.Expr:
 
 def charge_leaves(rows: pl.DataFrame) -> pl.Series:
     """The leaf of each row of billing.charge_day (encoding ``mp-charge/2``)."""
-    return digests(_texts(rows, "mp-charge/2", CHARGE_COLUMNS))
+    return digests(_texts(rows, "mp-charge/2", CHARGE_2))
 
 
 def charge_leaves_1(rows: pl.DataFrame) -> pl.Series:
     """The leaf of each row of billing.charge_day as it was made before ``mp-charge/2`` (encoding ``mp-charge/1``)."""
-    return digests(_texts(rows, "mp-charge/1", _CHARGE_1))
+    return digests(_texts(rows, "mp-charge/1", CHARGE_1))
 
 
 def determinant_leaves(rows: pl.DataFrame) -> pl.Series:
     """The leaf of each row of billing.determinant_day, in the order of its columns (encoding ``mp-determinant/1``)."""
-    return digests(_texts(rows, "mp-determinant/1", DETERMINANT_COLUMNS))
+    return digests(_texts(rows, "mp-determinant/1", DETERMINANT_1))
 
 
 def charge_totals(rows: pl.DataFrame) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, Final, LiteralString
 import polars as pl
 from psycopg import sql
 
+from meter_pipeline.ledger.leaf_columns import CHARGE_2, DETERMINANT_1
 from meter_pipeline.ledger.tables.entries import Connection
 from meter_pipeline.postgres import partitions
 from meter_pipeline.postgres.array_bytes import listed, lists
@@ -58,7 +59,7 @@ def _exported(connection: Connection) -> str:
 
 #: The billing day of a row, where it is not the column of that name. A statement's is its period's last.
 _DAY: Final[dict[str, LiteralString]] = {"billing.statement": "period_end - 1"}
-_CHARGES: Final = (
+_CHARGE_ARRAYS: Final = (
     "energy_to_date",
     "export_to_date",
     "peaks_to_date",
@@ -69,30 +70,6 @@ _CHARGES: Final = (
     "amounts",
 )
 _DETERMINANT_ARRAYS: Final = ("energy", "export", "peaks", "peak_at")
-#: Every column of billing.determinant_day, in the order of its encoding.
-_DETERMINANTS: Final = (
-    "billing_day",
-    "service_point_id",
-    "account_id",
-    "tariff_id",
-    "tariff_version",
-    "cycle_id",
-    "period_start",
-    "period_end",
-    "stretch_start",
-    "unit",
-    "source_unit",
-    "source_quantity",
-    "source_export",
-    "other_unit",
-    "other_quantity",
-    "other_export",
-    *_DETERMINANT_ARRAYS,
-    "slots",
-    "estimated",
-    "missing",
-    "interval_minutes",
-)
 _VALIDATED: Final = (
     "service_point_id",
     "meter_id",
@@ -126,13 +103,9 @@ _VALIDATED_ARRAYS: Final[dict[str, Any]] = {
     "qualities": pl.Int16,
     "flags": pl.Int32,
 }
-_CHARGE_SELECT: Final = (
-    "SELECT billing_day, service_point_id, account_id, tariff_id, tariff_version, cycle_id, period_start, stretch_start, days, "
-    f"budget_to_date, total, {listed(_CHARGES, _CHARGES)}"
-)
-_DETERMINANT_SELECT: Final = f"SELECT {listed(_DETERMINANTS, _DETERMINANT_ARRAYS)}"
-#: What a hasher needs of a table's rows where that is not every column, arrays as bytes; with one row a row of the
-# table.
+_CHARGE_SELECT: Final = f"SELECT {listed((*CHARGE_2, 'total'), _CHARGE_ARRAYS)}"
+_DETERMINANT_SELECT: Final = f"SELECT {listed(DETERMINANT_1, _DETERMINANT_ARRAYS)}"
+#: Selects of the tables whose hasher reads chosen columns, one row a row of the table; arrays come as bytes.
 _CONTENT: Final[dict[str, str]] = {
     "raw.interval_day": RAW_INTERVAL_DAY.select(),
     "raw.interval_payload": RAW_INTERVAL_PAYLOAD.select(),
@@ -157,8 +130,8 @@ _LISTS: Final[dict[str, dict[str, Any]]] = {
     "raw.interval_payload": ARRAYS,
     "vee.interval_day": _VALIDATED_ARRAYS,
     "vee.interval_day_version": _VALIDATED_ARRAYS,
-    "billing.charge_day": dict.fromkeys(_CHARGES, pl.Int64),
-    "billing.charge_day_version": dict.fromkeys(_CHARGES, pl.Int64),
+    "billing.charge_day": dict.fromkeys(_CHARGE_ARRAYS, pl.Int64),
+    "billing.charge_day_version": dict.fromkeys(_CHARGE_ARRAYS, pl.Int64),
     "billing.determinant_day": dict.fromkeys(_DETERMINANT_ARRAYS, pl.Int64),
     "billing.determinant_day_version": dict.fromkeys(_DETERMINANT_ARRAYS, pl.Int64),
 }
