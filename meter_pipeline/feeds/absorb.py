@@ -1,4 +1,4 @@
-"""A scanned block's codes and numbers to good rows; what the scan will not vouch for goes to a format's careful way."""
+"""A scanned block's codes and numbers to good rows; undecided lines go to the format's slow reader."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class CodedColumn:
         return numbers
 
     def judge(self, fresh: list[bytes]) -> npt.NDArray[np.bool_]:
-        """Store what new texts mean; True for those that mean nothing."""
+        """Store the meaning of new texts; True for texts without one."""
         raise AttributeError("a coded column of no kind")
 
     def reason(self, code: int) -> Reason | None:
@@ -127,7 +127,7 @@ class Ids(CodedColumn):
 
 
 def cleaned_id(text: str, rules: IdRules) -> str:
-    """A meter's name without what a head-end is declared to put around it."""
+    """A meter's name without the prefix and suffix that the head-end is declared to add."""
     for old, new in rules.replace.items():
         text = text.replace(old, new)
     text = text.translate({ord(letter): None for letter in rules.remove}).removeprefix(rules.prefix)
@@ -255,7 +255,7 @@ class Units(CodedColumn):
         self.base: list[str] = []
         self.factor: list[Fraction] = []
         self.spelling: list[str] = []
-        #: what the last rounding of ``exact`` did, in micro base units
+        #: difference made by the last rounding of ``exact``, in micro base units
         self.rounded = Fraction(0)
         self._words = words
         self._multiply: list[list[int]] = []

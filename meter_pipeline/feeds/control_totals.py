@@ -1,4 +1,4 @@
-"""Control totals: what a file says of itself, held against what was read of it.
+"""Control totals: a file's own counts and sums, compared with the reads of it.
 
 A file whose own count or sum is not what its rows hold was cut, doubled or declared wrongly (fifty periods of a day
 read under one date are one read and 49 losses), so it is refused whole.

@@ -1,4 +1,4 @@
-"""A declaration as the TOML that says it, and what to change in one whose file was rejected."""
+"""A declaration as TOML text, and the change that each reject reason asks for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from meter_pipeline.feeds.rejects import REASONS
 _WIDTH: Final = 100
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 
-#: what to change in a declaration where lines are rejected for a reason; other reasons are the sender's to mend
+#: Change to a declaration by reject reason; the other reasons only the sender can correct
 ADVICE: Final[dict[str, str]] = {
     "bad_time": "time_format must fit this stamp; a date and a time apart are time = [\"Date\", \"Time\"]; start to end in one column is time_range",
     "missing_zone": "declare zone, a zone name or an offset such as +10:00",
@@ -48,12 +48,12 @@ ADVICE: Final[dict[str, str]] = {
 
 
 def advice(code: str) -> str:
-    """What to do about a reason: in the declaration, or by asking the sender."""
+    """Returns the advice for a reason: change the declaration, or ask the sender."""
     return ADVICE.get(code, f"{REASONS.get(code, code)}: ask the sender for the line as it should be")
 
 
 def toml_text(head_end: HeadEnd, notes: Mapping[str, str]) -> str:
-    """A declaration as TOML, only what differs from the defaults, each note as a comment above its key or table."""
+    """A declaration as TOML, without values that are the defaults, each note as a comment above its key or table."""
     top: list[str] = []
     tables: list[str] = []
     left = dict(notes)

@@ -306,7 +306,7 @@ def _first_line(block: Block) -> tuple[bytes, Block | None]:
 
 
 def split(line: bytes, head_end: HeadEnd) -> list[str]:
-    """The fields of one line. Raises csv.Error for bad quoting and UnicodeDecodeError for what is not UTF-8."""
+    """The fields of one line. Raises csv.Error for bad quoting and UnicodeDecodeError for bytes that are not UTF-8."""
     quoting: Any = {"quotechar": head_end.quote} if head_end.quote else {"quoting": csv.QUOTE_NONE, "quotechar": None}
     text = line.decode("utf-8")
     if head_end.trim and head_end.quote:

@@ -294,7 +294,7 @@ class Reader:
         return []
 
     def _minutes(self, start: int, duration: int, channel: Channel) -> int | None:
-        """Length of an interval in minutes, 1440 for a civil day of whatever length, None for what is no interval."""
+        """Length of an interval in minutes, 1440 for a civil day of any length, None where there is no interval."""
         if duration == DAY_S:
             return 1440
         if abs(duration - DAY_S) <= SEAM_S:

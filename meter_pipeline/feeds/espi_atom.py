@@ -53,7 +53,7 @@ class Reading:
 
 @dataclass(slots=True)
 class AtomEntry:
-    """One Atom entry: its links and what its content says."""
+    """One Atom entry: its links and its content."""
 
     own: str = ""
     up: str = ""

@@ -70,7 +70,7 @@ def secure(url: str) -> bool:
 
 
 def fault_of(fetch: Fetch) -> str | None:
-    """What is wrong with a table ``[fetch]``; None where nothing is."""
+    """Returns the fault of a table ``[fetch]``, or None."""
     if fetch.how not in WAYS:
         return f"how must be one of {', '.join(WAYS)}"
     if any(days < 1 or days > 400 for days in fetch.again_days) or list(fetch.again_days) != sorted(

@@ -1,4 +1,4 @@
-"""Opening what a head-end dropped: plain, gzip or zip, under caps, hashed while it is read, in blocks of whole lines.
+"""Open a head-end's file: plain, gzip or zip, under size limits, hashed while it is read, in blocks of whole lines.
 
 Memory stays bounded whatever the file: a block is a few MiB, a longer line is skipped and reported with its first
 bytes. Files are read, not mapped: a mapped file that is cut while we read it kills the process with SIGBUS.
@@ -131,7 +131,7 @@ class _Plain:
 
 
 class _Capped:
-    """Counts what decompression gives against the caps."""
+    """Counts decompressed bytes against the limits."""
 
     def __init__(self, limits: Limits, compressed: int) -> None:
         self._limits, self._compressed, self._out = limits, max(compressed, 1), 0

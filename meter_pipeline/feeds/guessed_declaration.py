@@ -1,4 +1,4 @@
-"""A declaration that is guessed from a file, and what it leaves open."""
+"""A declaration that is guessed from a file, with its open points."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from meter_pipeline.feeds.head_ends import HeadEnd
 
 @dataclass(slots=True)
 class Guess:
-    """A declaration, and what it could not know: by key, a line for a person."""
+    """A declaration and its open points: by key, a line for a person."""
 
     head_end: HeadEnd
     notes: dict[str, str] = field(default_factory=dict)

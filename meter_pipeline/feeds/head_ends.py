@@ -25,9 +25,9 @@ FORMATS: Final = ("delimited", "fixed", "jsonl", "json", "nem12", "espi", "cmep"
 FLOWS: Final = ("import", "export", "net", "other")
 #: how numbers of periods become times (Periods)
 ORDERS: Final = ("elapsed", "clock", "from_stamp")
-#: what is done with digits beyond a millionth of the base unit
+#: rounding of digits beyond a millionth of the base unit
 ROUNDINGS: Final = ("half_even", "half_up")
-#: what a clock-change flag says of a local time that comes twice: its first pass (summer time) or its second
+#: meaning of a clock-change flag at a local time that comes twice: its first pass (summer time) or its second
 PASSES: Final = ("first", "second")
 
 #: fields that a column may carry beside the value
@@ -238,7 +238,7 @@ _ALSO_CALLED: Final = {
 
 
 def unknown_key(name: str, known: Iterable[str]) -> str:
-    """What to say of a key that no declaration has: the nearest that one may have meant."""
+    """Returns the message for an unknown key, with the nearest known key."""
     names = list(known)
     if name not in names and name in HeadEnd.__dataclass_fields__:
         return f"unknown key {name!r}; it stands at the top of the declaration, before any [table]"
@@ -247,7 +247,7 @@ def unknown_key(name: str, known: Iterable[str]) -> str:
 
 
 def read_head_end(path: Path) -> HeadEnd:
-    """The declaration in a TOML file. Raises HeadEndError naming what is wrong with which field."""
+    """Returns the declaration in a TOML file. Raises HeadEndError naming the field and its fault."""
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -404,7 +404,7 @@ def _check_words(head_end: HeadEnd) -> None:
 
 
 def _check_searches(head_end: HeadEnd) -> None:
-    """Regular expressions, and what may be searched where."""
+    """Check the regular expressions and the fields that may have one."""
     searched = [("control", which, getattr(head_end.control, which)) for which in ("rows", "sum")]
     searched += [("version", which, getattr(head_end.version, which)) for which in ("name", "header")]
     for ours, place in head_end.elsewhere.items():

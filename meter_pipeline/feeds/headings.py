@@ -201,7 +201,7 @@ class _Writer:
         return out
 
     def _take(self, line: bytes) -> bool:
-        """Whether a line is a heading; what it says holds from here on."""
+        """Whether a line is a heading; its values hold for the lines below it."""
         heading = False
         for ours, pattern in self.patterns.items():
             match = pattern.search(line)

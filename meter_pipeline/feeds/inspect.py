@@ -1,4 +1,4 @@
-"""What a file holds, per meter and channel, in the file's own units, so that it compares with any other reader of the
+"""Contents of a file by meter and channel, in the file's own units, so that they compare with another reader of the
 file.
 """
 
@@ -51,7 +51,7 @@ def inspect(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Li
 
 
 def report(name: str, parsed: ParsedFeed) -> Report:
-    """The report of what was parsed."""
+    """Returns the report of a parsed file."""
     channels = [*_intervals(parsed), *_periods(parsed), *_registers(parsed)]
     channels.sort(key=lambda channel: (channel["meter_id"], channel["channel"], channel["interval_minutes"] or 0))
     rejected = [

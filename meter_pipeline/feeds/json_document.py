@@ -34,7 +34,7 @@ from meter_pipeline.schemas.reads import ParsedFeed
 
 #: A document that Python's json reads is held at about fifteen times its size in memory.
 MAX_DOCUMENT: Final = 64 << 20
-#: what would end a value or a line of the text that the records become
+#: characters that would end a value or a line in the text made of the records
 _BREAKS: Final = dict.fromkeys(map(ord, "\t\n\r"), " ")
 
 

@@ -42,7 +42,7 @@ class Duplicate(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The mapped keys as the inner loop takes them: their names end to end, what each is for, and the key above it."""
+    """The mapped keys as the inner loop takes them: their names end to end, the use of each, and the key above it."""
 
     names: bytes
     begins: npt.NDArray[np.int64]
@@ -168,7 +168,7 @@ def _careful(
 
 
 def _text(row: dict[str, Any], path: str, reasons: list[Reason]) -> str:
-    """The text under a path; empty where there is none. What is neither text nor number adds a reason."""
+    """The text under a path; empty where there is none. A value that is neither text nor number adds a reason."""
     value: Any = row
     for step in steps_of(path):
         if value is None:

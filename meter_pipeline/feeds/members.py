@@ -44,7 +44,7 @@ def parse_members(path: Path, pattern: str, limits: Limits, parse_one: Callable[
 
 
 def merged(found: list[ParsedFeed]) -> ParsedFeed:
-    """What several parts of one file hold, as one."""
+    """Join the parsed parts of one file."""
     whole = found[0]
     for other in found[1:]:
         for frame in _FRAMES:

@@ -345,7 +345,7 @@ class NemReader:
         return np.asarray(good)
 
     def _note_rounding(self, rounded: Rounded, details: I64) -> None:
-        """Add what rounding did to the values of kept records (``details`` -1: not kept), by channel."""
+        """Add the rounding of the values of kept records (``details`` -1: not kept), by channel."""
         below = np.broadcast_to(rounded.below, details.shape)
         at = np.flatnonzero((rounded.numerator != 0) & (details >= 0))
         for number, divisor in set(zip(details[at].tolist(), below[at].tolist(), strict=True)):

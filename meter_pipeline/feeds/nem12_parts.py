@@ -1,4 +1,4 @@
-"""What a NEM12 reader remembers of the records it has read."""
+"""State of a NEM12 reader: the records it has read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from meter_pipeline.feeds.rejects import Reason, shown
 
 I64 = npt.NDArray[np.int64]
 #: packed code of a quality method and a reason code; UTC microseconds of a named date-time: both add to the reasons
-# what is wrong
+# faults
 ReadQuality = Callable[[str, str, list[Reason]], int]
 ReadInstant = Callable[[str, str, list[Reason]], int | None]
 
@@ -55,7 +55,7 @@ class Event:
 
 
 class RecordTails:
-    """What stands after the values of a 300 record, per distinct text: quality, version, read time, or the reasons it
+    """The fields after the values of a 300 record, per distinct text: quality, version, read time, or the reasons it
     is refused for."""
 
     def __init__(self, quality: ReadQuality, instant: ReadInstant) -> None:

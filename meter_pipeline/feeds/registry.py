@@ -1,4 +1,4 @@
-"""Which module reads which format, and what an undeclared file most likely is."""
+"""The parser of each format, and the most likely format of an undeclared file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from meter_pipeline.schemas.reads import ParsedFeed
 
 
 class Parser(Protocol):
-    """What each format's module offers."""
+    """The parse function of a format's module."""
 
     def __call__(
         self, path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS
@@ -71,7 +71,7 @@ def parser(name: str) -> Parser:
 
 
 def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> ParsedFeed:
-    """Everything one file says: reads in UTC and micro base units, rejects with line, bytes and reasons.
+    """Parse one file: reads in UTC and micro base units, rejects with line, bytes and reasons.
 
     A file that is refused whole comes back with a single reject (line 1, no reads) and no reads at all: half a file is
     never loaded. Raises FileGrowing for a file that changed while it was read (try again when it is at rest),
@@ -114,7 +114,7 @@ def sniff(path: Path) -> HeadEnd:
 
 
 def guess(path: Path, zone: str | None = None, limits: Limits = DEFAULT_LIMITS) -> Guess:
-    """A declaration guessed from a file's beginning, and what it could not know. ``zone``: of stamps that carry none.
+    """A declaration guessed from a file's beginning, with its open points. ``zone``: of stamps that carry none.
     Nothing is ever loaded on a guess.
 
     Raises FeedRefused: empty_file, unknown_format, or what opening the file raises.

@@ -1,4 +1,4 @@
-"""What could not become a read: reason codes, and the builder of the rejects frame."""
+"""Rejected lines: reason codes, and the builder of the rejects frame."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import polars as pl
 
 from meter_pipeline.schemas.reads import REJECTS
 
-#: Every code a parser may give, with what it means. Never renamed; new ones are added.
+#: Every code a parser may give, with its meaning. Never renamed; new ones are added.
 REASONS: Final[dict[str, str]] = {
     # the whole file
     "empty_file": "the file holds no bytes, or nothing but blank lines",
@@ -70,7 +70,7 @@ MAX_RAW_BYTES: Final = 65_536
 
 
 class Reason(NamedTuple):
-    """One reason: a code of REASONS and what was seen."""
+    """One reason: a code of REASONS and the detail."""
 
     code: str
     detail: str

@@ -55,7 +55,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class RowPlan:
-    """How a row becomes reads: the dictionary columns, the fields made of them, the values, and what is passed over."""
+    """How a row becomes reads: dictionary columns, the fields made of them, values, ignored columns."""
 
     sources: tuple[Source, ...]
     fields: dict[str, tuple[Part, ...]]
@@ -74,7 +74,7 @@ class RowPlan:
         return tuple(name for name in CODED_FIELDS if name in self.fields or name in own)
 
     def parts(self, name: str, number: Number) -> tuple[Part, ...]:
-        """What a field of one value is made of."""
+        """Returns the columns that make a field of one value."""
         return number.fields.get(name) or self.fields[name]
 
 

@@ -60,7 +60,7 @@ def _in_order(
 
 
 def byte_reasons(raw: bytes, limits: Limits) -> list[Reason]:
-    """What is wrong with a line's bytes, before any field is looked at."""
+    """Returns the fault of a line's bytes, before its fields are read."""
     if len(raw) > limits.max_line_bytes:
         return [Reason("line_too_long", f"{len(raw)} bytes, at most {limits.max_line_bytes}")]
     reasons: list[Reason] = []

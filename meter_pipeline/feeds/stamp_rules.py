@@ -28,7 +28,7 @@ _PERIOD: Final = re.compile(rb"[A-Za-z]{0,8}[ .#-]?([0-9]{1,4})(?:\.0{1,3})?([Xx
 
 @dataclass(frozen=True, slots=True)
 class StampParts:
-    """What a joined stamp is made of: how many columns are its own, and whether a period and a flag follow."""
+    """Parts of a joined stamp: the number of its own columns, and whether a period and a flag follow."""
 
     own: int = 1
     period: bool = False

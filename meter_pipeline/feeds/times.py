@@ -37,7 +37,7 @@ _MONTHS: Final = (
 )
 _TO_SHAPE: Final = bytes.maketrans(b"123456789", b"000000000")
 _FIRST_YEAR, _LAST_YEAR = 1970, 2199
-#: ISO 8601 and what databases make of it: a blank for the T, up to nine digits of a second, a blank before the offset
+#: ISO 8601 and forms that databases write: a blank for the T, up to nine digits of a second, a blank before the offset
 _ISO: Final = re.compile(
     rb"(?:(?P<Y>0000)-(?P<m>00)-(?P<d>00)(?:[T ](?P<H>00):(?P<M>00)(?::(?P<S>00)(?:[.,](?P<f>0{1,9}))?)?"
     rb"(?: ?(?P<z>Z|UTC|GMT|[+-]00(?::?00)?))?)?)"
@@ -56,7 +56,7 @@ _DECIMAL: Final = re.compile(rb"[0-9]{1,20}(?:\.[0-9]{0,20})?")
 
 
 class State(IntEnum):
-    """What became of a stamp."""
+    """Result of parsing a time stamp."""
 
     OK = 0
     BAD = 1

@@ -328,7 +328,7 @@ def _meter(free: list[Column], columns: dict[str, str | tuple[str, ...]]) -> Col
 
 
 def _ids(guess: Guess, meter: Column) -> None:
-    """What must be taken out of a meter's texts, or replaced, to make identifiers of them."""
+    """Returns the characters to remove or replace to make identifiers of a meter's texts."""
     refused = "".join(text for text in meter.texts if canonical_id(text) is None)
     signs = sorted({letter for letter in refused if not (letter.isalnum() or letter in "-._/ ")})
     if signs:

@@ -1,4 +1,4 @@
-"""Canonical frames into the raw store, exactly once: packing, landing, writing, and what could not be written.
+"""Canonical frames into the raw store, exactly once: packing, landing, writing, and dead letters.
 
 Belongs here: everything between a parsed file and a committed raw billing day. Does not belong here: formats (feeds/),
 validation (vee/).

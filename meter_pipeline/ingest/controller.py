@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import polars as pl
 
-#: Wait events of our own sessions (pg_stat_activity, as "type:event") and what they ask for.
+#: Wait events of our own sessions (pg_stat_activity, as "type:event") and the change of writers or batch they ask for.
 LOCK_WAITS: Final = frozenset({"Lock:transactionid", "Lock:tuple", "Lock:relation"})
 WAL_WAITS: Final = frozenset(
     {

@@ -40,7 +40,7 @@ from meter_pipeline.settings import Settings
 
 @dataclass(slots=True)
 class IngestOutcome:
-    """What a run did to a billing day: reads by outcome, one row of ``files`` per feed file, the controller's history,
+    """Result of a run of a billing day: reads by outcome, one row of ``files`` per feed file, the controller's history,
     the writers' figures."""
 
     day: date
@@ -167,7 +167,7 @@ class _Day:
     restaged: bool = False
 
     def run(self) -> IngestOutcome:
-        """Load what waits; say what happened."""
+        """Load the reads that wait. Returns the counts and tables of the run."""
         outcome = IngestOutcome(self.day, target_ms=self.controller.limits.target_s * 1000)
         waiting = self.waiting = raw.waiting(self.lock, self.day)
         if waiting:
@@ -225,7 +225,7 @@ class _Day:
             await asyncio.to_thread(self._attach, kind.table)
             return
         if state == "open":
-            # A run before us was killed: what it committed is in the unattached table. Keyed and attached, it is
+            # An earlier run was killed: its committed rows are in the unattached table. Keyed and attached, it is
             # compared with like the rest.
             await asyncio.to_thread(self._attach, kind.table)
         later = await asyncio.to_thread(plan.later_pass, self.database, kind, self.day, incoming)

@@ -33,7 +33,7 @@ class Request:
 
     @property
     def run_key(self) -> str:
-        """What Dagster knows the request by: the same key is run once."""
+        """The run key: Dagster starts one run for each key."""
         again = f":{self.times}" if self.times > 1 else ""
         return f"{self.day.isoformat()}:{self.evidence.hex()[:16]}{again}"
 
@@ -45,7 +45,7 @@ def interval(times: int) -> timedelta:
 
 
 def evidence_of(files: Sequence[bytes]) -> bytes:
-    """SHA-256 over what a day waits for."""
+    """SHA-256 over the files that a day waits for."""
     return hashlib.sha256(b"".join(sorted(files))).digest()
 
 

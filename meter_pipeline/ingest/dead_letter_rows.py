@@ -13,7 +13,7 @@ import polars as pl
 from meter_pipeline.ingest.tables import dead_letters
 from meter_pipeline.ledger import erasure
 
-#: Goes into every dead letter, so that a triage rule can tell what rejected it.
+#: Version of the checks, kept in every dead letter, so that a triage rule can tell which checks rejected it.
 RULE_VERSION: Final = "landing-1"
 #: Bytes of a refused file kept in its dead letter; the whole is in the archive.
 REFUSED_BYTES: Final = 65_536

@@ -1,4 +1,4 @@
-"""What the ways of asking for files share: what came, why nothing came, and the secrets of a declaration."""
+"""Shared by all pull methods: fetched files, the reason why none came, and the secrets of a declaration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class PullError(RuntimeError):
 
 
 class NotReadyError(RuntimeError):
-    """What was asked for is being made: the next pull collects it."""
+    """The head-end is still preparing the report: the next pull collects it."""
 
 
 @dataclass(frozen=True, slots=True)

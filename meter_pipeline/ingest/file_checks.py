@@ -1,4 +1,4 @@
-"""What is held against a whole file before any of it is stored."""
+"""Checks of a whole file before any of its reads is stored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FEWEST_SUPERSEDED: Final = 24
 
 
 class FileRefused(ValueError):
-    """A whole file that may not be stored: a code of feeds.rejects.REASONS and what was seen."""
+    """A whole file that may not be stored: a code of feeds.rejects.REASONS and the detail."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -56,7 +56,7 @@ def set_arrival(parsed: ParsedFeed, head_end: HeadEnd, landed_at: datetime) -> N
 
 
 def rounding_rows(parsed: ParsedFeed) -> list[tuple[str, str, Decimal]]:
-    """What rounding did by meter and channel, in millionths of the base unit, to twelve places."""
+    """Returns the sum of rounding by meter and channel, in millionths of the base unit, to twelve places."""
     rows = []
     for (meter, channel), rounded in sorted(parsed.roundings.items()):
         rows.append((meter, channel, Decimal(round(rounded * 10**12)).scaleb(-12)))

@@ -31,7 +31,7 @@ from meter_pipeline.settings import Settings
 _LOG: Final = logging.getLogger(__name__)
 #: Files read at once: one a core of a small machine. Each holds its reads, some 30 MB for half a million.
 AT_ONCE: Final = 2
-#: What holds a file: a pause's state, as PauseProbe gives it
+#: State of the pause that stops a file's landing, as PauseProbe gives it
 PauseState: TypeAlias = Any
 
 
@@ -87,7 +87,7 @@ class LandingOutcome:
 def _note(file: Landed) -> str:
     """Returns the note for people about a landed file, beyond its counts."""
     stated = (
-        f"{file.stated_differences} stated quantities are not what the dials show: raw.stated_difference"
+        f"{file.stated_differences} stated quantities differ from their dials: raw.stated_difference"
         if file.stated_differences
         else ""
     )

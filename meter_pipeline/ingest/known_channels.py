@@ -1,4 +1,4 @@
-"""What reference data declares of channels, looked up a file at a time."""
+"""Channels as reference data declares them, looked up a file at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import polars as pl
 
 from meter_pipeline.units import UnitError, base_unit
 
-#: What ``tables.raw.dated_channels`` reads
+#: Columns of ``tables.raw.dated_channels``
 _DATED = {
     "meter_id": pl.String,
     "channel": pl.String,

@@ -105,8 +105,8 @@ def _fold_layout(leading: DayMatrix, ranked: pl.DataFrame, starts_at: datetime) 
 
 
 def outcome_of_intervals(before: pl.DataFrame, after: pl.DataFrame, incoming: pl.DataFrame) -> pl.DataFrame:
-    """What one more payload a key did: accepted, duplicate and superseded reads, one row a row of ``incoming`` in its
-    order.
+    """Returns the effect of one more payload a key: accepted, duplicate and superseded reads, one row a row of
+    ``incoming`` in its order.
 
     ``before`` and ``after`` are the folded rows without and with it. A read that says (value and quality) what was
     there is a duplicate; one that changed the slot is accepted; the rest of the payload's ``reads`` is superseded.

@@ -72,7 +72,7 @@ def pack_intervals(frame: pl.DataFrame, calendar: BillingCalendar) -> list[DayMa
     interval length).
 
     Rows are payloads sorted by meter_id, channel, source_version. Keys carry unit, source_version, read_time (the
-    latest of the payload's reads), first_line, and the reads by what became of them: ``received`` in all, ``duplicate``
+    latest of the payload's reads), first_line, and the reads by outcome: ``received`` in all, ``duplicate``
     and ``superseded`` by another read of the payload, ``conflicts`` (superseded by a read of the same sequence number:
     the number was reused). A null value is a read that says there is none: its quality is kept, its slot has NO_VALUE.
     Interval lengths must be 1 to 1440 minutes.
@@ -239,7 +239,7 @@ def _scatter(rows: _Rows, calendar: BillingCalendar) -> list[DayMatrix]:
 def _later_wins(
     frame: pl.DataFrame, cell: npt.NDArray[np.int64], payload: npt.NDArray[np.int64], cells: int
 ) -> tuple[npt.NDArray[np.int64], pl.DataFrame]:
-    """Which reads to keep where several of a payload share a slot, and what the others were."""
+    """Choose the read to keep where several of a payload share a slot, and classify the others."""
     crowded = np.flatnonzero((np.bincount(cell, minlength=cells) > 1)[cell])
     few = frame.select("read_time", "sequence", "line", "value", "quality")[crowded]
     rank = few.select(

@@ -35,7 +35,8 @@ _KINDS: Final = (
 
 
 class NotPlain(OSError):
-    """What lies under a name is not a plain file with one name; the message says what it is. It is never read."""
+    """The entry is not a plain file with one name (a link, a pipe, a folder); the message names its type. It is not
+    read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class PlainFile:
 
 
 def fault_of(found: os.stat_result) -> str | None:
-    """Why a directory entry is not read: what it is instead of a plain file, or that it has other names."""
+    """Returns the reason why a directory entry is not read: its type, or that it has other names (hard links)."""
     for is_it, words in _KINDS:
         if is_it(found.st_mode):
             return f"{words}: only plain files are read"

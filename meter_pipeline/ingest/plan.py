@@ -27,7 +27,7 @@ from meter_pipeline.ledger.tables.entries import EntryRow
 from meter_pipeline.postgres import copy_binary
 from meter_pipeline.postgres.database import Database
 
-#: Who the ledger names for what ingestion writes.
+#: Actor of the ledger entries that ingestion writes.
 ACTOR: Final = "ingest"
 #: A batch names the files its rows came from in its ledger entry; more than this many and it is cut earlier.
 MOST_FILES: Final = 40
@@ -35,7 +35,7 @@ MOST_FILES: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A staged file: what its batches are accounted to."""
+    """A staged file, to which its batches are accounted."""
 
     sha256: bytes
     file_name: str
@@ -63,7 +63,7 @@ class WritePlan:
 
     @property
     def cutter(self) -> _Cutter:
-        """What cutting needs, made once a pass."""
+        """Columns for cutting batches, computed once a pass."""
         if self._cutter is None:
             self._cutter = _Cutter(self)
         return self._cutter
@@ -173,7 +173,7 @@ def later_pass(database: Database, kind: Kind, day: date, incoming: pl.DataFrame
             to_fold, old, before
         )
         counts.append(_counted(rechecked, "rejected"))
-        # What is left of a payload that was asked about may be what is here already.
+        # A payload that was asked about may be stored already.
         again = to_fold.join(hashes, on=[*key, "payload_hash"], how="semi")
         counts.append(_counted(again, "duplicate"))
         to_fold = to_fold.join(again.select("at"), on="at", how="anti", maintain_order="left")
@@ -218,7 +218,7 @@ def _counted(payloads: pl.DataFrame, outcome: str) -> pl.DataFrame:
 
 
 def _with_own_hashes(numbered: pl.DataFrame, to_fold: pl.DataFrame) -> pl.DataFrame:
-    """What is stored of a payload that was asked about has a hash of its own, which the ledger must name."""
+    """Give payloads of which a part is stored that part's hash, which the ledger must name."""
     own = to_fold.select("at", own="payload_hash")
     return numbered.join(own, on="at", how="left", maintain_order="left").with_columns(
         payload_hash=pl.coalesce("own", "payload_hash")

@@ -26,7 +26,7 @@ from meter_pipeline.postgres.database import Database
 
 
 class StagingError(RuntimeError):
-    """A file cannot be read again from the archive; the message names it and says what to do."""
+    """A file cannot be read again from the archive; the message names it and the next step."""
 
 
 def reading(
@@ -38,7 +38,7 @@ def reading(
     *,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Reading:
-    """What an archived file gives now, by today's declaration, reference data and parser. Raises StagingError."""
+    """Read an archived file by today's declaration, reference data and parser. Raises StagingError."""
     head_end = head_ends.get(file.head_end)
     if head_end is None:
         raise StagingError(
@@ -96,7 +96,7 @@ def restage_files(
     name: str | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> list[Restaged]:
-    """Read files again from the archive and stage what they give now: those called ``name`` (any name they arrived
+    """Read files again from the archive and stage their present reads: those called ``name`` (any name they arrived
     under), or all with days that wait. Raises StagingError, restage.DayIsBeingWritten."""
     with database.connect("restage") as connection:
         files = tables.to_restage(connection, name)

@@ -1,4 +1,4 @@
-"""A registered file read again: what it gives now is staged, once, whatever of it is committed already.
+"""Stage the reads of a registered file that was read again. Reads that are committed already keep their rows.
 
 Staged reads are derived from the archived file, reference data and the parser. They may be lost (a cache, not synced to
 disk) and made again; and a file that was refused, or of which reads were rejected, may be offered again after its
@@ -45,7 +45,7 @@ class Reading:
 
 @dataclass(slots=True)
 class Restaged:
-    """What reading a file again did. ``days`` wait now; ``changed``: whether anything is other than before."""
+    """Result of reading a file again. ``days`` wait now; ``changed``: whether anything is other than before."""
 
     file_name: str
     days: list[date] = field(default_factory=list)
@@ -57,8 +57,8 @@ class Restaged:
 def apply(
     database: Database, staged_in: Path, found: Reading, *, only: date | None = None, clock: Clock = SYSTEM_CLOCK
 ) -> Restaged:
-    """Register what a file gives now, in one transaction. With ``only``, of that day alone, whose lock the caller's run
-    holds. Raises DayIsBeingWritten where a run holds another of the days."""
+    """Register the present result of a file, in one transaction. With ``only``, of that day alone, whose lock the
+    caller's run holds. Raises DayIsBeingWritten where a run holds another of the days."""
     done = Restaged(found.file.file_name)
     with database.connect("restage") as connection:
         known = tables.days(connection, found.file.sha256)
@@ -91,7 +91,7 @@ def apply(
 
 
 def _stands(connection: Connection, found: Reading, known: Mapping[date, tables.KnownDay]) -> bool:
-    """Whether a file gives what it is registered with, which is seen without keeping any run from its days."""
+    """Whether a file's result is the registered one. Takes no lock on its days, so that runs go on."""
     before = raw.known_file(connection, found.file.sha256)
     if before is None or before.refused != found.file.refused or known.keys() != found.staged.keys():
         return False
@@ -249,7 +249,7 @@ def record(
     *,
     again: bool = False,
 ) -> int:
-    """The ledger entries of a file that was read: what came, and what of it was rejected (``letters``)."""
+    """Append the ledger entries of a file that was read: received reads, and rejected ones (``letters``)."""
     body = {
         "file_name": file.file_name,
         "sha256": file.sha256,

@@ -49,7 +49,7 @@ class RemoteFile:
 
     @property
     def state(self) -> list[int]:
-        """What tells it from a later file of the same name."""
+        """Identifies this version of the file among later files of the same name."""
         return [self.size, self.changed]
 
 
@@ -78,7 +78,7 @@ class _Pinned(asyncssh.SSHClient):
 
 
 async def fetch_files(head_end: HeadEnd, inbox: Path, *, clock: Clock = SYSTEM_CLOCK) -> list[FetchedFile]:
-    """Fetch what is new on a head-end's server. Raises PullError where the server cannot be reached, is another than
+    """Fetch the new files of a head-end's server. Raises PullError where the server cannot be reached, is another than
     the declared one, or does not let us in; a single file that fails is in the result."""
     fetch = head_end.fetch
     if fetch is None or fetch.how != "sftp":
@@ -186,7 +186,7 @@ async def _one(client: asyncssh.SFTPClient, fetch: Fetch, file: RemoteFile, fold
 
 
 def _known(note: Path) -> dict[str, list[int]]:
-    """What was fetched before, by name; nothing where the note is lost or torn."""
+    """Returns the files fetched before, by name; empty where the note is lost or torn."""
     kept = _read_note(note)
     return {str(name): list(state) for name, state in kept.items()} if isinstance(kept, dict) else {}
 

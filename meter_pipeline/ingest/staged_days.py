@@ -1,4 +1,4 @@
-"""What a parsed file holds: its reads as staged billing days, and the payloads that may not be stored.
+"""Split a parsed file into staged billing days and the payloads that may not be stored.
 
 Pure functions from frame to frame: the same file, reference data and time give the same rows and hashes.
 """
@@ -110,7 +110,7 @@ def _registers(frame: pl.DataFrame, calendar: BillingCalendar, head_end: str, no
 
 
 def _by_time(frame: pl.DataFrame, column: str, now: datetime) -> list[tuple[str | None, pl.DataFrame]]:
-    """Reads apart by what is wrong with their time: None for the good ones."""
+    """Split reads by the fault of their time; None holds the good ones."""
     if not frame.height:
         return []
     first, last = frame[column].min(), frame[column].max()

@@ -81,7 +81,7 @@ class Permits:
 
 @dataclass(slots=True)
 class WriterCounts:
-    """What the writers did."""
+    """Counts and waiting times of the writers."""
 
     batches: int = 0
     bytes: int = 0
@@ -185,8 +185,8 @@ class Writers:
             await self._ahead.resize(self.controller.writers + ENCODED_AHEAD)
 
     async def write(self, load_pass: WritePlan) -> None:
-        """Write every payload of a pass. Raises what cannot be retried; batches already committed stay, and a later run
-        goes on from them."""
+        """Write every payload of a pass. Raises errors that cannot be retried; batches already committed stay, and a
+        later run goes on from them."""
         assert self._ahead is not None  # noqa: S101 - called within session
         try:
             async with asyncio.TaskGroup() as group:
@@ -313,7 +313,7 @@ class Writers:
             self.controller.batch <= self.controller.limits.batch_least
             or batch.rows <= self.controller.limits.batch_least
         )
-        # What every write on this link takes, however small, speaks against nothing.
+        # The time that even the smallest write takes on this link is no sign of overload.
         self.breaker.done(permit, now, seconds - self.controller.floor if smallest else 0.0, ok)
         if ok:
             self.figures.batches += 1

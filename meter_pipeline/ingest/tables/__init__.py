@@ -1,1 +1,1 @@
-"""SQL of the raw schema: reads, batch loads, dead letters, and what the server waits for."""
+"""SQL of the raw schema: reads, batch loads, dead letters, and the server's wait events."""

@@ -15,7 +15,7 @@ from psycopg import sql
 
 Connection = psycopg.Connection[Any]
 
-#: What landing and loading write: one row a dead letter, reasons as JSON text.
+#: Columns that landing and loading write: one row a dead letter, reasons as JSON text.
 COLUMNS: Final[dict[str, Any]] = {
     "dead_letter_key": pl.Binary,
     "file_sha256": pl.Binary,

@@ -1,4 +1,4 @@
-"""Loading a billing day: what is in the store already, and the one transaction that writes a batch.
+"""SQL of loading a billing day: the stored rows, and the one transaction that writes a batch.
 
 A batch's transaction: share the day's lock and see that the epoch is still ours; write the ledger entries; claim the
 batch's rows in raw.load_batch (where a lost reply left them claimed, the batch is committed already and everything is
@@ -158,7 +158,7 @@ _REGISTER_SCHEMA: Final = {**SCHEMA, "quality": pl.Int16, "sequence": pl.Int32}
 
 @dataclass(frozen=True, slots=True)
 class FileShare:
-    """A batch's share of one staged file: its rows as ranges [first, past), and what became of their reads."""
+    """A batch's share of one staged file: its rows as ranges [first, past), and the outcome of their reads."""
 
     sha256: bytes
     ranges: tuple[tuple[int, int], ...]
@@ -201,7 +201,7 @@ class Batch:
 
 
 async def prepare_session(connection: AsyncConnection, monotonic: Callable[[], float]) -> float:
-    """What every pooled connection needs once: the temporary tables, and limits so that no statement waits for ever.
+    """Prepare a pooled connection: the temporary tables, and limits so that no statement waits for ever.
     Returns the seconds its commit took, which writes next to nothing: no batch commits quicker."""
     for kind in KINDS:
         await connection.execute(
@@ -309,7 +309,7 @@ async def _claimed_before(connection: AsyncConnection, batch: Batch) -> bool:
 async def _copy(connection: AsyncConnection, statement: sql.Composed, body: bytes) -> None:
     async with connection.cursor() as cursor, cursor.copy(statement) as copy:
         await copy.write(copy_binary.HEADER)
-        # libpq copies what it is given into its own buffer: a slice at a time keeps that buffer small.
+        # libpq copies each block into its own buffer: a slice at a time keeps that buffer small.
         view = memoryview(body)
         for start in range(0, len(view), _SLICE):
             await copy.write(view[start : start + _SLICE])
@@ -320,7 +320,7 @@ _SLICE: Final = 1 << 18
 
 
 def present(database: Database, kind: Kind, day: date, keys: pl.DataFrame) -> pl.DataFrame:
-    """What the store has for these keys: the key, payload_hash and payloads of the current row."""
+    """Returns the stored rows of these keys: the key, payload_hash and payloads of the current row."""
     return _read(database, kind, kind.table, day, keys, (*kind.key, "payload_hash", "payloads"))
 
 

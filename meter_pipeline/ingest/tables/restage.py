@@ -1,4 +1,4 @@
-"""The register of files where a file is read again: its days, what of them is committed, its dead letters."""
+"""SQL for a file that is read again: its days, the reads of them that are committed, its dead letters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class KnownDay:
 
 @dataclass(frozen=True, slots=True)
 class CommittedPayloads:
-    """What of a file's day is committed: the hashes of its payloads, how many reads they are, in how many batches."""
+    """The committed part of a file's day: hashes of payloads, number of reads, number of batches."""
 
     payloads: frozenset[bytes]
     reads: int
@@ -135,7 +135,7 @@ def close_letters(connection: Connection, keys: Sequence[bytes], sha256: bytes, 
 
 
 def reopen_letters(connection: Connection, keys: Sequence[bytes]) -> None:
-    """What could be staged when the file was read the last time cannot be staged now."""
+    """Reopen letters whose reads were staged when the file was last read and cannot be staged now."""
     connection.execute(
         "UPDATE raw.dead_letter SET status = 'open', replay_sha256 = NULL WHERE dead_letter_key = ANY(%s)",
         (list(keys),),
@@ -143,7 +143,7 @@ def reopen_letters(connection: Connection, keys: Sequence[bytes]) -> None:
 
 
 def update_file(connection: Connection, file: FeedFile, new_letters: int, entry: int) -> int:
-    """What is known of a file after it was read again; ``received`` follows from its days. Returns ``received``."""
+    """Update a file's row after it was read again; ``received`` follows from its days. Returns ``received``."""
     row = connection.execute(
         "UPDATE raw.feed_file AS f SET refused = %s, rejected = %s, dead_letters = f.dead_letters + %s, file_format = "
         "%s, commodity = %s, ledger_entry = %s, received = %s + coalesce((SELECT sum(d.received) FROM "
@@ -163,7 +163,7 @@ def update_file(connection: Connection, file: FeedFile, new_letters: int, entry:
 
 
 def to_restage(connection: Connection, name: str | None) -> list[FeedFile]:
-    """Files with days that wait (all, or those called ``name``): what `ingest restage` reads again."""
+    """Returns files with days that wait (all, or those called ``name``); `ingest restage` reads them again."""
     columns = (
         "f.sha256, f.content_sha256, f.file_name, f.head_end, f.commodity, f.file_format, f.bytes, f.archive_path, "
         "f.landed_at, f.received, f.rejected, f.dead_letters, f.refused, f.run_id, f.replay_of, f.ledger_entry"

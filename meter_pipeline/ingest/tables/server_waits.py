@@ -1,4 +1,4 @@
-"""What the server is doing, seen from a connection outside the pool: our sessions' waits, and the shared circuit
+"""Wait events of our sessions, read over a connection outside the pool, and the shared circuit
 breaker.
 """
 
