@@ -1,4 +1,4 @@
-"""``meter-pipeline doctor``: what a new deployment still lacks, each with what to do next."""
+"""``meter-pipeline doctor``: checks of a deployment, each with the next step where it fails."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CLOCK_S: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: what was looked at, how it stands, what was found, and what to do next where something is wrong."""
+    """One check: its object, state and finding, and the next step where something is wrong."""
 
     what: str
     level: Level

@@ -254,7 +254,7 @@ def _show_case(case: dict[str, Any]) -> None:
 
 
 def in_words(evidence: Any) -> str:
-    """Evidence in words: names and values; of a list of services, each with what is said of it."""
+    """Evidence in words: names and values; of a list of services, each with its text."""
     if isinstance(evidence, dict):
         return ", ".join(f"{name} {in_words(value)}" for name, value in evidence.items())
     if isinstance(evidence, list) and all(isinstance(row, dict) and "service_point_id" in row for row in evidence):

@@ -1,4 +1,4 @@
-"""meter-pipeline explain LINE_ID: what stands behind a line of a bill."""
+"""meter-pipeline explain LINE_ID: the tariff line, quantities and reads behind a line of a bill."""
 
 from __future__ import annotations
 

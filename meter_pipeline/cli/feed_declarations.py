@@ -1,4 +1,4 @@
-"""``meter-pipeline feeds guess`` and ``feeds check``: a first declaration for a file, and what is wrong with one."""
+"""``meter-pipeline feeds guess`` and ``feeds check``: a first declaration for a file, and the faults of one."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def _first_reads(parsed: Any) -> list[dict[str, Any]]:
 
 
 def _rejections(parsed: Any) -> list[dict[str, Any]]:
-    """The first rejection of each reason: how many lines have it, where the first stands, and what to change."""
+    """The first rejection of each reason: number of lines, place of the first, and the change to make."""
     from meter_pipeline.feeds.declaration_text import advice
 
     found: dict[str, dict[str, Any]] = {}

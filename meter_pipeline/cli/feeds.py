@@ -1,4 +1,4 @@
-"""``meter-pipeline feeds``: looking at what a head-end sent."""
+"""``meter-pipeline feeds``: look at a head-end's files."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from meter_pipeline.settings import DEFAULT_LOCALE, SETTINGS
 _COMMODITIES = ("electricity", "water", "gas")
 
 _IGNORE = """\
-# What runs make, and what holds secrets.
+# Written by runs, and files with secrets.
 .meter_pipeline/
 .env
 """

@@ -122,7 +122,7 @@ def root() -> None:
     """Meter reads to reconciled bills: nothing lost, nothing billed twice, a proof for every number."""
 
 
-#: What to do after a failure that any command may end in.
+#: Next step after a failure that any command may end in.
 _NEXT = {
     "SettingsError": "meter-pipeline init FOLDER makes a deployment; work inside it, or point METER_PIPELINE_DEPLOYMENT at it",
     "EmbeddedError": "look into .meter_pipeline/postgres (or METER_PIPELINE_HOME), or use a server of your own: METER_PIPELINE_DATABASE_URL",

@@ -1,4 +1,4 @@
-"""meter-pipeline month: what finance, engineering and the council ask every month."""
+"""meter-pipeline month: the monthly reports for finance, engineering and the council."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""meter-pipeline rates: what proposed tariffs would have brought in, and whose bills would have changed."""
+"""meter-pipeline rates: revenue under proposed tariffs, and the bills that would have changed."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def import_(
 
 
 def _show_imported(document: dict[str, Any], kept: Sequence[str] = ()) -> None:
-    """What an import did. ``kept``: tables of which rows that the folder lacks stay as they are."""
+    """Result of an import. ``kept``: tables of which rows that the folder lacks stay as they are."""
     rows = list(document["imported"].items())
     OUT.print(table("Imported", ["table", "rows"], rows, numbers=["rows"]))
     if kept:

@@ -85,7 +85,7 @@ def simulate(
     emit(document, as_json, _render)
 
 
-#: what the command line mounts
+#: mounted by the command line
 app = simulate
 
 

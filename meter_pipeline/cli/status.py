@@ -1,4 +1,4 @@
-"""``meter-pipeline status``: what is where."""
+"""``meter-pipeline status``: reads, billing days, money, waiting work and the pause at a glance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stretch of billing days for people: what came, what was made of it, what it cost. Shared by the demo and
+"""Summary of several billing days for people: reads, validated intervals, bills. Shared by the demo and
 ``status``.
 """
 

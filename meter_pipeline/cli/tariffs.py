@@ -32,7 +32,7 @@ from meter_pipeline.cli.owrs import import_tariffs
 from meter_pipeline.settings import SettingsError, load_settings
 from meter_pipeline.units import UnitError, parse_decimal
 
-#: What a service may be said to have.
+#: Attributes that a service may have.
 NAMED = ("customer_class", *ATTRIBUTES)
 app = typer.Typer(help="Tariff documents: check one, price a load with one.", no_args_is_help=True)
 

@@ -1,4 +1,4 @@
-"""What is worth telling: pauses raised and ended, requests that wait, a ledger unverified for too long, exceptions and
+"""Alerts: pauses raised and ended, requests that wait, a ledger unverified for too long, exceptions and
 dead letters over age.
 """
 
@@ -64,7 +64,7 @@ def find(connection: driver.Connection, limits: Thresholds, *, clock: Clock = SY
     return found
 
 
-#: Where a person looks first, by what waits.
+#: The command that lists the waiting work, by its kind.
 _LOOK: Final = {
     "dead letters": "dead-letters list",
     "anomaly cases": "exceptions list",

@@ -22,7 +22,7 @@ from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
 
-#: A shift: long enough to find the second person at night, short enough that what was checked is still true.
+#: A shift: long enough to find the second person at night, short enough that the checks still hold.
 DEFAULT_LIFE: Final = timedelta(hours=8)
 #: The longest the schema allows.
 LONGEST_LIFE: Final = timedelta(days=7)
@@ -42,7 +42,7 @@ class Action:
     life: timedelta = DEFAULT_LIFE
 
 
-#: Runs in the transaction of the decision, after every check: what the confirmation brings about, or why it cannot be.
+#: Runs in the transaction of the decision, after every check. Does what was requested, or returns the refusal.
 Effect: TypeAlias = Callable[[Connection, RequestRow], Denial | None]
 #: Runs in the transaction of the request: why it may not be asked, or None.
 Guard: TypeAlias = Callable[[Connection], Denial | None]

@@ -20,7 +20,7 @@ from meter_pipeline.ledger import entries
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
 
-#: Says what is wrong with going from the first value to the second, or None.
+#: Returns the fault of going from the first value to the second, or None.
 Check: TypeAlias = Callable[[Any, Any], str | None]
 
 CHANGE: Final = dual_control.Action(

@@ -159,7 +159,7 @@ def tell(connection: driver.Connection, alert: Alert, *, clock: Clock = SYSTEM_C
 def deliver(
     database: Database, to: Sequence[Channel], *, clock: Clock = SYSTEM_CLOCK, most: int = 20
 ) -> dict[str, int]:
-    """Send what is due. Returns how many were sent, failed, given up. Never raises for a channel's sake."""
+    """Send the due notifications. Returns how many were sent, failed, given up. Never raises for a channel's sake."""
     done = {"sent": 0, "failed": 0, "given_up": 0}
     for _ in range(most):
         # One at a time, each in its own transaction and locked against a second deliverer, so that a crash repeats one

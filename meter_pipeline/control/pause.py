@@ -25,7 +25,7 @@ from meter_pipeline.postgres.driver import Connection
 
 COMMODITIES: Final = ("electricity", "water", "gas")
 _HEAD_END: Final = re.compile(r"[A-Z0-9-]{1,64}")
-#: What a person must have looked at before asking: each with a note of what was found.
+#: Points that a person must verify before a request to resume, each with a note of the result.
 CHECKLIST: Final = ("ledger", "control_totals", "dead_letters")
 #: The service that raises pauses by rule.
 WATCHER: Final = "pause-watch"

@@ -47,12 +47,12 @@ def canonical(name: str) -> str | None:
     return folded if _NAME.fullmatch(folded) else None
 
 
-#: What looks the same in a list of names (Unicode TR39, the part within ASCII).
+#: Characters that look alike in a list of names (Unicode TR39, the part within ASCII).
 _ALIKE: Final = (("rn", "m"), ("vv", "w"), ("0", "o"), ("1", "l"), ("i", "l"), ("5", "s"))
 
 
 def skeleton(person: str) -> str:
-    """What a canonical name looks like: two people whose names look the same are confused by whoever confirms."""
+    """Returns the visual form of a canonical name. A confirmer would confuse two people whose names look alike."""
     for seen, looks in _ALIKE:
         person = person.replace(seen, looks)
     return re.sub(r"[._-]", "", person)

@@ -1,4 +1,4 @@
-"""The watch: look at what was seen, raise the pause where a rule says so."""
+"""The watch: compare the recorded evidence with the pause rules, and raise the pause where a rule is met."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from meter_pipeline.postgres.database import Database
 
 @dataclass(frozen=True, slots=True)
 class WatchRound:
-    """What one round saw and did."""
+    """Result of one round of the watch."""
 
     seen: Observations
     findings: list[Finding]

@@ -40,7 +40,7 @@ def failed_runs(context: dg.RunFailureSensorContext, municipality: Municipality)
     description="Finds conditions that need a person (pauses, waiting requests, stale backfills, overdue items) and sends alerts by mail and webhook.",
 )
 def send_alerts(context: dg.SensorEvaluationContext, municipality: Municipality) -> dg.SkipReason:
-    """Fill the outbox, then deliver what is due."""
+    """Fill the outbox, then deliver the due notifications."""
     database, clock = municipality.database(), municipality.clock()
     stale = [
         Alert(

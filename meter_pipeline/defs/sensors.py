@@ -61,7 +61,7 @@ def listing_key(files: list[tuple[str, int, int]]) -> str:
     description="Notices files in the inbox and has them landed.",
 )
 def feed_arrival(context: dg.SensorEvaluationContext, municipality: Municipality) -> dg.RunRequest | dg.SkipReason:
-    """Request one landing run for what is new: once for a listing, and again after ten minutes if its files are still
+    """Request one landing run for new files: one for each listing, and again after ten minutes if its files are still
     not landed."""
     from meter_pipeline.ingest import new_files
 

@@ -30,7 +30,7 @@ _HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 class AccessError(ValueError):
-    """A setting or file that cannot be trusted; the message says which and what to do."""
+    """A setting or file that cannot be trusted; the message names it and the next step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ class Access:
         return int(visitor.session.split("|")[2]) if visitor.by == "token" else None
 
     def csrf_token(self, visitor: Visitor) -> str:
-        """What a form carries to show that it came from a page of ours."""
+        """The token of a form, which shows that the form came from a page of ours."""
         return self._sign("form", visitor.session)
 
     def csrf_token_valid(self, visitor: Visitor, csrf_token: str) -> bool:

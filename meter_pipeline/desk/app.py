@@ -51,7 +51,7 @@ class _Headers:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                # What a page shows is for one person and for now; style sheets may be kept.
+                # A page is for one person and one moment, so browsers must not store it; style sheets may be cached.
                 headers.setdefault(
                     "cache-control", "max-age=3600" if scope["path"].startswith("/static/") else "no-store"
                 )

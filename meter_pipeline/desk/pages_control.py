@@ -1,4 +1,4 @@
-"""What two people stand for: the emergency pause and its end, adjustments, the close of a month."""
+"""Pages of decisions by two people: the emergency pause and its end, adjustments, the close of a month."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _head_ends(folder: Path, changed: int) -> tuple[str, ...]:
     return tuple(sorted(read_head_ends(folder)))
 
 
-#: What the form asks for each point of control.pause.CHECKLIST.
+#: Label and question of the form for each point of control.pause.CHECKLIST.
 CHECKLIST = {
     "ledger": ("Ledger", "How and when it was verified, and with what result."),
     "control_totals": ("Control totals", "Which files or checks did not add up, and why they do now."),

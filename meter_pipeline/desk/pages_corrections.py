@@ -1,4 +1,4 @@
-"""Corrections of reference data: what each preview changes and costs, asked for by one person, approved by a second."""
+"""Corrections of reference data: changes and cost of each preview, requested by one person, approved by a second."""
 
 from __future__ import annotations
 

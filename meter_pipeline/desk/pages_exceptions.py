@@ -106,7 +106,7 @@ def show(ask: DeskRequest) -> Response:
 
 
 def _leak(ask: DeskRequest, case: dict[str, Any]) -> dict[str, Any] | None:
-    """What adjusting the bills of a confirmed leak comes to, or why it is refused; None for any other case."""
+    """Returns the amount of adjusting the bills of a confirmed leak, or the refusal; None for any other case."""
     if case["state"] != "confirmed" or case["family"] not in leaks.LEAKS:
         return None
     try:
@@ -134,7 +134,7 @@ def adjust_leak(ask: DeskRequest) -> Response:
 
 
 def picture(ask: DeskRequest) -> Response:
-    """The case's picture as SVG: usage over what the weather asks for, flagged days marked."""
+    """The case's picture as SVG: usage over its expectation by weather, flagged days marked."""
     with ask.desk.reading() as connection:
         case = _case(connection, ask.path["case_id"])
         days = tables.usage_of_point(connection, case["service_point_id"], case["first_day"] - BEFORE, case["last_day"])

@@ -1,4 +1,4 @@
-"""The first page: billing days, and what waits for people; and the close reports that were written."""
+"""The first page: billing days, and work that waits for people; and the close reports."""
 
 from __future__ import annotations
 

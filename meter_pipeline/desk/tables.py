@@ -1,8 +1,8 @@
-"""What the finance desk shows: pages of long lists by keyset, and the figures of its first page from tables that stay
+"""SQL of the finance desk: pages of long lists by keyset, and the figures of its first page from tables that stay
 small.
 
 No query counts or skips through a long list: a page starts where the last one ended, on an index of its table, so
-that the hundredth thousand costs what the first does. Counts stop at COUNTED.
+that the hundred thousandth page costs as much as the first. Counts stop at COUNTED.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def one(connection: Connection, query: str, parameters: Sequence[Any] | Mapping[
 
 
 def overview(connection: Connection) -> Row:
-    """What waits for people, each count bounded: exceptions undecided and held, dead letters, adjustments, resumes,
-    months."""
+    """Counts of the work that waits for people, each bounded: exceptions undecided and held, dead letters, adjustments,
+    resumes, months."""
     found = one(
         connection,
         """

@@ -34,7 +34,7 @@ _TYPES: Final = {2: 21, 4: 23, 8: 20}
 
 
 def array_type(number: np.dtype[Any], length: int) -> np.dtype[Any]:
-    """An array of one dimension as it is sent: what array_send writes, and what binary COPY reads."""
+    """An array of one dimension in the format that array_send writes and binary COPY reads."""
     element = [("size", ">i4"), ("value", number.newbyteorder(">"))]
     return np.dtype(
         [

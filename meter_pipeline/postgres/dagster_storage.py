@@ -7,7 +7,7 @@ from typing import Final
 
 from meter_pipeline.postgres.database import Database
 
-#: What happened to assets and runs stays for ever; how a run went about it does not. Kinds as of dagster 1.13.
+#: Event kinds that are kept for ever: those of assets and runs. Events of steps are deleted. As of dagster 1.13.
 KEPT: Final = (
     "ASSET_MATERIALIZATION",
     "ASSET_MATERIALIZATION_PLANNED",

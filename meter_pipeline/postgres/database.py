@@ -45,7 +45,7 @@ class Database:
     role: str | None = None
 
     def acting_as(self, role: str | None) -> Database:
-        """The same database, every session of it in a role. Raises ValueError for what is no role's name."""
+        """The same database, every session of it in a role. Raises ValueError for a text that is no role's name."""
         if role is not None and not _ROLE.fullmatch(role):
             raise ValueError(f"{role!r} is not a role: lower-case letters, digits and _ only")
         return Database(self.url, role)

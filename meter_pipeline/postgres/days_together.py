@@ -39,7 +39,7 @@ class Stage(Generic[Part, Outcome]):
 
 
 def in_turn(database: Database, days: Sequence[date], stage: Stage[Part, Outcome]) -> Iterator[tuple[date, Outcome]]:
-    """Run each day for its part, in order, and yield what came of it when it is committed.
+    """Run each day for its part, in order, and yield its result when it is committed.
 
     Neighbours that have a part share a transaction. A day of which the whole is run has its own.
     """

@@ -1,5 +1,6 @@
-"""What rooms see of the database driver: connections and errors (pools.py has the pools). psycopg and ADBC themselves
-are imported here, in the rest of postgres/ and in the rooms' tables modules only (an import rule holds that).
+"""The part of the database driver that rooms may use: connections and errors (pools.py has the pools). psycopg and ADBC
+themselves are imported here, in the rest of postgres/ and in the rooms' tables modules only (an import rule holds
+that).
 """
 
 from __future__ import annotations

@@ -29,10 +29,10 @@ from urllib.parse import quote
 
 SUPERUSER = "postgres"
 DATABASE = "meter_pipeline"
-#: Where root keeps what the server's own user must reach, when the project lies under a closed folder such as /root.
+#: Folder for root's server files, which the server's own user must reach, when the project lies under /root.
 _ROOT_STATE = Path("/var/lib/meter-pipeline")
 _SOCKET_NAME = ".s.PGSQL.5432"
-#: What the system calls a server's processes.
+#: Names of a server's processes in the system's list.
 _PROCESS = "postgres"
 #: Bytes a Unix socket's path may have (sun_path of 108 with its end).
 _SOCKET_PATH_MOST = 107
@@ -67,7 +67,7 @@ jit = off
 
 
 class EmbeddedError(RuntimeError):
-    """The embedded server could not be made or started; the message says what to do."""
+    """The embedded server could not be made or started; the message names the next step."""
 
 
 @dataclass(frozen=True, slots=True)

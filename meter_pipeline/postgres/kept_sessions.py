@@ -27,13 +27,13 @@ AGE_S: Final = 60.0
 #: A server that has not made a session as new by then has stopped; the session ends.
 _GIVE_BACK_S: Final = 1.0
 
-#: What DISCARD ALL does, except that it would leave the role of the session too. RESET ROLE goes back to the role of
-#: the start-up options. DISCARD ALL is also refused beside a ROLLBACK.
+#: The statements of DISCARD ALL, and RESET ROLE, which sets the role of the start-up options again: DISCARD ALL
+#: drops it. DISCARD ALL is also refused beside a ROLLBACK.
 _AS_NEW: Final = (
     "CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; "
     f"DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES; SET idle_session_timeout = '{IDLE_S}s'"
 )
-#: What a closed session's wrapper holds.
+#: Stands in the wrapper of a closed session.
 _GONE: Final = PGconn.connect_start(b"host=/nowhere")
 _GONE.finish()
 

@@ -47,7 +47,7 @@ def shipped(directory: Path = MIGRATIONS) -> set[str]:
 
 
 def migrate(database: Database, directory: Path = MIGRATIONS) -> int:
-    """Apply what is missing, each file in its own transaction; returns how many were applied.
+    """Apply the missing migrations, each file in its own transaction; returns how many were applied.
 
     A database of release 0.2.0 has the schema of 0101 to 0112 already: they are recorded as applied. Raises
     MigrationError where a file fails, SkippedReleaseError where the database is of a release before 0.2.0.

@@ -48,7 +48,7 @@ _NUMERIC: Final = 1700
 
 
 class NotUndoable(RuntimeError):
-    """What the one transaction cannot do: roll back a part of itself for one of its sessions."""
+    """A session asked to roll back its own part, which the shared transaction cannot do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class OneTransaction(ReadSession):
 
     lock: Any = None
     kept: bool = False
-    #: What was done in the transaction already (``first_time``)
+    #: Names of the steps done in the transaction already (``first_time``)
     done: set[str] = field(default_factory=set)
 
     @property
@@ -144,7 +144,7 @@ def _empty(names: tuple[tuple[str, int], ...]) -> pl.DataFrame:
 
 
 class _Session:
-    """A stage's connection: what it executes takes its turn, what it commits is checked and kept for the end."""
+    """A stage's connection: its statements take their turn, its commits are checked and kept for the end."""
 
     def __init__(self, connection: psycopg.Connection[Any], lock: Any) -> None:
         self._connection, self._lock = connection, lock

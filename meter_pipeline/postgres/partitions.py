@@ -1,7 +1,7 @@
 """Daily partitions over their life: made ahead, counted, archived to Parquet, dropped, restored.
 
 A day's content is the bytes of ``COPY (SELECT columns FROM its partition ORDER BY primary key) TO STDOUT (FORMAT
-binary)``; its SHA-256 is what the ledger holds, and what a restored day must give again.
+binary)``; the ledger holds its SHA-256, and a restored day must have the same.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ROWS: Final = 65_536
 
 
 class ArchiveError(RuntimeError):
-    """A file of the archive is not what the catalogue says; the message names both."""
+    """A file of the archive differs from its catalogue entry; the message names both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ def blocks(path: Path, keep: pl.Expr | None = None) -> Iterator[pl.DataFrame]:
 
 
 def hash_of_file(connection: Connection, table: str, columns: Sequence[str], path: Path) -> bytes:
-    """The content hash of what a file restores to: its rows copied into a temporary table like ``table``, and out
+    """The content hash of a restored file: its rows copied into a temporary table like ``table``, and out
     again."""
     from meter_pipeline.postgres.copy_binary import copy_frame
 
@@ -318,7 +318,8 @@ def archived_table(connection: Connection, table: str, day: date) -> DayTable | 
 
 
 def archived_column(connection: Connection, table: str, column: str, day: date | None) -> list[bytes]:
-    """One column's values of the archived rows of a day, or of all days: what the table's partitions no longer hold."""
+    """One column's values of the archived rows of a day, or of all days: which the table's partitions no longer
+    hold."""
     import polars as pl
 
     found: list[bytes] = []

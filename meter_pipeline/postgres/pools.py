@@ -1,4 +1,5 @@
-"""The driver's connection pools. Apart from driver.py, because importing them costs what most commands need not pay."""
+"""The driver's connection pools. Apart from driver.py, because most commands need no pool and importing it takes
+time."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Manifest:
     read_sequences: frozenset[str] = frozenset()
 
     def verbs_for(self, role: str, schema: str, table: str) -> frozenset[str]:
-        """What a role may do with a table; nothing where no line names it."""
+        """Returns a role's rights on a table; empty where no line names it."""
         lines = self.roles[role]
         return lines.get(f"{schema}.{table}", lines.get(f"{schema}.*", frozenset()))
 
@@ -70,7 +70,7 @@ def load(path: Path = MANIFEST) -> Manifest:
 
 
 def abouts() -> dict[str, str]:
-    """Each role of the manifest with what it is for."""
+    """Returns each role of the manifest with its purpose."""
     raw = tomllib.loads(MANIFEST.read_text("utf-8"))
     return {role: str(lines["about"]) for role, lines in raw.items() if isinstance(lines, dict) and "about" in lines}
 
@@ -97,8 +97,8 @@ def tables(connection: Connection) -> list[tuple[str, str]]:
 
 
 def apply(database: Database, manifest: Manifest | None = None) -> int:
-    """Grant exactly what the manifest says, in one transaction; returns how many grants. For the owner of the tables;
-    safe to repeat."""
+    """Grant exactly the rights of the manifest, in one transaction; returns how many grants. For the owner of the
+    tables; safe to repeat."""
     manifest = manifest or load()
     with database.connect("privileges") as connection:
         # Two services may start at once, and two GRANTs on one table are "tuple concurrently updated".

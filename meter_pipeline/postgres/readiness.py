@@ -1,4 +1,4 @@
-"""What a database server and our log-in on it can do: facts for ``meter-pipeline doctor``."""
+"""Abilities of a database server and of our log-in on it, for ``meter-pipeline doctor``."""
 
 from __future__ import annotations
 

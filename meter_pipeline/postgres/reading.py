@@ -32,7 +32,8 @@ class ReadSession(Database):
 
     #: A psycopg connection in one_transaction.py.
     connection: AdbcConnection = None
-    #: Frames that were read already, by query and parameters, and what was made of them, where the session keeps them.
+    #: Frames that were read already, by query and parameters, and results computed from them, where the session keeps
+    #: them.
     memory: dict[Any, Any] | None = None
 
     @property
@@ -69,7 +70,7 @@ def first_time(database: Database, what: str) -> bool:
 
 
 def is_undone(database: Database) -> bool:
-    """Whether what is written is undone at the end (one_transaction.py)."""
+    """Whether the session's writes are rolled back at the end (one_transaction.py)."""
     return isinstance(database, ReadSession) and database.undone
 
 

@@ -1,4 +1,4 @@
-"""What waits too long for a person, from the other rooms' tables."""
+"""SQL that counts work waiting too long for a person, from the other rooms' tables."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import psycopg
 
 Connection: TypeAlias = psycopg.Connection[Any]
 
-#: What is counted, the table it needs, and the query. An exception of a sealed month waits for no person: what came of
-#: it is an adjustment.
+#: Name of the count, the table it needs, and the query. An exception of a sealed month waits for no person: what came
+#: of it is an adjustment.
 _WAITING: Final = (
     (
         "dead letters",

@@ -25,7 +25,7 @@ def shared_breakers(connection: Connection) -> list[tuple[str, str]]:
     return connection.execute("SELECT name, state FROM raw.breaker ORDER BY 1").fetchall()
 
 
-#: What of a head-end's deliveries may be rejected, in the order of ``rejections``' counts.
+#: Kinds of rejected records of a head-end, in the order of ``rejections``' counts.
 MEASURES = ("reads", "files", "bytes")
 
 

@@ -55,7 +55,7 @@ def record(
     again: datetime | None,
     error: str | None,
 ) -> None:
-    """What came of a try."""
+    """Result of one delivery attempt."""
     connection.execute(
         "UPDATE control.notification SET delivered = %s, attempts = %s, next_attempt_at = %s, last_error = %s WHERE notification_id = %s",
         (Jsonb(dict(delivered)), attempts, again, error, notification_id),

@@ -47,7 +47,7 @@ LEFT JOIN LATERAL (
 """
 
 
-#: What a writer asks before each batch. Scopes a writer does not name do not hold it; all is first, then the oldest.
+#: The query of a writer before each batch. Scopes a writer does not name do not hold it; all is first, then the oldest.
 ACTIVE: Final = (
     _PAUSE
     + """
@@ -143,7 +143,7 @@ def same_evidence(connection: Connection, pause_id: int, rule: str, evidence: Ma
 
 
 def last_resumed_at(connection: Connection) -> datetime | None:
-    """When people last ended a pause: what was seen before has been answered for."""
+    """Returns when people last ended a pause. Evidence from before that time raises no new pause."""
     row = connection.execute("SELECT max(resumed_at) FROM control.emergency_pause").fetchone()
     return row[0] if row else None
 

@@ -1,4 +1,4 @@
-"""People with their duties, and what identifies them: accounts of the operating system, shells, codes, sessions."""
+"""People with their duties and identities: accounts of the operating system, shells, codes, sessions."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What Dagster loads for the ledger: checkpoints around billing, and the auditor's jobs."""
+"""Dagster definitions of the ledger: checkpoints around billing, and the auditor's jobs."""

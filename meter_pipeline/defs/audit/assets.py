@@ -45,7 +45,7 @@ def _ledger_before_billing(municipality: Municipality, day: date, run_id: str) -
 
 
 def ledger_before_billing() -> dg.AssetsDefinition:
-    """Verify what reads and validation recorded, before anyone is billed from it."""
+    """Verify the ledger's entries of reads and validation before billing uses them."""
     return stage_asset(
         "ledger_before_billing",
         _ledger_before_billing,
@@ -82,7 +82,7 @@ def _ledger_checkpoint(municipality: Municipality, day: date, run_id: str) -> St
 
 
 def ledger_checkpoint() -> dg.AssetsDefinition:
-    """Sequence what was staged, extend the tree, sign, verify."""
+    """Sequence the staged leaves, extend the tree, sign, verify."""
     return stage_asset(
         "ledger_checkpoint",
         _ledger_checkpoint,

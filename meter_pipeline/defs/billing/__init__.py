@@ -1,1 +1,1 @@
-"""What Dagster loads for bills: a day's charges, statements, the month's close, and the law that all usage keeps."""
+"""Dagster definitions of bills: a day's charges, statements, the month's close, and the law that all usage keeps."""

@@ -1,1 +1,1 @@
-"""What Dagster loads for anomalies: weather, baselines, flags, and the exception queue's jobs."""
+"""Dagster definitions of anomalies: weather, baselines, flags, and the exception queue's jobs."""

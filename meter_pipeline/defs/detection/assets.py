@@ -1,4 +1,4 @@
-"""Baselines and anomaly flags: what to look at. Flags go to people and never change a billed quantity."""
+"""Baselines and anomaly flags. Flags go to people and never change a billed quantity."""
 
 from datetime import date
 
@@ -72,7 +72,7 @@ def _weather(municipality: Municipality, day: date, run_id: str) -> StageReport:
 
 
 def weather() -> dg.AssetsDefinition:
-    """What flags will know of the day's temperature. Missing weather delays flags, never billing."""
+    """The day's temperature, which flags use. Missing weather delays flags, never billing."""
     return stage_asset(
         "weather",
         _weather,

@@ -112,7 +112,7 @@ def list_exceptions(context: dg.OpExecutionContext, config: ListExceptions, muni
 
 @dg.op(out=dg.Out(dg.Nothing))
 def show_exception(context: dg.OpExecutionContext, config: ShowException, municipality: Municipality) -> None:
-    """One case: what it means, every flagged day with its evidence, and usage over expectation as a picture."""
+    """One case: its meaning, every flagged day with its evidence, and usage over expectation as a picture."""
     database = municipality.database()
     try:
         with database.connect("exceptions", autocommit=True) as connection:

@@ -41,7 +41,7 @@ class ShowDeadLetter(dg.Config):
 
 
 class CorrectDeadLetter(dg.Config):
-    """What a payload should have said."""
+    """Settings of a correction: the right content of a payload."""
 
     key: str = Field(description="Its key, or enough of the key's first digits.")
     content: str = Field(
@@ -143,7 +143,7 @@ def show_letter(context: dg.OpExecutionContext, config: ShowDeadLetter, municipa
 
 @dg.op(out=dg.Out(dg.Nothing))
 def correct_letter(context: dg.OpExecutionContext, config: CorrectDeadLetter, municipality: Municipality) -> None:
-    """Say what a payload should have said; a replay loads it."""
+    """Store the right content of a payload; a replay loads it."""
     try:
         person = acting(municipality, ("correct", config.key), config.by, config.code, decisions.WORK)
         letter = work.correct(

@@ -1,1 +1,1 @@
-"""What Dagster's assets, jobs and sensors share: resources, partitions, the run guard, metadata."""
+"""Shared by Dagster's assets, jobs and sensors: resources, partitions, the run guard, metadata."""

@@ -1,4 +1,4 @@
-"""Who owns each asset, what it is made with and when it is late: one table for all, applied over the finished assets.
+"""Owners, kinds and freshness of each asset: one table for all, applied over the finished assets.
 
 The pool of the emergency pause (policy.POOL) belongs to an asset's step, so it is said where the step is made; a test
 holds that every step has it.
@@ -19,7 +19,7 @@ from meter_pipeline.defs.lib.partitions import billing_days, billing_months
 
 @dataclass(frozen=True, slots=True)
 class AssetPolicy:
-    """What holds for an asset. ``late`` names its freshness policy in ``_freshness``; None where it has none."""
+    """Policy of an asset. ``late`` names its freshness policy in ``_freshness``; None where it has none."""
 
     owners: list[str]
     kinds: frozenset[str]
@@ -30,7 +30,7 @@ def _of(owners: list[str], *kinds: str, late: str | None = "day") -> AssetPolicy
     return AssetPolicy(owners, frozenset(kinds), late)
 
 
-#: First part of an asset's key -> what holds for it. An asset that is not here does not load.
+#: First part of an asset's key -> its policy. An asset that is not here does not load.
 POLICIES: Final[Mapping[str, AssetPolicy]] = MappingProxyType(
     {
         "reference": _of(policy.DATA, "csv", "postgres", late=None),

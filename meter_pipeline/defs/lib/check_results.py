@@ -1,4 +1,4 @@
-"""What a check over several billing days says: a row for each day, and one result for the step."""
+"""Result of a check over several billing days: a row for each day, and one result for the step."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The check that a day's rows keep their table's contract: blocking, with what was expected and what was found."""
+"""The check that a day's rows keep their table's contract: blocking, with the expected and the found."""
 
 from datetime import date, timedelta
 from typing import Any

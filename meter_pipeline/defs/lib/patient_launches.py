@@ -69,7 +69,7 @@ class PatientQueue(QueuedRunCoordinator[Any]):
     """Dagster's queue of runs, which waits longer after each launch in a row that failed for load."""
 
     def get_run_queue_config(self) -> RunQueueConfig:
-        """What the daemon asks for at each look at the queue."""
+        """The daemon calls this at each look at the queue."""
         failed = getattr(self._instance.run_launcher, "failed_in_a_row", 0)
         return (
             super()

@@ -9,7 +9,7 @@ from meter_pipeline.defs.lib.resources import Municipality
 
 def acting(municipality: Municipality, about: tuple[str, str], by: str, code: str, duties: Sequence[str]) -> str:
     """The person in their one spelling: entitled, and proven by a code once the register names a person. ``about``: the
-    action and what it is done to. Raises Refused, on record."""
+    action and its object. Raises Refused, on record."""
     database = municipality.acting_as(policy.PEOPLE_ROLE).database()
     proof = decisions.Proof(code=code or None)
     return decisions.admit(database, *about, by, duties, proof, clock=municipality.clock())

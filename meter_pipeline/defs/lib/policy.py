@@ -1,4 +1,4 @@
-"""What holds for every asset alike: groups in the order data flows, owners, the pool of the emergency pause."""
+"""Settings of every asset: groups in the order data flows, owners, the pool of the emergency pause."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ROLES: Final = MappingProxyType(
 )
 #: Jobs that people start from the Launchpad to ask for the end of a pause and to confirm it.
 PEOPLE_ROLE: Final = "meter_finance"
-#: What a person's job asks for beside their name.
+#: Fields that a person's job asks for beside their name.
 CODE: Final = "Your code of `meter-pipeline people code`, valid one time; empty while the register is empty."
 #: Records whose bill a day was, delivers, rolls back; cannot give the new side authority.
 MIGRATION_ROLE: Final = "meter_migration"

@@ -1,4 +1,4 @@
-"""What a stage says of a billing day, and how Dagster gets it: once a day, in single runs and in range runs
+"""Turns a stage's report of a billing day into Dagster events: once a day, in single runs and in range runs
 alike.
 
 A range run would leave one metadata for all its days and check rows without a partition (measured on 1.13.27), so for

@@ -1,4 +1,4 @@
-"""Resources: what an asset is given."""
+"""Dagster resources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an asset says of its table before it ever ran: columns with their meaning, and where each column comes from."""
+"""Metadata of an asset's table before its first run: columns with their meaning, and the source of each column."""
 
 import re
 from typing import Any, Final

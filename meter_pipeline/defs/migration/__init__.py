@@ -1,1 +1,1 @@
-"""What Dagster loads for leaving a legacy batch: the comparison, and finance's jobs."""
+"""Dagster definitions for leaving a legacy batch: the comparison, and finance's jobs."""

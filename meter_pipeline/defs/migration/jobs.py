@@ -203,7 +203,7 @@ compare_job = dg.define_asset_job(
     description="Rolls a live migration back by itself when any trigger is pulled, and delivers the outbox.",
 )
 def migration_guard(context: dg.SensorEvaluationContext, municipality: Municipality) -> dg.SkipReason:
-    """One round of the guard, then what waits for the other side."""
+    """One round of the guard, then the delivery of records that wait for the other side."""
     from meter_pipeline.control.migration_stage import writes_new
     from meter_pipeline.migration import cutover
     from meter_pipeline.migration.guard import GUARDED, guard

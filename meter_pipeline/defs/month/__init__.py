@@ -1,1 +1,1 @@
-"""What Dagster loads for a month's questions: unbilled revenue, the supply balance."""
+"""Dagster definitions of the month's reports: unbilled revenue, the supply balance."""

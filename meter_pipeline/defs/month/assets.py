@@ -91,7 +91,7 @@ def _unbilled(municipality: Municipality, month: date) -> StageReport:
 
 
 def unbilled_revenue() -> dg.AssetsDefinition:
-    """What customers owe at a month's end for days that are on no bill."""
+    """Unbilled revenue: the amounts customers owe at a month's end for days that are on no bill."""
     return month_asset(
         "unbilled_revenue",
         _unbilled,
@@ -116,7 +116,7 @@ def _balance(municipality: Municipality, month: date) -> StageReport:
 
 
 def supply_balance() -> dg.AssetsDefinition:
-    """What each zone received, passed on and metered."""
+    """Supply balance: the volumes that each zone received, passed on and metered."""
     return month_asset(
         "supply_balance",
         _balance,
@@ -140,7 +140,7 @@ def _winter(municipality: Municipality, month: date) -> StageReport:
 
 
 def winter_averages() -> dg.AssetsDefinition:
-    """What services use in winter, by which their sewer charge is set."""
+    """Winter averages: winter use of services, which sets their sewer charge."""
     return month_asset(
         "winter_averages",
         _winter,
@@ -163,7 +163,7 @@ def _leaks(municipality: Municipality, month: date) -> StageReport:
 
 
 def leak_adjustments() -> dg.AssetsDefinition:
-    """What was forgiven for leaks."""
+    """Adjustments that forgive part of a bill for a leak."""
     return month_asset(
         "leak_adjustments",
         _leaks,
@@ -186,7 +186,7 @@ def _estimates(municipality: Municipality, month: date) -> StageReport:
 
 
 def estimated_bills() -> dg.AssetsDefinition:
-    """Bills without a read, and what the limits did."""
+    """Bills without a read, and the effect of the limits on estimated bills."""
     return month_asset(
         "estimated_bills",
         _estimates,
@@ -210,7 +210,7 @@ def _units(municipality: Municipality, month: date) -> StageReport:
 
 
 def unit_charges() -> dg.AssetsDefinition:
-    """What is charged by units that no meter counts."""
+    """Charges by units that no meter counts."""
     return month_asset(
         "unit_charges",
         _units,

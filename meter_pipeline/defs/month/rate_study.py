@@ -21,7 +21,7 @@ _OWN, _CONTRACT = "bills_are_reproduced", "schema_of_billing_rate_study"
 
 
 class RateStudyConfig(dg.Config):
-    """What is asked of the study."""
+    """Launchpad settings of the study."""
 
     tariff: list[str] = Field(description="Files of the proposed tariffs: native, URDB (JSON) or OWRS (YAML).")
     replaces: list[str] = Field(description="The tariff that each of them replaces, in the same order.")

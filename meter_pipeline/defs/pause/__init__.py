@@ -1,1 +1,1 @@
-"""What Dagster loads for EMERGENCY_PAUSE: the jobs that raise and resume it, the sensors that act on it."""
+"""Dagster definitions of EMERGENCY_PAUSE: the jobs that raise and resume it, the sensors that act on it."""

@@ -1,1 +1,1 @@
-"""What Dagster loads for days that leave the database."""
+"""Dagster definitions of the days that leave the database."""

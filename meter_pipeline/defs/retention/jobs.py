@@ -24,7 +24,7 @@ class RetentionConfig(dg.Config):
 
 @dg.op(out=dg.Out(dg.Nothing), pool=policy.POOL)
 def keep_up_partitions(context: dg.OpExecutionContext, config: RetentionConfig, municipality: Municipality) -> None:
-    """Make the coming days' tables; archive what is older than keep_days where that is switched on."""
+    """Make the coming days' tables; archive days older than keep_days where that is switched on."""
     database, settings, clock = municipality.database(), municipality.settings(), municipality.clock()
     today = municipality.calendar().day_of(clock.now())
     made = make_ahead(database, today, config.ahead_days)
