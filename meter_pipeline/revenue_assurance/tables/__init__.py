@@ -25,9 +25,9 @@ def _sum(array: str) -> str:
     return f"CASE cardinality({array}) WHEN 0 THEN 0 {few} ELSE billing.sum_of({array}) END"
 
 
-#: Cubic metres in each volume a tariff may count in (NIST SP 811), and what turns a meter's unit into the tariff's.
-#: Therms by the heat content in force on the day: of the zone that the service names; where it names none that of zone
-#: *, or else the tariff document's. Null where there is no way from one to the other.
+#: Factor from a meter's unit to the tariff's unit, by tariff version and heat zone. ``volume`` has the cubic metres of
+#: each volume (NIST SP 811). Therms are CCF times the heat content in force on the day: that of the service's zone; for
+#: a service without a zone that of zone *, and otherwise the tariff document's. Null where the units do not convert.
 _FACTORS: Final = """
 volume (unit, m3) AS (VALUES ('m3', 1::numeric), ('gal', 0.003785411784), ('ft3', 0.028316846592), ('kgal', 3.785411784), ('ccf', 2.8316846592)),
 heat AS (SELECT zone_id, therms_per_ccf FROM ref.heat_contents WHERE valid_from <= %(day)s AND (valid_to IS NULL OR valid_to > %(day)s)),
@@ -51,8 +51,9 @@ factor AS (
     FROM pair AS p LEFT JOIN volume AS v ON v.unit = p.source_unit LEFT JOIN volume AS t ON t.unit = p.unit
 )"""
 
-#: Validated usage of a day by service point, unit and direction. A net channel counts both ways: what its negative
-#: intervals say was sent, and the day's quantity plus that as used; a net dial counts the way its day went.
+#: Validated usage of a day in millionths, by service point, unit and direction. A net channel gives two rows: its
+#: export is the sum of its negative intervals, its import the day's quantity plus that export. A net register without
+#: intervals gives its day's quantity to the direction of its sign.
 _USAGE: Final = """
 flows AS (
     SELECT service_point_id, unit, flow, source, quantity_micro, register_micro FROM vee.daily_usage
@@ -72,10 +73,9 @@ flows AS (
     WHERE u.billing_day = %(day)s AND u.flow = 'net' AND (way.flow = 'import' OR net.sent > 0)
 )"""
 
-#: Usage of a part of a total, and of a deduct meter, stands where it is billed.
-#: One row a service point that has an agreement, usage, a determinant or a charge on the day. ``fine`` are those whose
-#: one unit of usage is the determinant's to the last millionth, converted within a millionth a period, and whose
-#: position moved by it.
+#: One row for each service point with an agreement, usage, a determinant or a charge on the day. Usage of a meter that
+#: totals into another service point, or is deducted from it, counts there. ``fine``: usage has one unit and equals the
+#: determinant exactly, the conversion is right within a millionth a period, and the position moved by that quantity.
 _DAY: Final = f"""
 WITH {_FACTORS},
 {_USAGE},
@@ -120,7 +120,7 @@ charged AS (
         SELECT service_point_id, account_id, tariff_id, stretch_start, {_sum("energy_to_date")} AS energy, {_sum("export_to_date")} AS export
         FROM billing.charge_day WHERE billing_day = %(day)s::date - 1
     ) AS p USING (service_point_id, account_id, tariff_id, stretch_start)
-    LEFT JOIN LATERAL (  -- days without a charge lie between, as where no version of the tariff is in force
+    LEFT JOIN LATERAL (  -- the last charge where days without one lie between, as when no tariff version is in force
         SELECT {_sum("e.energy_to_date")} AS energy, {_sum("e.export_to_date")} AS export FROM billing.charge_day AS e
         WHERE p.energy IS NULL AND c.stretch_start < %(day)s::date - 1 AND e.billing_day >= c.stretch_start
             AND e.billing_day < %(day)s::date - 1 AND e.service_point_id = c.service_point_id AND e.account_id = c.account_id
@@ -251,17 +251,18 @@ def unbilled_accounts(connection: Connection, day: date) -> list[tuple[str, str,
     ).fetchall()
 
 
-#: Bills of so many service points or accounts are looked for by name among the days of their periods; more of them are
-#: most of a city, whose days are read whole. A day of a city with twenty billing cycles has a twentieth of its bills.
+#: Up to this number of service points or accounts, only their rows of the periods are read; above it, all rows are.
+#: With twenty billing cycles a day lies on a twentieth of a city's bills.
 FEW: Final = 20_000
 _REVISED_ENERGY: Final = (
     "(SELECT coalesce(sum(x::bigint), 0) FROM jsonb_array_elements_text(r.determinants -> 'energy') AS x)"
 )
-#: Per statement and service point, the bills that cover any of the days: what they stand on against the determinants
-#: that the days of the account's period have now (a sealed day's latest revision, else its row), whichever days the
-#: bill covers. Where no line of the tariff charges for units, a later quantity changes no bill. All determinants are
-#: summed by parallel workers, without looking for revisions; what revisions replaced is taken off and what they say
-#: added. ``start`` and ``stop`` bound the periods: as constants they spare days of other months.
+#: Returns bills that cover any of the days and differ from their determinants: by statement and service point the
+#: billed quantity and days, and the quantity and days of the determinants as they are now (of a sealed day its latest
+#: revision, otherwise its row). A bill is compared over all its days. Its quantity counts only where a line of the
+#: tariff charges for units. ``known`` sums all rows with parallel workers; ``revised`` subtracts the rows that
+#: revisions replaced and adds the revisions. ``start`` and ``stop`` bound the periods: as constants they keep the
+#: server from other months.
 _SEGMENTS: Final = f"""
 WITH chosen AS (
     SELECT DISTINCT e.statement_id FROM billing.segment_in_effect AS e
@@ -301,7 +302,7 @@ revised AS (
         WHERE d.billing_day >= %(start)s AND d.billing_day < %(stop)s
     ) AS r GROUP BY 1, 2, 3, 4
 ),
--- Days are counted one by one only where some of the account's lie outside of what the bill covers.
+-- Days are counted row by row only where the account has days that the bill does not cover.
 compared AS (
     SELECT b.*, coalesce(s.energy, 0) + coalesce(r.energy, 0) AS now, CASE
         WHEN coalesce(s.days, 0) + coalesce(r.days, 0) = 0 THEN 0
@@ -329,7 +330,7 @@ def bills_off_their_days(connection: Connection, first: date, past: date) -> lis
     that lack a day."""
     span = {"first": first, "past": past}
     row = connection.execute(
-        # Of every service on these bills, those that ended before the days too.
+        # Includes services of these bills that ended before the days.
         "WITH own AS (SELECT e.service_point_id, s.period_start, s.period_end FROM billing.segment_in_effect AS e "
         "JOIN billing.statement AS s USING (statement_id) WHERE e.statement_id IN (SELECT statement_id "
         "FROM billing.segment_in_effect WHERE segment_start < %(past)s AND segment_end > %(first)s)) "
@@ -370,10 +371,11 @@ def late_changes(connection: Connection, statements: list[str]) -> dict[tuple[st
     return {(statement, point): moved for statement, point, moved in rows}
 
 
-#: Per statement of periods that hold any of the days: its lines, its days' charges and by how much late changes moved
-#: them, what its period's end owed, and what corrections make of that: their net, and what the statement as corrected
-#: owes beyond its days' charges (those of sealed months keep theirs). ``room``: adjustments of before those figures
-#: were kept settle lines of the period's end of any size, and a cent of rounding a line.
+#: One row for each statement whose period holds any of the days: its total and lines, its days' charges, the change of
+#: charges by late reads (``moved``), the amounts of the period's end (``at_end``), and its corrections. ``posted``,
+#: ``asked`` and ``refused`` are the net of corrections; with ``_due``, the amount that the corrected statement owes
+#: beyond its days' charges (charges of sealed months stay). ``room``: older adjustments have no such amount; their
+#: lines of the period's end, and a cent of rounding for each rebilled line, bound the difference instead.
 _MONEY: Final = """
 WITH chosen AS (SELECT s.* FROM billing.statement AS s WHERE s.period_start < %(past)s AND s.period_end > %(first)s),
 lines AS (

@@ -1,4 +1,4 @@
-"""What back-billing rules waived of corrections: their rows, and the lines that they stand for."""
+"""SQL of back-billing waivers: the rows of the rules, and the adjustment lines that they explain."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from psycopg.rows import dict_row
 
 Connection = psycopg.Connection[Any]
 
-#: What back-billing rules made of corrections of bills of periods that hold any of the days: what their rows say, and
-#: what the lines of the correction and of the policy adjustment that goes with it come to.
+#: Back-billing rows of corrections of bills whose period holds any of the days, beside the sums of the lines that they
+#: explain: those of the correction, and those of the policy adjustment that goes with it.
 _WAIVERS: Final = """
 SELECT b.adjustment_id, b.service_point_id, b.full_amount, b.allowed, b.waived, b.interest, a.status, coalesce(p.status, a.status) AS policy_status,
     (SELECT coalesce(sum(l.amount), 0) FROM billing.adjustment_line AS l WHERE l.adjustment_id = b.adjustment_id
