@@ -86,8 +86,9 @@ def test_a_day_of_bad_input_is_named_and_the_rest_is_billed(
                 file.write(good[1] + "\n")
         return parse(path, *rest)  # type: ignore[arg-type]  # handed through
 
-    monkeypatch.setattr("meter_pipeline.feeds.parse", parse_while_written)
-    outcome = land_inbox(database, utility.calendar, utility.settings, clock=SYSTEM_CLOCK, run_id="test")
+    with monkeypatch.context() as patch:
+        patch.setattr("meter_pipeline.feeds.parse", parse_while_written)
+        outcome = land_inbox(database, utility.calendar, utility.settings, clock=SYSTEM_CLOCK, run_id="test")
     assert [name for name, _ in outcome.postponed] == ["NORTH/h-growing.csv"]
     landed = {one.file_name.split("/")[-1]: one for one in outcome.landed}
     assert landed["b-same-bytes-another-name.csv"].duplicate

@@ -141,7 +141,8 @@ class Bench:
         made = Case(self, database, folder, random.Random(seed), seed)
         try:
             made.land(*[made.rng.randrange(CONTENTS) for _ in range(files)])
-            yield made
+            with patch("meter_pipeline.feeds.parse", parse):
+                yield made
         finally:
             with contextlib.suppress(psycopg.Error), self.server.connect(autocommit=True) as connection:
                 connection.execute(
@@ -182,20 +183,19 @@ class Case:
         limits = replace(
             SMALL, batch_start=1, batch_most=1 + self.rng.randrange(2)
         )  # so that there is a third batch to strike
-        with patch("meter_pipeline.feeds.parse", parse):
-            return ingest_billing_day(
-                database or self.database,
-                CALENDAR,
-                DAY,
-                places=places(self.folder),
-                head_ends={"NORTH": NORTH},
-                clock=self.clock,
-                run_id=f"seed {self.seed}",
-                controller=Controller(limits),
-                breaker=Breaker(QUICK, random.Random(self.seed)),
-                seed=self.seed,
-                **more,
-            )
+        return ingest_billing_day(
+            database or self.database,
+            CALENDAR,
+            DAY,
+            places=places(self.folder),
+            head_ends={"NORTH": NORTH},
+            clock=self.clock,
+            run_id=f"seed {self.seed}",
+            controller=Controller(limits),
+            breaker=Breaker(QUICK, random.Random(self.seed)),
+            seed=self.seed,
+            **more,
+        )
 
     def try_run(self, database: Database | None = None, **more: Any) -> Any:
         """The same, where the fault may end it; what it ended with is noted."""

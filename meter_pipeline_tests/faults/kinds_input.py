@@ -129,7 +129,7 @@ def _(bench: Bench, seed: int) -> Case:
         path = case.folder / "cut.csv.gz"
         whole = gzip.compress(b"m,t,v\n" + b"M-0,2024-03-10T08:00:00Z,1\n" * 50)
         path.write_bytes(whole[: case.rng.randrange(20, len(whole) - 1)])
-        landed = land(case.database, CALENDAR, path, _CSV, places(case.folder), clock=case.clock)
+        landed = land(case.database, CALENDAR, path, _CSV, places(case.folder), parse=parse_feed, clock=case.clock)
         assert landed.refused is not None
         assert landed.received == 0
         case.sent[landed.sha256] = []
