@@ -1,7 +1,7 @@
 """The database roles of a deployment, and the script by which an administrator makes them.
 
 An owner of the database who may not create roles (most managed servers' default) has them made beforehand: the
-migrations then find them, and grant what they need.
+migrations then find them, and grant their rights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEDGER_ROLES: Final[dict[str, str]] = {
 
 
 def roles() -> dict[str, str]:
-    """Every role, with what it is for: those of the ledger first, because others are members of them."""
+    """Every role, with its purpose: those of the ledger first, because others are members of them."""
     return LEDGER_ROLES | privileges.abouts()
 
 

@@ -1,4 +1,4 @@
-"""What Dagster loads: build_defs(**overrides) for tests, and defs."""
+"""Dagster's entry point: ``defs``, and build_defs(**overrides) for tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in use: the program, the rules of validation, the head-ends' declarations, each by the hash of its
+"""Versions in use: the program, the rules of validation, the head-ends' declarations, each by the hash of its
 content.
 """
 

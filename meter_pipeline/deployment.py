@@ -1,4 +1,4 @@
-"""What Dagster's processes are given: environment, instance folder, and the database brought up to date."""
+"""Set-up of Dagster's processes: environment, instance folder, and the database brought up to date."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
-    """What to say of a key that no one reads: the nearest known one, or all of them."""
+    """Returns the message for an unknown key: the nearest known one, or all of them."""
     names = list(known)
     near = get_close_matches(name, names, 1)
     return f"unknown key {name!r}; " + (f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}")

@@ -79,7 +79,7 @@ def pack(flag: str, method: int | None = None, reason: int | None = None, espi: 
 
 
 def unpack(code: int) -> Quality:
-    """What a code says. Raises ValueError for one that pack never makes."""
+    """Returns the parts of a code. Raises ValueError for one that pack never makes."""
     flag_index, index, reason = code >> 13, code >> 7 & 63, code & 127
     if not 0 <= code <= 0xFFFF or flag_index >= len(FLAGS) or reason > 100 or (index and index not in _METHODS):
         raise ValueError(f"not a quality code: {code}")

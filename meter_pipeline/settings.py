@@ -28,7 +28,7 @@ Source = Literal["environment", "utility.toml", "default"]
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used. The message names the setting, its source and what to do."""
+    """A setting that cannot be used. The message names the setting, its source and the next step."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def between(frame: pl.DataFrame, ids: pl.Series) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """Some ids, by name: what a KeyRange is to ranges. The key's index finds each in SQL."""
+    """A set of ids by name, used like a KeyRange. The key's index finds each in SQL."""
 
     ids: tuple[str, ...]
 

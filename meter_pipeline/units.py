@@ -176,7 +176,7 @@ def parse_reading(text: str) -> Fraction:
     return Fraction(text)
 
 
-#: what is done with a number between two millionths
+#: rounding of a number between two millionths
 Rounding = str | None
 
 

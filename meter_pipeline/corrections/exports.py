@@ -21,8 +21,8 @@ ACTOR: Final = "customer_exports"
 
 @dataclass(frozen=True, slots=True)
 class ExportsOutcome:
-    """What became of a folder of exports. ``changes``: cells that it changes; ``waits``: digest of the preview that two
-    people must make, because money on issued bills changes; empty where it was imported."""
+    """Result of importing a folder of exports. ``changes``: cells that it changes; ``waits``: digest of the preview
+    that two people must make, because money on issued bills changes; empty where it was imported."""
 
     changes: int
     waits: str = ""

@@ -1,4 +1,4 @@
-"""Dated rules of leak adjustments, applied to a bill: its normal use, the use above that, and what is forgiven."""
+"""Dated rules of leak adjustments, applied to a bill: its normal use, the use above that, and the forgiven part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLE: Final = "leak_adjustment_rules"
 
 
 class LeakRefusedError(ValueError):
-    """A leak that is not adjusted; the message says why and what to do."""
+    """A leak that is not adjusted; the message says why and names the next step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Rule:
     """``seasons``: months whose bills are compared with each other; ``periods`` and ``least``: how many earlier bills
     make the normal use, at most and at least; ``share`` and ``sewer_share``: percent of the use above normal that is
     not charged, the second for the charges in ``sewer_codes``; ``months_between``: months between bills adjusted for
-    two leaks; ``most_bills``: bills of one leak; ``evidence``: what the customer must show."""
+    two leaks; ``most_bills``: bills of one leak; ``evidence``: documents that the customer must show."""
 
     customer_class: str
     valid_from: date
@@ -99,7 +99,7 @@ def chosen(rows: Sequence[Mapping[str, Any]], customer_class: str, day: date) ->
 
 @dataclass(frozen=True, slots=True)
 class Forgiven:
-    """What a rule makes of a bill, in millionths of its unit. ``normal``: use of as many days; ``water`` and ``sewer``:
+    """Result of a rule for a bill, in millionths of its unit. ``normal``: use of as many days; ``water`` and ``sewer``:
     use that water and sewer charges do not count; ``periods``: every earlier bill with why it was left out."""
 
     used: int
@@ -116,7 +116,7 @@ def forgive(
     leaks: Sequence[tuple[date, date, str]],
     began: date,
 ) -> Forgiven:
-    """What is forgiven of a bill of a leak that ``began`` on a day.
+    """Returns the forgiven part of a bill of a leak that ``began`` on a day.
 
     ``bill`` and ``earlier`` (oldest first): period_end, first_day, past_day, days, quantity (millionths), unit,
     estimated. The normal use is that of all days of the earlier bills that count, divided by those days, for the bill's

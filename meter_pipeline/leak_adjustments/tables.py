@@ -1,4 +1,4 @@
-"""Leak adjustments in PostgreSQL: rules, the bills of a service, confirmed leaks, and what stands already."""
+"""Leak adjustments in PostgreSQL: rules, the bills of a service, confirmed leaks, and existing adjustments."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def rules(database: Database) -> list[dict[str, Any]]:
 
 
 def bills(database: Database, service_point_id: str) -> list[dict[str, Any]]:
-    """What the bills of a service point stand on, as corrected, oldest first: statement_id, account_id, customer_class,
-    unit, period_start, period_end, first_day, past_day, days, quantity in millionths, and whether all of it is
-    estimated."""
+    """Returns the bases of a service point's bills, as corrected, oldest first: statement_id, account_id,
+    customer_class, unit, period_start, period_end, first_day, past_day, days, quantity in millionths, and whether all
+    of it is estimated."""
     return database.rows(
         "SELECT e.statement_id, s.account_id, coalesce(v.customer_class, a.customer_class) AS customer_class, e.unit, "
         "s.period_start, s.period_end, min(e.segment_start) AS first_day, "

@@ -1,4 +1,4 @@
-"""What a mapping declares: the exports, their code tables, and how each reference table comes of them.
+"""A mapping's declaration: the exports, their code tables, and how each reference table comes of them.
 
 [sources.services]                # an export: the one file of the folder that matches
 file = "SERV*.csv"

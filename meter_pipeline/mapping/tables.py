@@ -33,7 +33,7 @@ class Origin:
 
 @dataclass(slots=True)
 class MappedTables:
-    """What a mapping made: rows by table, faults by the export's file and line, and ids that are written otherwise, by
+    """Result of a mapping: rows by table, faults by the export's file and line, and ids that are written otherwise, by
     what they name and how the export writes them. ``found``: how each id was written where."""
 
     tables: dict[str, int] = field(default_factory=dict)

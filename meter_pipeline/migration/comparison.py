@@ -64,7 +64,7 @@ class KnownDefect:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What counts as equal. ``tolerance``: level or level:code -> largest difference (default 0; money is never given
+    """Rules of equality. ``tolerance``: level or level:code -> largest difference (default 0; money is never given
     one).
 
     ``legacy_unit``: level or level:code -> the last place of the legacy batch's own rounding, in millionths (a cent is
@@ -83,7 +83,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class RoundingDrift:
-    """What rounding has added up to before the day: ``leant`` (account_id, code, leant) over ``days`` compared days.
+    """Sums of rounding before the day: ``leant`` (account_id, code, leant) over ``days`` compared days.
 
     Rounding that leans one way for longer than its rule explains is an error of a cent a day. Three days in a row show
     it.

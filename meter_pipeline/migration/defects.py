@@ -1,4 +1,4 @@
-"""Recording a known defect of the legacy batch: what is ignored, for how much, until when, by whose approval."""
+"""Recording a known defect of the legacy batch: the ignored difference, its largest amount, its end, its approver."""
 
 from __future__ import annotations
 

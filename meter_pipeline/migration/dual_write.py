@@ -250,7 +250,8 @@ def _deliver_to(database: Database, side: str, call: Deliver, most: int, clock: 
 def deliver_all(
     database: Database, sides: Mapping[str, Deliver], *, most: int = 5000, clock: Clock = SYSTEM_CLOCK
 ) -> dict[str, int]:
-    """Deliver until nothing waits or nothing more is taken; what was delivered, and what still waits by side."""
+    """Deliver until nothing waits or nothing more is taken. Returns the delivered records, and those waiting by
+    side."""
     total = 0
     while done := deliver(database, sides, most=most, clock=clock):
         total += done

@@ -3,7 +3,7 @@ report with a hash.
 
 Why more than 72 hours: three days see a tenth of a month's billing cycles. The utility anchor for parallel running is a
 full month of bill cycles and the first three of the next; so replay is asked for beside the live clock, and coverage of
-what rarely happens (clock change, exchange, rollover).
+rare events (clock change, exchange, rollover).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FRESH: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What the gate asks for; changing any of it is a configuration change and resets the clock."""
+    """Conditions of the gate; changing one is a configuration change and resets the clock."""
 
     live_hours: int = LIVE_HOURS
     longest_silence: timedelta = LONGEST_SILENCE
@@ -124,7 +124,7 @@ class GateReport:
 
     @property
     def sha256(self) -> str:
-        """Hash of everything the report says: what two people sign is this report and no other."""
+        """Hash of the whole report. Two people sign this hash."""
         return hashlib.sha256(json.dumps(self.document(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def document(self) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def evaluate(evidence: Evidence, now: datetime, requirements: Requirements | Non
 
 
 def live_clock(evidence: Evidence, now: datetime, needs: Requirements) -> tuple[datetime | None, str | None]:
-    """Since when live comparison has been continuous, and what reset it last.
+    """Since when live comparison has been continuous, and the event that reset it last.
 
     The clock starts at the first clean comparison of a live billing day after the last reset. Resets: a comparison with
     a blocking difference, an event, a change of configuration between two comparisons, a silence longer than allowed. A

@@ -1,4 +1,4 @@
-"""The gate as one HTML page: what two people look at before they sign.
+"""The gate as one HTML page, which two people read before they sign.
 
 It carries its style and picture inside it and no script, so that it opens anywhere; it is written beside and then
 moved.

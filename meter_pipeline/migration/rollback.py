@@ -1,4 +1,4 @@
-"""Automatic rollback: what is seen, and whether it sends authority back to legacy while both sides go on being
+"""Automatic rollback: decides from measurements whether authority goes back to legacy, while both sides go on being
 written.
 """
 

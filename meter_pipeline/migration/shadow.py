@@ -5,7 +5,7 @@ The shadow is a database of its own beside the authoritative one, on the same se
 NAME_shadow. Every session of a shadow run acts in the role meter_shadow. In the shadow database that role writes every
 table; in the authoritative one it reads, and writes the audit tables alone (schema migration, appending to the ledger).
 So a stage that forgot which database it is for is refused by the server, not by us. Copies of the tables in schemas of
-another name would have meant other SQL in every stage, and what was rehearsed would not be what goes live.
+another name would have meant other SQL in every stage, and the rehearsed code would not be the code that goes live.
 
 The shadow's own ledger entries are not sequenced or signed: what a shadow day came out as is sealed by the comparison's
 entry in the authoritative ledger.
@@ -38,7 +38,7 @@ SUFFIX: Final = "_shadow"
 
 @dataclass(slots=True)
 class ShadowDay:
-    """A billing day run in the shadow: what each stage said, and how long it took in seconds."""
+    """A billing day run in the shadow: each stage's report, and its seconds."""
 
     billing_day: date
     stages: dict[str, StageReport] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What each side does with the other's bills: the legacy batch takes ours from a folder of CSV files or a table, we
+"""Handing bills between the two sides: the legacy batch takes ours from a folder of CSV files or a table, we
 keep a copy of its.
 """
 
@@ -32,7 +32,7 @@ _COLUMNS: Final = ("billing_day", "account_id", "level", "code", "value", "estim
 
 @dataclass(frozen=True, slots=True)
 class OurCopy:
-    """Keeps what the legacy batch billed, so that we have every bill when authority comes to us."""
+    """Keeps the legacy batch's bills, so that we have every bill when authority comes to us."""
 
     database: Database
     clock: Clock = SYSTEM_CLOCK
@@ -77,7 +77,7 @@ class LegacyFolder:
         _put(last, f"{number} {digest}")
 
     def figures(self) -> dict[tuple[str, str], list[tuple[str, ...]]]:
-        """What the folder says of each (day, account), later files over earlier ones."""
+        """Returns the folder's bill of each (day, account), later files over earlier ones."""
         found: dict[tuple[str, str], list[tuple[str, ...]]] = {}
         for path in sorted(self.folder.glob("*.csv")):
             batch: dict[tuple[str, str], list[tuple[str, ...]]] = {}

@@ -21,7 +21,7 @@ RESULT_COLUMNS = ("billing_day", "account_id", "level", "code", "value", "exact"
 def replace_legacy(
     connection: Connection, day: date, results: pl.DataFrame, run: tuple[datetime, datetime, str, bytes]
 ) -> None:
-    """Put a day's legacy results in place of what was imported before. ``run``: finished at, imported at, source,
+    """Replace a day's legacy results of an earlier import. ``run``: finished at, imported at, source,
     content hash."""
     connection.execute("DELETE FROM migration.legacy_result WHERE billing_day = %s", (day,))
     _copy(connection, "migration.legacy_result", results.select(*RESULT_COLUMNS, "occurrence"))
@@ -121,7 +121,7 @@ def latest_days(connection: Connection, most: int) -> list[dict[str, Any]]:
 
 
 def drift(database: Database, day: date, window: int) -> tuple[int, pl.DataFrame]:
-    """Days compared in the ``window`` days before a day, and what rounding has added up to in them by account
+    """Days compared in the ``window`` days before a day, and the sum of rounding in them by account
     and code.
     """
     days = database.read(
@@ -286,8 +286,8 @@ def outbox_counts(connection: Connection) -> dict[str, int]:
 
 
 def determinants_of(database: Database, day: date) -> pl.DataFrame:
-    """What each service point of a billing day was charged for, as the billing stage keeps it; ``estimated``: an
-    estimate is in it."""
+    """Returns the determinants of each service point of a billing day, as the billing stage stores them; ``estimated``:
+    an estimate is in it."""
     return database.read(
         "SELECT account_id, service_point_id, tariff_id, tariff_version, source_quantity, source_export, energy, peaks, estimated > 0 AS estimated "
         "FROM billing.determinant_day WHERE billing_day = $1",
@@ -296,7 +296,7 @@ def determinants_of(database: Database, day: date) -> pl.DataFrame:
 
 
 def charges_of(database: Database, day: date) -> pl.DataFrame:
-    """What each service point of a billing day was charged, line by line in the order of its tariff's day_keys."""
+    """Returns the charges of each service point of a billing day, by line in the order of its tariff's day_keys."""
     return database.read(
         "SELECT account_id, service_point_id, tariff_id, tariff_version, amounts, total FROM billing.charge_day WHERE billing_day = $1",
         [day],
@@ -317,7 +317,7 @@ def closing_reads(database: Database, day: date) -> pl.DataFrame:
 
 
 def tariff_names(database: Database) -> pl.DataFrame:
-    """What the arrays of determinants and charges follow, for every tariff version."""
+    """Returns the keys that the arrays of determinants and charges follow, for every tariff version."""
     return database.read(
         "SELECT tariff_id, version AS tariff_version, periods, registers, day_keys FROM billing.tariff_version"
     )
@@ -415,8 +415,8 @@ def tariff_documents(connection: Connection) -> str:
 
 
 def strata(database: Database, day: date) -> pl.DataFrame:
-    """What is particular about each service point billed on the day: one row with its rate class and commodity, and
-    booleans for what is rare."""
+    """Particulars of each service point billed on the day: one row with its rate class and commodity, and
+    booleans for rare cases."""
     return database.read(
         """
         SELECT d.account_id, d.service_point_id, d.tariff_id AS rate_class, t.commodity, d.estimated > 0 AS estimated, d.source_export > 0 AS net_metering,

@@ -1,5 +1,5 @@
-"""Files for the customer system: what is new or changed since it was last sent, written by a template, with a manifest,
-and the acknowledgement that comes back."""
+"""Files for the customer system: records new or changed since the last delivery, written by a template, with a
+manifest, and the acknowledgement that comes back."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an acknowledgement said of one file."""
+    """An acknowledgement of one file."""
 
     file_name: str
     status: str
@@ -177,7 +177,7 @@ def _answers(path: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _against(row: Mapping[str, str], records: int, digest: bytes) -> list[str]:
-    """What the answer says otherwise than we do."""
+    """Differences between the acknowledgement and our records."""
     wrong = []
     if int(row["records"]) != records:
         wrong.append(f"took {row['records']} records of {records}")

@@ -1,4 +1,4 @@
-"""Records of each output as plain data, in the contract's fields: what a template then writes."""
+"""Records of each output as plain data, in the contract's fields, which a template then writes."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def _plain(column: Column, record: Mapping[str, Any]) -> Any:
 
 
 def plain_template(output: Output) -> Template:
-    """JSON Lines with every field of the contract: what is written where no template is named."""
+    """JSON Lines with every field of the contract: the output without a template."""
     columns = tuple(Column(name, name) for name in output.fields)
     return Template(f"{output.name}-{output.version}", output, "json_lines", columns, extension="jsonl")
 

@@ -77,7 +77,7 @@ KnownChannels = Mapping[str, Mapping[str, KnownChannel]]
 
 
 def known_channels_of(channels: pl.DataFrame, parsed: ParsedFeed) -> KnownChannels:
-    """What the reference table ``channels`` holds of the meters of a file."""
+    """Returns the rows of reference table ``channels`` for the meters of a file."""
     meters = pl.concat([parsed.intervals["meter_id"], parsed.registers["meter_id"]]).unique()
     found: dict[str, dict[str, KnownChannel]] = {}
     columns = "meter_id", "channel", "kind", "unit", "interval_minutes", "flow", "billed"
@@ -90,7 +90,7 @@ def known_channels_of(channels: pl.DataFrame, parsed: ParsedFeed) -> KnownChanne
 
 @dataclass(slots=True)
 class EnrolledRows:
-    """Rows to import, and what a person should know of them."""
+    """Rows to import, and notes on them for a person."""
 
     rows: Rows = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -164,7 +164,7 @@ def admit(
 
 
 def _refuse_other_commodity(meter: str, rows: list[dict[str, Any]], how: Enrolment) -> None:
-    """A meter whose billed channels measure what its tariff does not bill: kWh on a gas tariff."""
+    """A meter whose billed channels measure another quantity than its tariff bills: kWh on a gas tariff."""
     for row in rows:
         if row["billed"] and row["unit"] not in _UNITS_OF[how.commodity]:
             raise EnrolmentRefused(

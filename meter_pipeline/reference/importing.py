@@ -177,7 +177,7 @@ def change_row(connection: driver.Connection, change: RowChange) -> dict[str, An
 
 
 def _overlap_fault(rows: Rows, name: str, first: dict[str, Any], second: dict[str, Any]) -> Fault:
-    """Two rows that are in force at the same time, named, and what to do."""
+    """Names two rows that are in force at the same time, and the next step."""
     columns, how = list(TABLES[name].columns), STRETCHES[name]
     given = {tuple(row): line for line, row in enumerate(rows.get(name, []), start=2)}
 

@@ -1,4 +1,4 @@
-"""What a change of reference data reaches: one declared table, column -> stages that read it -> days that its change
+"""Reach of a change of reference data: one declared table, column -> stages that read it -> days that its change
 touches.
 
 A test runs each stage as a database role that may read the declared columns and no others, so that a column which a

@@ -344,7 +344,7 @@ def settle(database: Database, counts: Mapping[str, int]) -> None:
 
 
 def spelled(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
-    """Ids that the customer system writes otherwise than in capitals: what each names, and the id."""
+    """Ids that the customer system writes otherwise than in capitals: the kind of each, and the id."""
     return connection.execute("SELECT kind, id FROM ref.id_spellings WHERE written <> id ORDER BY 1, 2").fetchall()
 
 

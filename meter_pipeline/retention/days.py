@@ -170,7 +170,7 @@ def _archive(
 
 
 def restore_days(database: Database, days: Sequence[date], *, clock: Clock = SYSTEM_CLOCK) -> list[DayTable]:
-    """Restore archived days, each in one transaction. Returns what was restored. Raises
+    """Restore archived days, each in one transaction. Returns the restored tables. Raises
     postgres.partitions.ArchiveError naming file and day.
 
     The files stay: a restored day without changes is archived again to the same bytes.

@@ -43,7 +43,7 @@ REGISTER_READS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "line": pl.Int64,
 }
 
-#: What could not become a read: bytes kept as they came, every reason named.
+#: Rejected lines: bytes kept as they came, every reason named.
 REJECTS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
     "line": pl.Int64,
     "byte_offset": pl.Int64,

@@ -1,4 +1,4 @@
-"""What a stage says of a billing day: figures, tables, plots, and whether its invariants held. Dagster gets it from
+"""A stage's report of a billing day: figures, tables, plots, and whether its invariants held. Dagster gets it from
 defs/lib/report_metadata.py, to people by the CLI."""
 
 from __future__ import annotations

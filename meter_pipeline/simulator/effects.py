@@ -1,5 +1,5 @@
-"""A day of a range of service points, with everything that goes wrong in it: what was used, what the meters measured,
-what was reported.
+"""A day of a range of service points, with all its faults: usage, metered
+quantities, reported reads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FACTORS = ("bypass", "reverse", "usage_on_disconnected", "stuck", "vacant", "va
 
 @dataclass(slots=True)
 class RowEffects:
-    """What sets a reported row apart from a plain one. Slots count within the day."""
+    """Differences of a reported row from a plain one. Slots count within the day."""
 
     missing: npt.NDArray[np.bool_] | None = None
     offset_s: npt.NDArray[np.int64] | None = None

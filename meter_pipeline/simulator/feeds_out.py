@@ -1,4 +1,4 @@
-"""Who sends what when: the files of a day, the late ones, the corrected, the repeated.
+"""The files of a day by head-end: on time, late, corrected, repeated.
 
 A file is called ARRIVAL_HEADEND_DAY_PART, arrival first, so that names in order are files in the order they came.
 """

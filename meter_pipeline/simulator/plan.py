@@ -1,4 +1,4 @@
-"""What goes wrong, where and when: drawn once from the seed, before any read exists.
+"""The faults of a simulation with place and time: drawn from the seed before any read exists.
 
 Each service point has at most one story, so that a detector's answer about it can be judged. Benign events (a move, a
 vacation, solar panels) are planted and named too: taking one for a fault is a false alarm.
@@ -110,7 +110,7 @@ def _all(rate: float) -> dict[str, float]:
 _TEXT: Final = ("delimited",)
 _EDITED: Final = ("delimited", "jsonl")
 
-#: Kinds that change what the meter measures: the register agrees with the intervals.
+#: Kinds that change the metered quantity: the register agrees with the intervals.
 USAGE_KINDS: Final = (
     Kind("leak", {"water": 8}, "rest", (20, 150)),
     Kind("leak_drift", {"water": 4}, "rest", (1.5, 5)),

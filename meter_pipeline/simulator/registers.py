@@ -1,4 +1,4 @@
-"""Registers: dials that add up exactly what the meters measured, roll over, and change with the meter."""
+"""Registers: dials that add up the metered quantities exactly, roll over, and change with the meter."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class SimulatedCity:
-    """What was written: files, reads and bytes of feeds, and rows of truth."""
+    """Counts of the written files, reads and bytes of feeds, and rows of truth."""
 
     out: Path
     files: int

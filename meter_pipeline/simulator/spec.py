@@ -1,4 +1,4 @@
-"""What to simulate: the size of the city, its days, its seed, and who sends which format."""
+"""Specification of a simulation: the size of the city, its days, its seed, and who sends which format."""
 
 from __future__ import annotations
 

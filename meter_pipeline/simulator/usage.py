@@ -1,4 +1,4 @@
-"""What a service point uses: a day's total from its traits and the weather, and its intervals from the total.
+"""Usage of a service point: a day's total from its traits and the weather, and its intervals from the total.
 
 The total comes first and the intervals share it out by cumulative rounding, so their sum equals it exactly, a register
 is a running sum of totals, and four hundred days of totals cost no intervals. All arithmetic is on integers or on

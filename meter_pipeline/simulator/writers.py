@@ -165,7 +165,7 @@ def _spoil(line: ReadLine, zone: str, style: Style) -> bytes:
 
 
 def json_pieces(meter: str, channel: str, sequence: int, version: int, quality: str) -> tuple[str, str]:
-    """What stands before the stamp and after the value of a read as a JSON object; between them stands
+    """The text before the stamp and after the value of a read as a JSON object; between them stands
     ``","value":``.
     """
     return (

@@ -31,7 +31,7 @@ _COLUMNS: Final = pl.Schema(
         "supplies": pl.Int32(), "customers": pl.Int32(), "missing": pl.String(),
     }
 )  # fmt: skip
-#: Names in a list of what is missing before the rest is counted
+#: Names in a list of missing data; the rest is counted
 _NAMED: Final = 5
 
 

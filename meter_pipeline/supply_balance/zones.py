@@ -1,4 +1,4 @@
-"""The tree of zones: what is wrong with it, and which zones lie below which."""
+"""The tree of zones: its faults, and the zones below each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class ZonesRefusedError(ValueError):
-    """Zones that cannot be balanced; the message names them and says what to do."""
+    """Zones that cannot be balanced; the message names them and the next step."""
 
 
 def in_force(rows: Sequence[dict[str, Any]], day: date) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ class Accounts:
 
 
 def missing(accounts: Accounts, closing: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What has no account: one line each, with what to do."""
+    """Components without an account: one line each, with the next step."""
     found = {
         f"{row['component']} of {row['commodity']}, class {row['customer_class']}: no revenue account; add a row to "
         "reference/revenue_accounts.csv and import the folder"

@@ -87,7 +87,7 @@ def before(month: date) -> date:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What a month's end is computed from. ``days``: charged days by component and billing period; ``bills``: posted by
+    """Inputs of a month's end. ``days``: charged days by component and billing period; ``bills``: posted by
     the month's end; ``adjustments``: posted in the month or later, or waiting."""
 
     month: date
@@ -255,7 +255,7 @@ def _with_accounts(roll: pl.DataFrame, accounts: book.Accounts) -> pl.DataFrame:
 def _open_points(
     database: Database, month: date, charges: pl.DataFrame, here: pl.DataFrame, roll: pl.DataFrame
 ) -> list[str]:
-    """What does not agree with the bills' own figures, in words, the first of each kind."""
+    """Differences from the bills' own figures, in words, the first of each kind."""
     messages = []
     came = sum(int(roll[c].sum()) for c in ("opening", "restated", "charged", "corrected", "at_period_end"))
     went = sum(int(roll[c].sum()) for c in ("issued", "elsewhere", "closing"))
@@ -278,7 +278,7 @@ def _open_points(
 
 
 def sealed_totals(found: Unbilled) -> dict[str, str | int]:
-    """What the seal of a month records: rows of the detail, opening and closing balance, and the SHA-256 of the
+    """Returns the record of a month's seal: rows of the detail, opening and closing balance, and the SHA-256 of the
     movement's canonical bytes."""
     rows = [
         [str(row[c]) for c in ("customer_class", "commodity", "component", "currency", *MOVES)]
@@ -321,6 +321,6 @@ def refresh(database: Database, month: date) -> Unbilled:
 
 
 def read(database: Database, month: date) -> Unbilled:
-    """What is kept of a month, without its detail."""
+    """Returns a month's stored figures, without its detail."""
     roll = tables.roll(database, month)
     return Unbilled(month, pl.DataFrame(), roll, journal=tables.journal(database, month))

@@ -1,4 +1,4 @@
-"""What unbilled revenue says of a month: checks, tables, the picture."""
+"""Report of a month's unbilled revenue: checks, tables, the picture."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ TABLE: Final = "winter_average_rules"
 
 
 class WinterAverageRefusedError(ValueError):
-    """Averages that cannot be worked out; the message names the rule and says what to do."""
+    """Averages that cannot be worked out; the message names the rule and the next step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Rule:
 
 
 def faults_of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is wrong with a row: column and why."""
+    """Returns the fault of a row: column and reason."""
     parts = str(row["months"]).split()
     if not parts or any(not p.isdigit() or not 1 <= int(p) <= 12 for p in parts):
         yield "months", f"{row['months']!r} are not numbers from 1 to 12 with blanks between"

@@ -1,4 +1,4 @@
-"""Winter averages in PostgreSQL: rules, the bills they stand on, confirmed leaks, and what is kept."""
+"""Winter averages in PostgreSQL: rules, the bills they stand on, confirmed leaks, and stored averages."""
 
 from __future__ import annotations
 
