@@ -1,4 +1,4 @@
-"""Flags that go to people: what usage should not look like, and the queue in which people decide. This module is the
+"""Flags of unusual usage, and the queue in which people decide on them. This module is the
 room's public API."""
 
 from __future__ import annotations

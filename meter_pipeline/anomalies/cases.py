@@ -37,7 +37,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class CaseFlag:
-    """What folding needs of a flag."""
+    """The fields of a flag by which flags are joined to cases."""
 
     subject: str
     kind: str

@@ -1,4 +1,4 @@
-"""A commodity of a city on the day it is judged: a window at a time, and what was found of all.
+"""A commodity of a city on the day it is judged: a window at a time, and the findings of all windows.
 
 A part is some thousands of points, so that its matrices fit the processor's cache and a city of a million needs no more
 memory than its packed weeks. What one part cannot know of another (neighbours, collectors, head-ends) is judged after
@@ -30,7 +30,7 @@ _NUMBERS: Final = (*COEFFICIENTS, "low_f", "high_f")
 
 @dataclass(frozen=True, slots=True)
 class WindowInputs:
-    """What the windows of ``days`` are made of beside usage: frames of store.anomalies, of all commodities."""
+    """Inputs of the windows of ``days`` beside usage: frames of store.anomalies, of all commodities."""
 
     days: list[date]
     points: pl.DataFrame
@@ -117,7 +117,7 @@ class CommodityPoints:
             hourly=self._hourly[which],
             hourly_f=self._weather.hourly_f,
         )
-        # validation replaces what ran backward by estimates: that is not a silence
+        # validation replaces reads of a dial that ran backward by estimates: that is not a silence
         backward = history.has(packing.REVERSED)
         coverage = np.where(backward, np.nan, history.coverage) if backward.any() else history.coverage
         outage = history.has(packing.OUTAGE)

@@ -13,7 +13,7 @@ from meter_pipeline.anomalies.window import Bools, Floats, Ints, Window, certain
 
 #: a meter is short of reads when more than this share of the day is missing
 _SHORT = 0.02
-#: days looked back on for what was due and what is usual
+#: days looked back on for due reads and the usual share
 _BACK = 15
 
 
@@ -33,7 +33,7 @@ class Contact:
 
 
 def contact(window: Window) -> Contact:
-    """What of a window dropouts are judged by."""
+    """The figures of a window by which dropouts are detected."""
     recent = window.coverage[:, window.tail(_BACK)]
     due = np.isfinite(recent)
     filled = np.where(due, recent, 1.0)

@@ -1,4 +1,4 @@
-"""What detection keeps of a day, and weeks of it put side by side.
+"""Detection's stored figures of a day, and weeks of them side by side.
 
 A year of a city is 36 million rows in a table and 150 MB so packed: what a refit reads in a second. Figures are
 float32, which no bill ever sees and no detector can tell from exact.
@@ -81,7 +81,7 @@ class History:
     sustained: Floats | None
 
     def measured(self) -> Floats:
-        """Usage where at least 95 % of the slots were read, NaN elsewhere: what a baseline may learn from."""
+        """Usage where at least 95 % of the slots were read, NaN elsewhere. Baselines are fitted to it."""
         with np.errstate(invalid="ignore"):
             found: Floats = np.where(
                 (self.coverage >= 0.95) & ((self.signs & (DISCONNECTED | REVERSED)) == 0), self.usage, np.nan

@@ -62,7 +62,7 @@ _SIGNS: Final = {
 
 @dataclass(slots=True)
 class AnomalyOutcome:
-    """What a day's judgement found. ``weather`` is complete, partial or missing; missing delays the flags that need it,
+    """Result of a day's detection. ``weather`` is complete, partial or missing; missing delays the flags that need it,
     and only those."""
 
     day: date
@@ -203,7 +203,7 @@ def ensure_facts(database: Database, calendar: BillingCalendar, days: Sequence[d
 
 
 def _read_facts(read: Read, calendar: BillingCalendar, day: date) -> list[packing.DayFacts]:
-    """What a validated day says of every service point, from vee and ref."""
+    """Figures of every service point on a validated day, from vee and ref."""
     usage = detection.read_usage(read, day)
     if usage.is_empty():
         return []
@@ -371,7 +371,7 @@ def _case(row: dict[str, Any]) -> Case:
 
 
 def _row(case: Case, now: datetime, stored: dict[str, Any] | None, commodity: str) -> dict[str, Any]:
-    """A row of the queue: the case's own fields over what people put there."""
+    """A row of the queue: the case's own fields override those entered by people."""
     group = case.family == "dropout" and case.kind != "dropout_meter"
     base = stored or {
         "opened_at": now,

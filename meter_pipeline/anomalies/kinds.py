@@ -1,4 +1,4 @@
-"""The closed list of what can be flagged, and what follows from each kind.
+"""The closed list of flag kinds, and the consequence of each.
 
 A flag is a finding about one day; a case is what a person works on. Kinds of one family about one subject are one case:
 a leak that turns out to drift is the same leak.

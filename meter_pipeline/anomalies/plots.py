@@ -1,4 +1,4 @@
-"""Pictures of what was flagged: usage beside what the weather asked for."""
+"""Pictures of flagged days: usage beside its expectation by weather."""
 
 from __future__ import annotations
 

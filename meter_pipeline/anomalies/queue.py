@@ -27,7 +27,7 @@ class QueueError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What a decision changed: the cases, and how many bills it released."""
+    """Result of a decision: the cases, and the number of bills it released."""
 
     cases: list[str]
     released: int
@@ -43,7 +43,7 @@ def list_cases(connection: driver.Connection, filters: Mapping[str, Any]) -> lis
 
 
 def show_case(connection: driver.Connection, case_id: str) -> dict[str, Any]:
-    """A case, what its kind means, and every flag with its evidence. Raises QueueError where there is none."""
+    """A case, the meaning of its kind, and every flag with its evidence. Raises QueueError where there is none."""
     found = exception_cases.read_cases(connection, case_id=case_id)
     if not found:
         raise QueueError(f"no case {case_id}")

@@ -1,4 +1,4 @@
-"""Usage against what the weather asks for: days too high, too low, and far too high."""
+"""Usage compared with its expectation by weather: days too high, too low, and far too high."""
 
 from __future__ import annotations
 

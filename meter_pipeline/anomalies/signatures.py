@@ -1,4 +1,4 @@
-"""What people and meters do that a single day cannot show: tampering, stuck and reversed meters, and ordinary life
+"""Patterns that a single day cannot show: tampering, stuck and reversed meters, and ordinary life
 distinguished apart from them.
 """
 
@@ -65,7 +65,7 @@ def levels(window: Window, days: int) -> Levels:
 
 
 def _summed(window: Window, days: slice) -> tuple[Floats, Floats, Floats]:
-    """Measured usage, what was expected of the same days, and how many there are, by point."""
+    """Measured usage, expected usage of the same days, and their number, by point."""
     usable = window.measured[:, days] & np.isfinite(window.expected[:, days])
     if not usable.any():
         return np.zeros(window.points), np.zeros(window.points), np.zeros(window.points)

@@ -1,4 +1,4 @@
-"""What a detector looks at: the recent days of many service points of one commodity, as matrices."""
+"""A detector's input: the recent days of many service points of one commodity, as matrices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weather and what usage owes to it: degree days, and change-point fits for a whole city at once. This module is the
+"""Weather-dependent usage: degree days, and change-point fits for a whole city at once. This module is the
 room's public API."""
 
 from meter_pipeline.baselines.degree_days import (

@@ -1,4 +1,4 @@
-"""Degree days and degree hours: what a temperature asks of a building's heating and cooling.
+"""Degree days and degree hours: the demand that a temperature puts on a building's heating and cooling.
 
 A degree day is max(0, base - mean) for heating and max(0, mean - base) for cooling, of the day's mean temperature
 (CalTRACK 3.3.4 and 3.3.5). A degree hour does the same for each hour and averages over the day, so a day that is cold

@@ -35,7 +35,7 @@ MAD_TO_SIGMA: Final = 1.4826022185056018
 
 @dataclass(frozen=True, slots=True)
 class FitOptions:
-    """What a fit may consider.
+    """Options of a fit.
 
     ``cooling`` False leaves out every cooling term: gas has none (CalTRACK 3.2.1). ``zero_is_missing``: an electricity
     meter that counts nothing all day has said nothing, a gas or water meter has (CalTRACK 2.2.1.4). ``calendar`` also

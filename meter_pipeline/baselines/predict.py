@@ -1,4 +1,4 @@
-"""What a baseline expects of a day."""
+"""A baseline's expected usage of a day."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from meter_pipeline.baselines.degree_days import Floats, degree_hours
 from meter_pipeline.baselines.model import MAD_TO_SIGMA
 
-#: Coefficients of a baseline, one row a service point: what is stored, and what expected_usage reads.
+#: Coefficients of a baseline, one row a service point, as stored and as expected_usage reads them.
 COEFFICIENTS: Final = (
     "hdd_balance_f",
     "cdd_balance_f",

@@ -1,5 +1,5 @@
-"""One meter's fit in plain NumPy: what the command line uses, and the yardstick the city's compiled search is tested
-against.
+"""One meter's fit in plain NumPy: the command line uses it, and the city's compiled search is tested
+against it.
 """
 
 from __future__ import annotations

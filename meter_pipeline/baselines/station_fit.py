@@ -56,7 +56,7 @@ class CityFit:
 
 @dataclass(frozen=True, slots=True)
 class _Features:
-    """What all meters of the station share, over the days that have a temperature."""
+    """Inputs that all meters of the station share, over the days that have a temperature."""
 
     days: Ints
     H: Floats

@@ -1,7 +1,7 @@
 """From validated usage to money: tariffs, determinants, charges, statements, reconciliation, adjustments, month-end
 close.
 
-Belongs here: the room's public names. ``bill_billing_day`` is what the billing day's asset calls.
+Belongs here: the room's public names. The billing day's asset calls ``bill_billing_day``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a billing day costs: the position after the day less the position before it."""
+"""Cost of a billing day: the position after the day less the position before it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from meter_pipeline.calendar import BillingCalendar
 
 #: Day 0 of a Date column as a proleptic ordinal.
 EPOCH: Final = date(1970, 1, 1).toordinal()
-#: What applying a tariff to odd figures may raise.
+#: Errors that applying a tariff to odd figures may raise.
 PRICING_ERRORS: Final = (ValueError, ArithmeticError, LookupError, TypeError, pl.exceptions.PolarsError)
 
 #: A day's determinants, one row per service point. Lists follow the tariff version's periods and registers.
@@ -86,7 +86,7 @@ CHARGE_SCHEMA: Final = pl.Schema(
 
 @dataclass(frozen=True, slots=True)
 class DayCharges:
-    """A day's frames for the store, sorted by service point, and what could not be charged."""
+    """A day's frames for the database, sorted by service point, and the services that could not be charged."""
 
     determinants: pl.DataFrame
     charges: pl.DataFrame

@@ -1,4 +1,4 @@
-"""A bill as a customer reads it, as plain data: what the page, the PDF and a print vendor's file are made from.
+"""A bill as a customer reads it, as plain data. The page, the PDF and a print vendor's file are made from it.
 
 The address is not kept here: a bill names the premise, and whoever prints it puts the customer system's name and
 address in that place.
@@ -255,8 +255,8 @@ def _civil(instant: datetime, zone: ZoneInfo) -> date:
 def _made_from(
     segment: Mapping[str, Any], days: pl.DataFrame, rows: pl.DataFrame, reads: Sequence[Mapping[str, Any]]
 ) -> str:
-    """In one sentence: what the usage rests on. Between two actual dials the use is measured, whatever is said of how
-    it spread over the days."""
+    """Returns one sentence on the basis of the usage. Between two actual dials the use is measured, whatever is said of
+    how it spread over the days."""
     estimated = int(days["estimated"].sum()) if days.height else 0
     by_dial = [r for r in rows.to_dicts() if not r["intervals_billed"]]
     bounded = bool(by_dial) and all(

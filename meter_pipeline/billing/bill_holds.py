@@ -159,7 +159,7 @@ def _not_reconciled(database: Database, period: Period) -> pl.DataFrame:
 
 
 def _true_ups(database: Database, period: Period) -> pl.DataFrame:
-    """Accounts with a day that will be validated again, or billed again: what the bill would say is known to change."""
+    """Accounts with a day that will be validated or billed again, so that their bill will change."""
     pending = store.true_up_days(database, period.start, period.end)
     everyone = pending.filter(pl.col("service_point_id").is_null()).select("billing_day", "what")
     runs = period.runs.select("account_id", "service_point_id", "stretch_start", "stretch_end")

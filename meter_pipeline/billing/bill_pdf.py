@@ -13,7 +13,7 @@ from typing import Any, Final
 from meter_pipeline.billing.bill_text import bill_text
 from meter_pipeline.page_formats import PageFormats
 
-#: Page sizes by name: what a US print vendor takes, and the rest of the world's.
+#: Page sizes by name: Letter for US print vendors, A4 elsewhere.
 PAGES: Final = ("letter", "A4")
 
 

@@ -1,4 +1,4 @@
-"""Issuing a billing period's statements: read the positions, price, hold back what must wait, write, reconcile,
+"""Issuing a billing period's statements: read the positions, price, hold back bills that must wait, write, reconcile,
 record.
 """
 
@@ -36,7 +36,7 @@ from meter_pipeline.postgres.reading import reading
 
 @dataclass(slots=True)
 class StatementOutcome:
-    """What issuing a period's statements did; money in millionths. ``accounts``: those whose statement was issued now.
+    """Result of issuing a period's statements; money in millionths. ``accounts``: those whose statement was issued now.
     ``exceptions``: reason -> accounts that wait. ``estimate_streaks``: accounts issued, or to be, that stand on a run
     of estimates of STREAK_DAYS or more."""
 
@@ -112,7 +112,7 @@ def _followers(run: _Run, outcome: StatementOutcome) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What the periods of one call are issued with."""
+    """Inputs shared by the periods of one call."""
 
     database: Database
     calendar: BillingCalendar

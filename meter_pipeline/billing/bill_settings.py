@@ -1,4 +1,4 @@
-"""What a utility prints on its bills beside what it charges: due date, messages. Read from bill.toml in the
+"""Texts on a utility's bills beside the charges: due date, messages. Read from bill.toml in the
 deployment.
 """
 

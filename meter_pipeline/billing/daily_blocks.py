@@ -19,7 +19,7 @@ def fill_blocks(tariff: Tariff, energy: Whole, peaks: Whole, scale: int = QUANTI
 
 
 def _inside(block: Block, energy: Whole, whole: Whole, scale: int) -> Whole:
-    """What of one period's usage lies in a block."""
+    """Returns the part of one period's usage that lies in a block."""
     fills = energy if block.allocation == "by_period" else whole
     lower = np.minimum(fills, int(block.lower * scale))
     upper = fills if block.upper is None else np.minimum(fills, int(block.upper * scale))

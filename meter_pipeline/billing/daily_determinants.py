@@ -1,4 +1,4 @@
-"""Determinants of services whose usage is known only as a day's total: what registers and dials count."""
+"""Determinants of services whose usage is known only as a day's total, from registers and dials."""
 
 from __future__ import annotations
 

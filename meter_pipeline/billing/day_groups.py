@@ -1,4 +1,4 @@
-"""The services of a day by tariff version: what their determinants are filled into, and the units they count in."""
+"""The services of a day by tariff version: arrays for their determinants, and the units they count in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from meter_pipeline.billing.service_agreements import NO_EXCEPTIONS, DayServices
 from meter_pipeline.billing.tariffs.model import Layout, Tariff
 from meter_pipeline.schemas.reads import DayMatrix
 
-#: What registers alone make of a day: quantity in micro base units of ``unit``.
+#: A day's usage from registers alone: quantity in micro base units of ``unit``.
 DAILY_SCHEMA: Final = pl.Schema(
     {"service_point_id": pl.String, "flow": pl.String, "unit": pl.String, "quantity": pl.Int64, "estimated": pl.Boolean}
 )
@@ -109,7 +109,7 @@ class DayGroup:
 
 @dataclass(slots=True)
 class DayDeterminants:
-    """All services of a day by tariff version, and what stood in the way."""
+    """All services of a day by tariff version, and the exceptions of those left out."""
 
     billing_day: date
     services: pl.DataFrame

@@ -1,4 +1,5 @@
-"""What demand registers hold after a day: the highest peak, the sum of the days' peaks, or the highest days' peaks."""
+"""Contents of demand registers after a day: the highest peak, the sum of the days' peaks, or the highest days'
+peaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A range of a billing day's services: what it is charged from, and its charges."""
+"""A range of a billing day's services: inputs of its charges, and the charges."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from meter_pipeline.sharding import KeyRange, KeySet
 
 @dataclass(frozen=True, slots=True)
 class ShardInput:
-    """What a shard of the day stands on."""
+    """Inputs of a shard of the day."""
 
     services: DayServices
     usage: list[DayMatrix]
@@ -159,7 +159,7 @@ LARGEST_DAY: Final = 10**16
 
 
 def _check_size(group: DayGroup) -> None:
-    """Raise OverflowError where a day's usage is beyond what a bill can hold."""
+    """Raise OverflowError where a day's usage is too large for a bill."""
     for figures in (group.source, group.source_export, group.other, group.other_export, group.energy, group.export):
         if figures.size and max(int(figures.max()), -int(figures.min())) > LARGEST_DAY:
             raise OverflowError(f"usage of a day beyond {LARGEST_DAY // 10**6} {group.tariff.unit}")

@@ -1,4 +1,4 @@
-"""The slots of a day under a tariff: the period of each, what a period's slots add up to, the highest demand window."""
+"""The slots of a day under a tariff: the period of each, the sum of a period's slots, the highest demand window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the statements of a period come to: from the charged days, or from later reads of days in sealed months."""
+"""Amounts of a period's statements: from the charged days, or from later reads of days in sealed months."""
 
 from __future__ import annotations
 

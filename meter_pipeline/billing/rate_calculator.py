@@ -1,4 +1,4 @@
-"""One tariff on one load: what ``meter-pipeline tariffs price`` prints.
+"""Price of one load under one tariff, for ``meter-pipeline tariffs price``.
 
 A synthetic account with one service (synthetic_account) is billed by calendar months, by the same functions that bill
 a city: a day's determinants, the position after each day, segments from position to position, what one bill carries

@@ -1,4 +1,4 @@
-"""What reactive energy adds to a day's determinants: kVA and kVAr demand, and kVArh, in a tariff's registers.
+"""Reactive energy in a day's determinants: kVA and kVAr demand, and kVArh, in a tariff's registers.
 
 kVA is the root of kW squared and kVAr squared of the same window. Figures are exact: squares in whole numbers, one
 rounding.

@@ -20,7 +20,7 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.set_aside import apart
 
-#: What names a row of a day
+#: Key of a row of a day
 KEY: Final = ("billing_day", "service_point_id")
 
 

@@ -1,4 +1,4 @@
-"""What billing knows of a day before it looks at usage, read from the store."""
+"""Reference data of a billing day, read from the database before usage."""
 
 from __future__ import annotations
 

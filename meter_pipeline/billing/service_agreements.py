@@ -72,7 +72,7 @@ SERVICE_SCHEMA: Final = pl.Schema(
         "heat_content": pl.String,
     }
 )
-#: What of an account is otherwise on a stretch of days
+#: Values of an account that differ on a range of days
 ACCOUNT_VALUES_SCHEMA: Final = pl.Schema(
     {"account_id": pl.String, "valid_from": pl.Date, "valid_to": pl.Date, "customer_class": pl.String}
 )

@@ -88,7 +88,7 @@ def price_part(
                 pricer.percent_before = _sum_of_code(totals, charge.code, n)
             found, columns = unrounded.charge(charge), lines.charge(charge)
             if charge.cap is not None:
-                # What the earlier parts came to counts towards the cap.
+                # The amount of the earlier parts counts towards the cap.
                 found = [_within(unrounded, charge.cap, found[0], _sum_of_code(earlier.exact_by_code, charge.code, n))]
                 columns = [_within(lines, charge.cap, columns[0], _sum_of_code(earlier.by_code, charge.code, n))]
             counts: list[Whole | None] = [None]

@@ -119,7 +119,7 @@ class _Segments:
 
 
 def _whole(tariff: Tariff, after: dict[str, Any], precision: Precision) -> _Segments:
-    """Segments that are all of their bill: they cost what their last position costs."""
+    """Segments that are all of their bill: their cost is that of their last position."""
     money, used = priced(tariff, position(tariff, after), closing=True, exact=precision.exact)
     nothing = np.zeros(len(money), np.int64)
     credit, ratchet = nothing, nothing
@@ -223,7 +223,7 @@ def _refused(found: list[tuple[str, str]]) -> pl.DataFrame:
 
 @dataclass(slots=True)
 class _Found:
-    """Frames of lines and segments so far, and what the earlier parts of cut bills came to."""
+    """Frames of lines and segments so far, and amounts of the earlier parts of cut bills."""
 
     precision: Precision
     sums: RunningSums

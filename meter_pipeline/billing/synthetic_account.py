@@ -176,7 +176,7 @@ class _Account:
         return pl.concat(every)
 
     def _carried_in(self, rows: pl.DataFrame, start: date) -> pl.DataFrame:
-        """The month with what the bills before it carry into it."""
+        """The month with the amounts that earlier bills carry into it."""
         precision = self.terms.precision
         earlier = pl.concat(self.billed) if self.billed else self._opening(start)
         found = carried(self.tariff, earlier.drop("period_end").rename({"period_end_day": "period_end"}), {}, start)
@@ -188,7 +188,7 @@ class _Account:
         )
 
     def _opening(self, start: date) -> pl.DataFrame:
-        """What the bill before the first left, as a segment."""
+        """The balance that the bill before the first left, as a segment."""
         precision, periods = self.terms.precision, self.tariff.schedule.periods
         given = self.terms.credit
         for name in given.units:

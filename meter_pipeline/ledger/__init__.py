@@ -1,4 +1,4 @@
-"""The audit ledger: what happened, in an order that cannot be rewritten unseen, and the proofs that show it.
+"""The audit ledger: all changes in an order that cannot be rewritten unseen, and the proofs of it.
 
 Belongs here: entries and their canonical bytes, the RFC 6962 tree, the sequencer, signed checkpoints, witnesses,
 exports, verification. Does not belong here: what the entries are about (each room writes its own in the transaction of

@@ -1,4 +1,4 @@
-"""SHA-256 of a column of texts: what a table's leaves are made of."""
+"""SHA-256 of a column of texts, for the leaves of a table."""
 
 from __future__ import annotations
 

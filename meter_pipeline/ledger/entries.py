@@ -1,4 +1,4 @@
-"""Ledger entries: what is said, in the bytes that are hashed, and the one call that writes it.
+"""Ledger entries: their content, the bytes that are hashed, and the one call that writes them.
 
 An entry's canonical bytes are UTF-8 JSON of ``{"actor","at","body","kind","leaves","v"}``: keys sorted, no white space,
 decimals as strings, instants as ``YYYY-MM-DDTHH:MM:SS.ffffffZ``, bytes as lower-case hex, never a float. They are

@@ -1,4 +1,4 @@
-"""The export an auditor takes away: the whole log, what vouches for it, and the rows of chosen billing days, as plain
+"""The auditor's export: the whole log, its signatures, and the rows of chosen billing days, as plain
 files.
 
     manifest.json       format, origin, size, when, which days, SHA-256 of every other file

@@ -1,4 +1,4 @@
-"""The closed list of what the ledger records."""
+"""The closed list of the ledger's kinds of entries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Kind:
 TOTALS: Final = ("received", "accepted", "duplicate", "superseded", "rejected")
 
 KINDS: Final[dict[str, Kind]] = {
-    # What arrived. Leaves are payload hashes: a meter's channel-day, a register read, a rejected line.
+    # Received data. Leaves are payload hashes: a meter's channel-day, a register read, a rejected line.
     "received": Kind("a feed file landed: its name, its SHA-256, where its bytes are archived"),
     "ingested": Kind("payloads written to the raw store by one batch; leaves are their hashes"),
     "duplicate": Kind("payloads or a whole file that were already here; nothing was written"),
@@ -34,7 +34,7 @@ KINDS: Final[dict[str, Kind]] = {
     ),
     "replayed": Kind("a dead letter went through ingestion again"),
     "dismissed": Kind("a dead letter was closed without being loaded, with a reason"),
-    # What was made of it.
+    # Results.
     "reference_imported": Kind("reference data changed: the hash of each table's new content"),
     "validated": Kind("a billing day was validated; leaves are the hashes of the validated channel-days"),
     "estimated": Kind(
@@ -71,7 +71,7 @@ KINDS: Final[dict[str, Kind]] = {
     "cutover_signed": Kind(
         "two people signed the cut-over", ("requested_by", "approved_by"), ("requested_by", "approved_by")
     ),
-    # What it ran with.
+    # Versions and settings in use.
     "tariff_version": Kind("a tariff schedule's version came into use: its content's SHA-256"),
     "rule_version": Kind("a rule set or threshold file came into use: its content's SHA-256"),
     "code_version": Kind(

@@ -243,7 +243,7 @@ def consistency_proof(read: NodeReader, old: int, new: int) -> list[bytes]:
 
 
 class ProofError(ValueError):
-    """A proof does not show what it claims."""
+    """A proof does not prove its claim."""
 
 
 def root_from_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes]) -> bytes:

@@ -115,7 +115,7 @@ def parse_skey(text: str, kind: int = ED25519) -> Signer:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a checkpoint says: the log of ``origin`` had ``size`` entries and this ``root``."""
+    """Content of a checkpoint: the log of ``origin`` had ``size`` entries and this ``root``."""
 
     origin: str
     size: int

@@ -1,4 +1,4 @@
-"""What a verification of the ledger found."""
+"""Findings of a verification of the ledger."""
 
 from __future__ import annotations
 

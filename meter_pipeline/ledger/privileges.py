@@ -1,4 +1,4 @@
-"""The guards of the ledger: what they must be, and whether they still are.
+"""The guards of the ledger: their required state, and whether they still have it.
 
 Guards bind honest roles only: the owner and a superuser go round them. Two things show that afterwards: the tree, for
 what was changed, and the catalogue rows' versions, for a trigger that was disabled and enabled again although nothing

@@ -11,7 +11,7 @@ from meter_pipeline.ledger.tables import entries
 
 
 def publish(connection: entries.Connection, folder: Path, size: int, note: str) -> int:
-    """Write what a reader of the checkpoint ``note`` of ``size`` entries needs and has not got; the checkpoint goes
+    """Write the files that a reader of the checkpoint ``note`` of ``size`` entries still lacks; the checkpoint goes
     last.
 
     Returns how many files were written. Safe to repeat; a folder that was lost is written again whole.

@@ -67,7 +67,7 @@ def differences(
 
 
 def _body(name: str, day: date | None, added: list[bytes], gone: list[bytes]) -> dict[str, Any]:
-    """What the second person confirms: the leaves themselves, by their hash."""
+    """The text that the second person confirms: the leaves themselves, by their hash."""
     leaves = hashlib.sha256(b"".join(sorted(added)) + b"\x1e" + b"".join(sorted(gone))).hexdigest()
     dated = {} if day is None else {"day": day.isoformat()}
     return {"source": name, "added": len(added), "retired": len(gone), "leaves": leaves} | dated

@@ -223,7 +223,7 @@ def compared(
 
 _MINUTES: Final = pl.col("slots").cast(pl.Int32) * pl.col("interval_minutes")
 _FAR_FROM_A_DAY: Final = (_MINUTES - 1440).abs() > pl.max_horizontal(pl.lit(60), pl.col("interval_minutes"))
-#: What is the same for all vectors of a billing day: its beginning, and its length in minutes.
+#: Values shared by all vectors of a billing day: its beginning, and its length in minutes.
 _OF_THE_DAY: Final[dict[str, pl.Expr]] = {
     "starts_at": pl.col("starts_at"),
     # An interval longer than an hour may be cut short or left over on the day of a clock change.

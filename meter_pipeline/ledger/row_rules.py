@@ -1,4 +1,4 @@
-"""What the rooms know of their own rows, handed to the ledger's verification: hashes, merges and derived columns."""
+"""The rooms' rules for their own rows, given to the ledger's verification: hashes, merges and derived columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 Hasher = Callable[[pl.DataFrame], pl.Series]
 #: Merges every payload of some keys to the rows that must be current: (history rows) -> current rows, same columns.
 Merge = Callable[[pl.DataFrame], pl.DataFrame]
-#: Says what is wrong with columns that the row's leaf does not cover: (frame of rows) -> one text for each bad row.
+#: Finds faults of columns that the row's leaf does not cover: (frame of rows) -> one text for each bad row.
 Derived = Callable[[pl.DataFrame], list[str]]
 
 

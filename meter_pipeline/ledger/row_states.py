@@ -17,7 +17,7 @@ from meter_pipeline.ledger.tables import rows as ledger_rows
 
 
 def rows_as_they_are(connection: store.Connection, table: str, key: str, values: Sequence[str]) -> list[dict[str, Any]]:
-    """What an entry says of rows that its transaction has just written."""
+    """Returns an entry's text about rows that its transaction has just written."""
     found = ledger_rows.states(connection, table, key, values)
     return [{"table": table, "key": [key, value], "row": found[value]} for value in values]
 

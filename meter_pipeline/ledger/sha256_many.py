@@ -1,4 +1,4 @@
-"""SHA-256 of very many short messages: what a tree of hundreds of thousands of leaves is made of.
+"""SHA-256 of very many short messages, for a tree of hundreds of thousands of leaves.
 
 Sixteen messages are hashed side by side, one in each lane of the processor's vector registers, as multi-buffer SHA-256
 does: every step of the algorithm is a loop over the lanes, which the compiler turns into vector instructions. Measured

@@ -122,12 +122,12 @@ class KeyFolder:
 
 
 def rotation_statement(origin: str, old: str, new: str) -> str:
-    """What both keys sign when one hands over to the other."""
+    """The text that both keys sign when one hands over to the other."""
     return f"mp-key-rotation/1\n{origin}\n{old}\n{new}\n"
 
 
 def answer(keys: Path, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Do what one request asks. Raises SignerRefusedError."""
+    """Carry out one request. Raises SignerRefusedError."""
     origin = str(request.get("origin", ""))
     folder = KeyFolder(keys, origin)
     with locked(keys, folder.name):
@@ -199,7 +199,7 @@ class _Listener(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 def listen(keys: Path, path: Path) -> socketserver.BaseServer:
     """A server on a Unix socket at ``path``, to be run with serve_forever. Its owner and group may ask, no other user
     (0660)."""
-    path.unlink(missing_ok=True)  # what an earlier one left
+    path.unlink(missing_ok=True)  # a socket that an earlier process left
     before = os.umask(0o117)
     try:
         server = _Listener(str(path), _Connection)

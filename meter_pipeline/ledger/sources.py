@@ -139,7 +139,7 @@ ADJUSTMENTS: Final = Source(
         ("adjustment_requested", "adjustment_approved", "adjustment_refused", "adjustment_posted"),
     ),
 )
-#: What a day's bill stands on, and what comes of it.
+#: Sources that are verified before a day is billed, and after it.
 BEFORE_BILLING: Final = (VALIDATED, RAW)
 AFTER_BILLING: Final = (DEAD_LETTERS, CHARGES, STATEMENTS, ADJUSTMENTS)
 SOURCES: Final = (*BEFORE_BILLING, *AFTER_BILLING)

@@ -27,7 +27,7 @@ class WitnessRefusedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Witnessed:
-    """What a witness remembers of a log."""
+    """A witness's memory of a log."""
 
     size: int
     root: bytes
@@ -129,7 +129,7 @@ class Witness:
         return self.add_checkpoint(encoded, known.size, proof, log_key)
 
     def _keep_evidence(self, wanted: notes.Checkpoint, known: Witnessed, encoded: str) -> None:
-        """Two notes of the log's own key that cannot both be true: what an auditor needs in hand."""
+        """Two notes of the log's own key that cannot both be true: the evidence for an auditor."""
         path = self.state / f"{file_name(wanted.origin)}.conflict-{wanted.size}-{known.size}.txt"
         write_atomically(path, f"cosigned before:\n\n{known.note}\npresented now:\n\n{encoded}", 0o600)
 

@@ -1,4 +1,4 @@
-"""Close reports: what a billing day or a month came to, in one file that needs nothing else.
+"""Close reports: the results of a billing day or a month, in one file that needs nothing else.
 
 Belongs here: gathering and laying out. Does not belong here: queries (reporting/tables.py), any figure of its own.
 """

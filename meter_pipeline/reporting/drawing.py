@@ -1,4 +1,4 @@
-"""Columns as SVG: what a close report draws besides the reconciliation."""
+"""Bar charts as SVG for the close report, except that of the reconciliation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a month's leak adjustments, estimated bills and charges by the unit say to Dagster: figures, a table, a picture,
+"""Dagster reports of a month's leak adjustments, estimated bills and charges by the unit: figures, a table, a picture,
 and checks that ask the tables otherwise than the stage did that wrote them."""
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def leak_adjustments(database: Database, month: date) -> StageReport:
 
 
 def estimated_bills(database: Database, month: date) -> StageReport:
-    """Bills without a read of the periods that end in a month, and what the limits did."""
+    """Bills without a read of the periods that end in a month, and the effect of the limits."""
     last = day_after(month) - timedelta(days=1)
     rows = tables.estimated_bills(database, month, last)
     counts: Counter[str] = Counter()

@@ -1,5 +1,5 @@
-"""What the month's report says beside the days: unbilled revenue, zones, winter averages, units, estimates, leaks; and
-their pictures."""
+"""Sections of the month's report beside the days: unbilled revenue, zones, winter averages, units, estimates, leaks;
+and their pictures."""
 
 from __future__ import annotations
 

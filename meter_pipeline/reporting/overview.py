@@ -1,4 +1,4 @@
-"""What is where, in a few queries: for ``status``, the demo's summary and the close report."""
+"""Overview of reads, days, bills and waiting work: for ``status``, the demo's summary and the close report."""
 
 from __future__ import annotations
 

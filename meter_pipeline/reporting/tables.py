@@ -1,4 +1,4 @@
-"""What a close report says of a day or a month, in a few queries."""
+"""SQL of a close report of a day or a month."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def period(connection: Connection, month: date) -> dict[str, Any] | None:
 
 
 def leak_adjustments(database: Database, month: date) -> list[dict[str, Any]]:
-    """Adjustments for leaks that are posted in a month or wait for a decision, and what they stand on."""
+    """Adjustments for leaks that are posted in a month or wait for a decision, with their bases."""
     return database.rows(
         "SELECT adjustment_id, service_point_id, unit, used::text AS used, normal::text AS normal, forgiven::text AS forgiven, "
         "sewer_forgiven::text AS sewer_forgiven, net::text AS net, status FROM analyst.leak_adjustments "

@@ -1,4 +1,4 @@
-"""Who pays for what was read: account, tariff in force and billing cycle of every service point on a day, or the
+"""Maps usage to payers: account, tariff in force and billing cycle of every service point on a day, or the
 exception.
 """
 
@@ -10,7 +10,7 @@ from typing import Final
 
 import polars as pl
 
-#: Kinds of reference exceptions and what they say. None of them drops a read: usage is validated, and waits for its
+#: Kinds of reference exceptions with their texts. None of them drops a read: usage is validated, and waits for its
 #: account where it has to have one.
 KINDS: Final = {
     "UNKNOWN_METER": "reads of a meter or channel that reference data does not know, or that is installed nowhere on the day",

@@ -295,7 +295,7 @@ def _true_ups(context: DayContext, settled: pl.Series) -> list[requests.Request]
 
 @dataclass(slots=True)
 class _Gathered:
-    """What remains of the rows of every shard: sums and names, no intervals."""
+    """The results kept of every shard: sums and names, no intervals."""
 
     summary: Summary
     usage: list[pl.DataFrame] = field(default_factory=list)
@@ -451,7 +451,8 @@ def _register_only(read: DayInputs, calendar: BillingCalendar, day: date) -> pl.
 
 
 def _into_queue(connection: Connection, day: date, queued: pl.DataFrame, clock: Clock) -> tuple[int, int]:
-    """Bring the exception queue to what the day found; service points whose bill is held for it, and cases opened."""
+    """Bring the exception queue in line with the day's findings. Returns service points whose bill waits, and new
+    cases."""
     from meter_pipeline.anomalies.validation.cases import (
         bring_up_to_date,  # here: detection is not loaded to explain a day
     )

@@ -51,7 +51,7 @@ class EditError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """What became of an edit: its number, and the rules that hit without refusing it."""
+    """Result of an edit: its number, and the rules that hit without refusing it."""
 
     edit_id: int
     rules: list[str]

@@ -1,4 +1,4 @@
-"""A meter's day interval by interval: what came, which rules hit, what was put in its place and why."""
+"""A meter's day interval by interval: raw read, rules that hit, estimate and its method."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from meter_pipeline.vee.tables import edits as edit_store
 
 #: Days around the day whose register reads are shown
 NEAR = timedelta(days=2)
-#: What quality flags mean, for people
+#: Meaning of quality flags, for people
 FLAG_WORDS = {
     "A": "actual",
     "S": "substituted",

@@ -1,4 +1,4 @@
-"""What validation found that people or the bill must know: the day's exceptions, each with the action the policy gives
+"""Findings of validation that go to people or stop a bill: the day's exceptions, each with the action the policy gives
 it.
 """
 

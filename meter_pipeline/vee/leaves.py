@@ -42,8 +42,8 @@ def _flags(column: pl.Series, shape: tuple[int, ...]) -> npt.NDArray[np.int32]:
 
 
 def derived_columns(rows: pl.DataFrame) -> list[str]:
-    """What of total_micro, actual, estimated and missing does not follow from a row's intervals, a text for
-    each row.
+    """Returns columns among total_micro, actual, estimated and missing that do not follow from a row's intervals, a
+    text for each row.
     """
     wrong: list[str] = []
     for (slots, wide), part in rows.with_columns(wide=pl.col("values").is_null()).group_by("slots", "wide"):

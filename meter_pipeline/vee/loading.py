@@ -40,7 +40,7 @@ SPARE_LIKE_DAYS: Final = 4
 Shifts: TypeAlias = dict[tuple[str, str, str, int], int]
 
 
-#: What judgement needs of a raw row
+#: Columns of a raw row that validation needs
 _RAW: Final = VectorTable("raw.interval_day", extra=("unit",))
 
 

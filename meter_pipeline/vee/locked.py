@@ -1,4 +1,4 @@
-"""Final estimates stand: what a rerun of a day would estimate again is put back where it was made from the same."""
+"""Final estimates are locked: a rerun of a day restores an estimate whose inputs are the same."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from meter_pipeline.vee.rules.statistics import summed_shapes
 
 _TAG: Final = b"mp-vee-row/1\x1f"
 _BLOCK: Final = 4096
-#: Worst first: what a day's quality is said to be when its slots differ
+#: Quality of a day whose slots differ: the first of these that occurs, worst first
 _RANK: Final = {"M": 0, "N": 1, "E": 2, "S": 3, "F": 4, "V": 5, "A": 6}
 
 
@@ -55,7 +55,7 @@ def _key_bytes(frame: pl.DataFrame, columns: list[str], tag: bytes) -> pl.Series
 
 
 def input_hashes(rows: DayRows, rules_digest: str, *, final: bool, estimates_more: int = 0) -> pl.Series:
-    """SHA-256 of what each row is made from: its raw values and codes, its window, its register, the thresholds, and
+    """SHA-256 of each row's inputs: its raw values and codes, its window, its register, the thresholds, and
     (``estimates_more``) which findings the policy replaces by estimates beyond the usual ones."""
     c = rows.context
     # rows that no longer stretch of register reads encloses hash as they did before there were any
@@ -100,7 +100,7 @@ def input_hashes(rows: DayRows, rules_digest: str, *, final: bool, estimates_mor
 
 
 def content_hashes(v: ValidatedMatrix) -> pl.Series:
-    """SHA-256 of what was made of each row: key, account, values, quality, flags, register. A leaf of the ledger."""
+    """SHA-256 of each row's results: key, account, values, quality, flags, register. A leaf of the ledger."""
     meta = np.stack([v.row_flags, v.difference, v.unscaled, v.expected.astype(np.int64)], axis=1)
     return row_hashes(v.keys, v.billing_day, v.values, v.quality, v.flags, meta)
 

@@ -36,7 +36,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> Any
 
 
 def load_shape(shape: pl.DataFrame, title: str) -> bytes:
-    """The day's load by slot: validated, estimated on top, and what was rejected, one panel per unit, flow and interval
+    """The day's load by slot: validated, estimated on top, and rejected, one panel per unit, flow and interval
     length."""
     panels = shape.select("unit", "flow", "interval_minutes").unique(maintain_order=True).rows()[:4]
     figure, axes = _figure(6.4, 1.0 + 1.5 * max(len(panels), 1), max(len(panels), 1))
@@ -86,7 +86,7 @@ def meter_day(
     unit: str,
     title: str,
 ) -> bytes:
-    """One meter's day: raw, final, and what was estimated. Arrays (slots,) in micro units with NO_VALUE for none."""
+    """One meter's day: raw, final and estimated values. Arrays (slots,) in micro units with NO_VALUE for none."""
     figure, axes = _figure(6.4, 2.2)
     _draw_meter(axes[0, 0], raw, final, codes_of, minutes)
     axes[0, 0].set_title(title, fontsize=8)

@@ -1,4 +1,4 @@
-"""What the stage reports to people: figures, tables, plots and checks of a billing day."""
+"""The stage's report: figures, tables, plots and checks of a billing day."""
 
 from __future__ import annotations
 

@@ -84,8 +84,9 @@ def read_day_context(
     policies: Policies | None = None,
     only: Touched | None = None,
 ) -> DayContext:
-    """Read what the shards of a day share. ``one_shard``: up to how many rows the day's vectors are read at once;
-    ``watch`` is called after each step; ``only``: the part of the day that is validated. Raises WholeDayNeededError."""
+    """Read the inputs that the shards of a day share. ``one_shard``: up to how many rows the day's vectors are read at
+    once; ``watch`` is called after each step; ``only``: the part of the day that is validated. Raises
+    WholeDayNeededError."""
     # Estimates stay open while a head-end that is pulled is still being asked for the day: it may have been away when
     # the day closed.
     final = now >= calendar.bounds(day)[1] + timedelta(days=t.final_after_days) and not still_asked(
@@ -365,7 +366,7 @@ def _validate_sound(
     def validate_some(some: Sequence[str]) -> tuple[ValidatedShard, Peers | None]:
         whole = len(some) == len(points)
         mine = rows if whole else rows.take(np.flatnonzero(named.is_in(list(some)).to_numpy()))
-        # what a failed attempt counted in must not be counted twice
+        # counts of a failed attempt must not be added twice
         own = None if peers is None else peers.copy()
         return _validate_rows(context, validate, mine, edits.apply(context.overrides, mine), own, shifts), own
 

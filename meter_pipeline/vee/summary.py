@@ -1,4 +1,4 @@
-"""What a validation of a billing day found, in numbers and small frames: for metadata, checks, plots and the command
+"""Findings of a billing day's validation, in numbers and small frames: for metadata, checks, plots and the command
 line.
 """
 
@@ -34,7 +34,7 @@ _WORST_FIRST: Final = (("failed", "miss_micro", "estimated", "meter_id", "channe
 
 @dataclass(slots=True)
 class VeeOutcome:
-    """What a validation of a billing day found and changed: counts for metadata and checks, small frames for plots.
+    """Findings and changes of a billing day's validation: counts for metadata and checks, small frames for plots.
 
     ``expected = actual + estimated + missing`` over interval channels. ``rules``: hits by rule code (rows for row
     rules, intervals for interval rules). ``sum_check``: rows tested and failed. ``usage``: the day's usage as stored.
@@ -94,7 +94,7 @@ class VeeOutcome:
 
 @dataclass(slots=True)
 class Summary:
-    """What a day's matrices say together, gathered one matrix at a time so that none is kept."""
+    """Sums over a day's matrices, added one matrix at a time, so that no matrix stays in memory."""
 
     outcome: VeeOutcome
     estimated_micro: int = 0

@@ -1,1 +1,1 @@
-"""SQL of the anomaly schema: what detection reads and writes, and the exception queue."""
+"""SQL of the anomaly schema: detection, and the exception queue."""

@@ -1,4 +1,4 @@
-"""The anomaly store: every statement on schema anomaly, and what detection reads of vee and ref."""
+"""SQL of detection: statements on schema anomaly, and reads of vee and ref."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exception queue kept in step with what validation found: one case of a service point for the days that fail."""
+"""The exception queue kept in step with validation's findings: one case of a service point for the days that fail."""
 
 from __future__ import annotations
 

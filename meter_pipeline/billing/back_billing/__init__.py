@@ -1,1 +1,1 @@
-"""Back-billing policy: what of a correction of an issued bill is charged or credited, and what is waived."""
+"""Back-billing policy: the part of a correction of an issued bill that is charged or credited; the rest is waived."""

@@ -1,4 +1,4 @@
-"""A correction under the back-billing rules: what is waived, as lines of a policy adjustment that goes with it."""
+"""A correction under the back-billing rules: the waived part, as lines of a policy adjustment that goes with it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _KEY: Final = ["service_point_id", "tariff_id", "tariff_version", "segment_start
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the rules make of a correction: by service point; ``lines``: those of the policy adjustment, with the
+    """Result of the rules for a correction: by service point; ``lines``: those of the policy adjustment, with the
     columns of the correction's lines."""
 
     judged: Mapping[str, RuledCorrection]
@@ -41,7 +41,7 @@ class Policy:
 
     @property
     def gross(self) -> int:
-        """What the policy adjustment moves, line by line."""
+        """Amounts of the policy adjustment, line by line."""
         return int(self.lines["amount"].abs().sum() or 0)
 
     def rows(self, policy_adjustment: str) -> list[dict[str, Any]]:
@@ -82,7 +82,7 @@ def policy_of(
     corrected_on: date | None,
     now: datetime,
 ) -> Policy | None:
-    """What the rules make of the correction of a statement; None where no rule holds, or nothing of its money moves.
+    """Apply the rules to the correction of a statement; None where no rule holds, or nothing of its money moves.
 
     ``lines``: billing.adjustments.Proposal.lines. ``corrected_on``: the day of the correction of reference data that
     moved the bill; None where a read did, which rules that cover reads judge as of ``now``.
@@ -111,7 +111,7 @@ def policy_of(
 
 
 def _lines(judged: Mapping[str, RuledCorrection], lines: pl.DataFrame) -> pl.DataFrame:
-    """The policy adjustment's lines: what is waived of each line, and interest."""
+    """The policy adjustment's lines: the waived part of each line, and interest."""
     known = {tuple(row[c] for c in _KEY): row for row in lines.to_dicts()}
     made: list[dict[str, Any]] = []
     for point, each in sorted(judged.items()):

@@ -1,4 +1,4 @@
-"""Back-billing in PostgreSQL: rules, what bills stand under, and what earlier corrections of them came to."""
+"""SQL of back-billing: rules, attributes of bills that rules ask for, and amounts of earlier corrections."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def commodities(connection: Connection, tariffs: Sequence[tuple[str, int]]) -> d
 
 
 def standing(connection: Connection, statement_id: str) -> dict[str, Standing]:
-    """By service point, what posted corrections of a statement under the policy come to."""
+    """Returns by service point the amount of a statement's posted corrections under the policy."""
     sums = connection.execute(
         "SELECT b.service_point_id, (sum(b.full_amount) * 1000000)::bigint, (sum(b.waived) * 1000000)::bigint, (sum(b.interest) * 1000000)::bigint "
         "FROM billing.back_billing AS b JOIN billing.adjustment AS a USING (adjustment_id) WHERE a.statement_id = %s AND a.status = 'posted' GROUP BY 1",
@@ -67,7 +67,7 @@ def standing(connection: Connection, statement_id: str) -> dict[str, Standing]:
 
 
 def of_adjustments(connection: Connection, adjustment_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """What rules made of some corrections, or of those that some policy adjustments go with."""
+    """Returns the rules' results for some corrections, or for those that some policy adjustments go with."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             "SELECT b.*, r.source, s.currency FROM billing.back_billing AS b JOIN billing.adjustment AS a USING (adjustment_id) "
@@ -79,7 +79,7 @@ def of_adjustments(connection: Connection, adjustment_ids: Sequence[str]) -> lis
 
 
 def of_points(connection: Connection, service_points: Sequence[str], first: date) -> list[dict[str, Any]]:
-    """What rules made of corrections that are posted or wait, of some service points' bills from a day on."""
+    """Returns the rules' results for posted and waiting corrections of some service points' bills from a day on."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             "SELECT b.*, a.account_id FROM billing.back_billing AS b JOIN billing.adjustment AS a USING (adjustment_id) "

@@ -1,4 +1,4 @@
-"""What a study says: revenue, how bills change, who is affected most; exact, in decimals."""
+"""Figures of a study: revenue, changes of bills, customers affected most; exact decimals."""
 
 from __future__ import annotations
 

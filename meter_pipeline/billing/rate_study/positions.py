@@ -1,5 +1,5 @@
-"""What a proposed tariff is priced from: the stored positions of bills where it counts as the old tariff did, the
-validated intervals where it counts otherwise."""
+"""Positions from which a proposed tariff is priced: the stored positions of bills where it counts as the old tariff
+did, the validated intervals where it counts otherwise."""
 
 from __future__ import annotations
 

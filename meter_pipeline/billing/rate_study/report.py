@@ -1,4 +1,4 @@
-"""What a rate study says to Dagster: figures, tables, its two pictures, and its own check."""
+"""A rate study's report for Dagster: figures, tables, its two pictures, and its own check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rate studies in PostgreSQL: what was billed, the positions of bills, and the studies kept."""
+"""SQL of rate studies: billed amounts, positions of bills, stored studies."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def periods(database: Database, first: date, past: date) -> list[tuple[str, date
 
 
 def billed(database: Database, cycle_id: str, period_start: date, tariff_id: str) -> pl.DataFrame:
-    """What a tariff's services were billed in a period, posted corrections included: account_id, service_point_id,
-    amount in millionths."""
+    """Returns amounts billed to a tariff's services in a period, posted corrections included: account_id,
+    service_point_id, amount in millionths."""
     return database.read(
         "WITH lines AS (SELECT s.account_id, l.service_point_id, l.amount FROM billing.statement AS s JOIN billing.statement_line AS l "
         "USING (statement_id) WHERE s.cycle_id = $1 AND s.period_start = $2 AND l.tariff_id = $3 UNION ALL "

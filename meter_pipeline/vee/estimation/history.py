@@ -16,7 +16,7 @@ from meter_pipeline.vee.estimation import past_usage
 from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints
 from meter_pipeline.vee.tables.usage_history import WHOLE, UsageHistory
 
-#: Where a meter counts: what one meter takes over from another
+#: Place of a meter, which the next meter takes over with its history
 _PLACE: Final = ("service_point_id", "channel", "flow", "unit")
 _Place: TypeAlias = tuple[str, ...]
 #: By day: the channel's total, and whether it was wholly actual

@@ -1,4 +1,4 @@
-"""The estimation ladder: what a missing interval probably was, and the quality code that says how it was found.
+"""The estimation ladder: the probable value of a missing interval, and the quality code of its method.
 
 The order: linear up to two hours; average of like days; days of similar temperature; the class's shape of this very
 day; average daily load; the register alone; zero on an inactive service. Every method is integer arithmetic on micro

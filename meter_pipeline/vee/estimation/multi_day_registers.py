@@ -208,7 +208,7 @@ def _request(day: date, read_day: date, lines: list[tuple[str, str, str, int]]) 
 
 
 def _others(session: Database, rows: DayRows, stretches: Sequence[RegisterSpan], day: date) -> Others:
-    """By row: what each validated other day of its stretch takes."""
+    """Returns by row the part of its stretch that each validated other day takes."""
     wanted: dict[date, list[RegisterSpan]] = {}
     for s in stretches:
         for k in range((s.last - s.first).days + 1):

@@ -140,7 +140,8 @@ def shift_rows(estimates: Ints, mask: npt.NDArray[np.bool_], residuals: Ints) ->
 
 
 def share_until(amount: int, elapsed: int, whole: int) -> int:
-    """What of ``amount`` had accrued after ``elapsed`` of ``whole`` seconds, at an even rate, in integers.
+    """Returns the part of ``amount`` that had accrued after ``elapsed`` of ``whole`` seconds, at an even rate, in
+    integers.
 
     Differences of this function between instants telescope: however a window is cut into days, the parts sum to the
     amount.

@@ -105,7 +105,7 @@ def _check(rows: DayRows) -> None:
 
 
 def _left(context: RowContext, row: int, accepted: Ints) -> Ints:
-    """What each register counted beyond the accepted values of its hours."""
+    """Returns each register's count beyond the accepted values of its hours."""
     quantity = context.tou_quantity[row]
     counted = np.zeros(quantity.size, np.int64)
     has_value = accepted != NO_VALUE

@@ -1,4 +1,4 @@
-"""From reference data and raw reads to rows under judgement: what should have come, beside what did.
+"""From reference data and raw reads to rows to validate: expected reads beside received ones.
 
 Every row that reference data expects is there even when nothing arrived; every raw row that reference data does not
 know is returned apart, as an exception, never dropped in silence.

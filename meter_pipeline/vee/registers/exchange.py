@@ -16,7 +16,7 @@ from typing import Final
 
 import polars as pl
 
-#: What a unit measures: meters of one measure and flow at a service point follow each other whatever unit each counts
+#: Measure of a unit: meters of one measure and flow at a service point follow each other whatever unit each counts
 # in. Other units measure nothing but themselves.
 MEASURES: Final = {"gal": "volume", "m3": "volume", "ft3": "volume", "therm": "heat", "MJ": "heat"}
 _QUANTITY: Final = ["service_point_id", "flow", "measure", "billed"]

@@ -1,4 +1,4 @@
-"""How fast a register counts by its own reads, and what a window comes to that its reads do not enclose."""
+"""A register's rate by its own reads, and the usage of a window that its reads do not enclose."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from meter_pipeline.vee.rules.model import Bools, Ints
 
 @dataclass(frozen=True, slots=True)
 class UsagePace:
-    """What each series used per time outside its reads: ``amount`` micro units in ``seconds``, 0 seconds where it is
+    """Rate of each series outside its reads: ``amount`` micro units in ``seconds``, 0 seconds where it is
     not known.
 
     ``amount``/``seconds``: over the steps of the last ``span`` up to its last read. ``lead_amount``/``lead_seconds``:
@@ -64,13 +64,13 @@ def pace(reads: Series, found: Steps, until: int, span_s: int, doubtful: Bools |
 
 
 def at_pace(amount: int, seconds: int, wanted_s: int) -> int:
-    """What ``wanted_s`` seconds come to at a pace, not below 0, rounded down."""
+    """Returns the usage of ``wanted_s`` seconds at a rate, not below 0, rounded down."""
     return max(amount, 0) * wanted_s // seconds
 
 
 def open_quantity(use: WindowUse, own: UsagePace, k: int) -> int | None:
-    """What window ``k`` comes to where its reads do not enclose it: what they do enclose, and its ends at the series'
-    own pace.
+    """Returns the usage of window ``k`` where its reads do not enclose it: the enclosed part, and its ends at the
+    series' own pace.
 
     Time before the first read goes at the pace of the first step, time after the last at that of the last steps. None
     where no step says a pace, or the window holds an unexplained decrease. Windows that adjoin differ from their

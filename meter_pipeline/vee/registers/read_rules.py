@@ -219,7 +219,7 @@ def judge(
     limit = np.array([limits[key] for key in names.iter_rows()], np.float64)
     group = only.select(pl.struct("unit", "flow", "customer_class").rank("dense").cast(pl.Int64)).to_series().to_numpy()
     multiplier = only["multiplier_micro"].to_numpy().astype(np.int64)
-    # what one step of the dial's last digit counts, in base units
+    # value of one step of the dial's last digit, in base units
     digit = (
         10.0 ** -only["decimals"].fill_null(0).clip(0, 6).to_numpy() * multiplier * only["unit_micro"].to_numpy() / 1e12
     )

@@ -1,8 +1,8 @@
-"""Cumulative registers: what a sequence of dial readings says was used, and why it sometimes goes back or falls silent.
+"""Cumulative registers: the usage in a sequence of dial readings, and the causes of a dial that goes back or is silent.
 
 Everything runs on flat arrays of reads sorted by series and time, a city at once. A series is one register of one
 installation. The consumption between two instants is a difference of one cumulative integer function of time, so
-however the time is cut, the parts sum to what the register counted.
+however the time is cut, the parts sum to the register's count.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Step(IntEnum):
     RECOVERED = 7
 
 
-#: What each step's code means in words, for explain and reports
+#: Meaning of each step's code in words, for explain and reports
 STEP_ABOUT: Final = {
     Step.FIRST: "first read of the series",
     Step.NORMAL: "counted on",
@@ -62,7 +62,7 @@ class Series:
 
     @property
     def as_read(self) -> Ints:
-        """What each dial showed, micro units without the multiplier."""
+        """Returns each dial's reading, micro units without the multiplier."""
         return self.dial if self.read is None else self.read
 
     @property

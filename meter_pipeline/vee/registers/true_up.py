@@ -155,7 +155,7 @@ def _compare(
     closes: int,
     t: Thresholds,
 ) -> true_up.Request | None:
-    """What the registers now say of another day, against what is stored of it."""
+    """Compares another day's usage by the present registers with its stored usage."""
     count = wide.frame.height
     begin, finish = np.full(count, closes, np.int64), np.full(count, closes, np.int64)
     at = touched["series"].to_numpy().astype(np.int64)

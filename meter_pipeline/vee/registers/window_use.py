@@ -1,4 +1,4 @@
-"""What registers counted in windows of time: interpolated where a window's edge falls between two reads."""
+"""Usage of registers in windows of time: interpolated where a window's edge falls between two reads."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _window_kernel() -> Any:
 def use_in_windows(
     reads: Series, found: Steps, opens: Ints, closes: Ints, snap_s: int | Ints, grain: Ints | None = None
 ) -> WindowUse:
-    """What each series used in its half-open window (opens, closes], UTC seconds, by series.
+    """Returns the usage of each series in its half-open window (opens, closes], UTC seconds.
 
     ``grain``: by series the micro units that a share is a multiple of (None: 1): a millionth of the dial's own unit, so
     that what is counted in hundreds of cubic feet is billed in them without a remainder.

@@ -27,7 +27,7 @@ class Expectation:
 
 
 def expectation(s: Subject, total: Ints, history: DailyHistory, movement: Movement | None = None) -> Expectation:
-    """What each row was expected to use, against what it did (``expected_use``).
+    """Expected and actual use of each row (``expected_use``).
 
     A meter that answers for part of the day, after an exchange, is not held against whole days.
     """
@@ -75,12 +75,12 @@ def expected_use(
 
 
 def is_high(e: Expectation, t: Thresholds) -> Bools:
-    """Far above what was expected."""
+    """Rows far above their expected use."""
     return e.testable & (e.ratio > t.high_ratio) & (e.ratio - 1.0 > t.high_low_sigmas * e.deviation)
 
 
 def is_low(e: Expectation, t: Thresholds) -> Bools:
-    """Far below what was expected."""
+    """Rows far below their expected use."""
     found: Bools = (
         e.testable & (e.ratio < t.low_ratio) & (1.0 - e.ratio > np.minimum(t.high_low_sigmas * e.deviation, 0.95))
     )

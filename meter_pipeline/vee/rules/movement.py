@@ -31,7 +31,7 @@ class Movement:
 
 @dataclass(frozen=True, slots=True)
 class MovementSums:
-    """What a movement is made of, by group: use today and usual use of the members that are known today, and by earlier
+    """Sums behind a movement, by group: use today and usual use of the members that are known today, and by earlier
     day how many were known and the sum of their shares of their own average."""
 
     total: Floats
@@ -139,7 +139,7 @@ class ClassMovement:
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> ClassMovement:
-        """From what ``text`` wrote."""
+        """Reads the output of ``text``."""
         sums = {
             (int(minutes), unit, flow, of): MovementSums(
                 np.array([total]),

@@ -1,4 +1,4 @@
-"""What happens to the bill when a validation rule hits: the shipped policy and a utility's own, by rule and day."""
+"""Action on the bill when a validation rule hits: the shipped policy and a utility's own, by rule and day."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FILLED: Final = (interval_rules, row_rules)  # importing them fills the catalog
 
 
 class PolicyError(ValueError):
-    """A policy file that cannot be used; the message names the file, the rule and what to change."""
+    """A policy file that cannot be used; the message names the file, the rule and the change to make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class DayPolicy:
     estimate_off_register: bool
 
     def action(self, code: str) -> Action:
-        """What follows from a finding of a rule, or of a reference exception."""
+        """Returns the action for a finding of a rule, or of a reference exception."""
         return self.row_action.get(code) or self.interval_action.get(code) or "bill"
 
     def opens_case(self, code: str) -> bool:

@@ -123,7 +123,7 @@ def _put(doc: dict[str, Any], name: str, text: str) -> None:
 
 def parse(content: bytes, dated: Sequence[tuple[str, str]] = ()) -> Thresholds:
     """Thresholds from the bytes of a TOML file. ``dated``: names with dots and values that take the place of the
-    file's; they are in the digest too. Raises ThresholdError naming what is missing or wrong."""
+    file's; they are in the digest too. Raises ThresholdError naming the missing or wrong threshold."""
     try:
         doc: dict[str, Any] = tomllib.loads(content.decode())
         for name, value in dated:

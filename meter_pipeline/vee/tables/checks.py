@@ -1,4 +1,4 @@
-"""What the stored tables say of a validated day, for its checks: nothing here is taken from what the stage has
+"""SQL for a validated day's checks, which read the stored tables: nothing here is taken from the values the stage has
 in hand.
 """
 

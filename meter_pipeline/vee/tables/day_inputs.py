@@ -1,4 +1,4 @@
-"""What validation of a day reads besides intervals: reference data in force, installations, register reads."""
+"""SQL of validation's inputs besides intervals: reference data in force, installations, register reads."""
 
 from __future__ import annotations
 

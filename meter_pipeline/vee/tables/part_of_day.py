@@ -1,4 +1,4 @@
-"""What a run for some service points of a billing day reads of the day as it is stored, and the classes' movement."""
+"""SQL of a run for some service points of a billing day: the stored day, and the classes' movement."""
 
 from __future__ import annotations
 
@@ -129,7 +129,8 @@ def write_class_movement(connection: Connection, day: date, movement: str) -> No
 
 
 def touches(connection: Connection, day: date) -> list[tuple[int, str]]:
-    """What was noted of a day since its last validation: (touch_id, meter_id), the meter empty for everyone."""
+    """Returns the changes noted of a day since its last validation: (touch_id, meter_id), the meter empty for
+    everyone."""
     return connection.execute(
         "SELECT touch_id, meter_id FROM raw.touched_meter WHERE billing_day = %s ORDER BY 1", (day,)
     ).fetchall()
@@ -186,7 +187,7 @@ def _nothing() -> Asked:
 
 
 def forget(connection: Connection, noted: Sequence[int]) -> None:
-    """Take out what a validation has looked at."""
+    """Delete the notes that a validation has handled."""
     if noted:
         connection.execute("DELETE FROM raw.touched_meter WHERE touch_id = ANY(%s)", (list(noted),))
 

@@ -1,4 +1,4 @@
-"""Whole-day usage of earlier days, a block of arrays a day: what estimates and high/low rules compare a day with."""
+"""Whole-day usage of earlier days, a block of arrays a day. Estimates and high/low rules compare a day with it."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _kept(database: Database) -> dict[str, _KeptUsage]:
 
 
 def usage_written(database: Database, day: date) -> None:
-    """A day's usage was written: what is kept of it holds no more."""
+    """Drop what the session remembers of a day whose usage was written."""
     for kept in _kept(database).values():
         kept.days.discard(day)
 

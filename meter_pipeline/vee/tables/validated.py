@@ -1,4 +1,4 @@
-"""The validated store: what VEE reads in bulk and the tables it writes.
+"""SQL of the validated store: bulk reads of VEE and the tables it writes.
 
 Rows travel as day vectors (postgres/vectors.py). A first load goes into a fresh partition; a rerun classifies against
 what is there and touches only rows whose content changed, each of which moves to vee.interval_day_version first.
@@ -267,7 +267,7 @@ def stored_usage(database: Database, day: date) -> pl.DataFrame:
 
 
 def interval_sums(database: Database, day: date) -> pl.DataFrame:
-    """Sum of the validated rows of each service point, flow and unit: what daily usage must equal."""
+    """Sum of the validated rows of each service point, flow and unit, which daily usage must equal."""
     return database.read(
         "SELECT service_point_id, flow, unit, sum(total_micro)::bigint AS interval_micro FROM vee.interval_day "
         "WHERE billing_day = $1 AND billed GROUP BY 1, 2, 3",
