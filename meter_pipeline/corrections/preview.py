@@ -30,6 +30,7 @@ from meter_pipeline.ledger.entries import canonical_json
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
 from meter_pipeline.postgres.one_transaction import OneTransaction, undone
+from meter_pipeline.postgres.reading import expect_days
 from meter_pipeline.reference import Fault, ReferenceRefused, history
 from meter_pipeline.reference.folder import read_folder
 from meter_pipeline.reference.importing import RowChange, change_row, write_rows
@@ -144,6 +145,7 @@ def _impact(tried: OneTransaction, session: Connection, calendar: BillingCalenda
             day: frozenset(some) for day, some in pairs.group_by("billing_day").agg("service_point_id").iter_rows()
         }
     for _ in range(_MOST_ROUNDS):
+        expect_days(tried, again)
         for day in again:
             coming.pop(day, None)
             validate_billing_day(tried, calendar, day, clock=clock, only=touched_since(tried, day))

@@ -143,11 +143,17 @@ def _empty(names: tuple[tuple[str, int], ...]) -> pl.DataFrame:
     return pl.DataFrame(schema={name: _TYPES.get(code, pl.String) for name, code in names})
 
 
+def _only_reads(query: Any) -> bool:
+    """Whether a statement is a SELECT. What a function that it calls leaves to be checked is checked with the next
+    session that writes, and at the end."""
+    return isinstance(query, str | bytes) and query[:7] in ("SELECT ", b"SELECT ")
+
+
 class _Session:
     """A stage's connection: its statements take their turn, its commits are checked and kept for the end."""
 
     def __init__(self, connection: psycopg.Connection[Any], lock: Any) -> None:
-        self._connection, self._lock = connection, lock
+        self._connection, self._lock, self._wrote = connection, lock, False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
@@ -159,11 +165,13 @@ class _Session:
         if error is None:
             self.commit()
 
-    def execute(self, *parameters: Any, **options: Any) -> Any:
+    def execute(self, query: Any, *parameters: Any, **options: Any) -> Any:
+        self._wrote = self._wrote or not _only_reads(query)
         with self._lock:
-            return self._connection.execute(*parameters, **options)
+            return self._connection.execute(query, *parameters, **options)
 
     def cursor(self, *parameters: Any, **options: Any) -> _Cursor:
+        self._wrote = True
         return _Cursor(self._connection.cursor(*parameters, **options), self._lock)
 
     @contextlib.contextmanager
@@ -172,8 +180,11 @@ class _Session:
             yield inner
 
     def commit(self) -> None:
-        with self._lock:
-            self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
+        """Check deferred constraints where the session may have written: half of the sessions of a day only read."""
+        if self._wrote:
+            with self._lock:
+                self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED")
+            self._wrote = False
 
     def rollback(self) -> None:
         raise NotUndoable("a stage took back its work while it was only tried")

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date
 from threading import Lock
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -99,6 +100,36 @@ def made_once(database: Database, what: Sequence[Any], frames: Sequence[object],
         database.memory[key] = make(), tuple(frames)
     made: Item = database.memory[key][0]
     return made
+
+
+def expect_days(database: Database, days: Sequence[date]) -> None:
+    """Say which days the transaction is about to run, in order: ``of_day`` reads their rows together."""
+    if isinstance(database, ReadSession) and database.memory is not None:
+        database.memory[_EXPECTED], database.memory[_AHEAD] = sorted(days), {}
+
+
+_EXPECTED: Final = ("expected days",)
+_AHEAD: Final = ("rows of days ahead",)
+#: So many days from one on are read together
+_MOST_DAYS: Final = 31
+
+
+def of_day(database: Database, query: str, day: date, parameters: Sequence[Any] = ()) -> pl.DataFrame:
+    """The rows of a day, of a ``query`` over the days from $1 to $2 that names its ``billing_day``: for rows that only
+    the day's own run writes. A transaction that remembers reads those of the expected days that follow with them and
+    gives each day's rows out one time: a day that runs again reads again."""
+    memory = database.memory if isinstance(database, ReadSession) and database.memory is not None else {}
+    expected = memory.get(_EXPECTED, [])
+    if day not in expected:
+        return database.read(query, (day, day, *parameters)).drop("billing_day")
+    kept: dict[date, pl.DataFrame] = memory[_AHEAD].setdefault((query, *parameters), {})
+    if day not in kept:
+        several = [each for each in expected if 0 <= (each - day).days < _MOST_DAYS]
+        found = database.read(query, (day, several[-1], *parameters))
+        parts = found.partition_by("billing_day", as_dict=True, include_key=False, maintain_order=True)
+        nothing = found.clear().drop("billing_day")
+        kept.update({each: parts.get((each,), nothing) for each in several})
+    return kept.pop(day)
 
 
 def remembers(database: Database) -> bool:

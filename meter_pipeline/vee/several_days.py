@@ -11,6 +11,7 @@ from meter_pipeline.postgres import day_lock
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.day_lock import DayLock
 from meter_pipeline.postgres.days_together import Stage, in_turn
+from meter_pipeline.postgres.reading import expect_days
 from meter_pipeline.vee.day import validate_billing_day
 from meter_pipeline.vee.loading import Touched
 from meter_pipeline.vee.part_of_day import touched_since
@@ -38,5 +39,6 @@ def validate_billing_days(
         with session.connect("vee") as connection:
             day_lock.hold_several(connection, DayLock.VALIDATE, several)
             remember_asked(session, connection, several)
+        expect_days(session, several)
 
     yield from in_turn(database, days, Stage(touched_since, run, begin, lambda *_: False))

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from meter_pipeline.postgres.database import Database, scalar
+from meter_pipeline.postgres.reading import remembered, remembers
 
 Connection = psycopg.Connection[Any]
 
@@ -74,11 +75,16 @@ def billed_points(connection: Connection, day: date) -> list[str] | None:
 def with_virtual_points(database: Database, day: date, points: Sequence[str]) -> list[str]:
     """Some service points with those at which their usage is billed too, and those whose usage is billed at them."""
     # A link that was taken out is kept as a version: the service point that it led to is billed otherwise now.
+    dated = " AND valid_from <= $1 AND (valid_to IS NULL OR valid_to > $1)"
     links = " UNION ALL ".join(
-        f"SELECT service_point_id, value FROM ref.{table} WHERE attribute IN ('totals_into', 'deducts_from') AND valid_from <= $1 "
-        "AND (valid_to IS NULL OR valid_to > $1)"
+        f"SELECT service_point_id, value FROM ref.{table} WHERE attribute IN ('totals_into', 'deducts_from'){dated}"
         for table in ("service_attributes", "service_attributes_version")
     )
+    if (
+        remembers(database)
+        and not remembered(database, f"SELECT EXISTS ({links}) AS found".replace(dated, ""))["found"][0]
+    ):
+        return sorted(set(points))
     found = database.read(
         f"""
         WITH RECURSIVE part AS (

@@ -10,6 +10,7 @@ import polars as pl
 import psycopg
 
 from meter_pipeline.postgres.database import Database, scalar
+from meter_pipeline.postgres.reading import of_day
 
 Connection = psycopg.Connection[Any]
 #: An edit that counts: approved where it was proposed, and not taken back
@@ -19,10 +20,11 @@ STANDS = "withdrawn_at IS NULL AND (NOT proposed OR approved_at IS NOT NULL)"
 def standing(database: Database, day: date) -> pl.DataFrame:
     """Edits of a day that stand, oldest first: edit_id, meter_id, channel, interval_minutes, first_slot,
     values, reason, edited_by."""
-    return database.read(
-        "SELECT edit_id, meter_id, channel, interval_minutes, first_slot, values, reason, edited_by FROM vee.edit "
-        f"WHERE billing_day = $1 AND {STANDS} ORDER BY edit_id",
-        (day,),
+    return of_day(
+        database,
+        "SELECT billing_day, edit_id, meter_id, channel, interval_minutes, first_slot, values, reason, edited_by FROM vee.edit "
+        f"WHERE billing_day BETWEEN $1 AND $2 AND {STANDS} ORDER BY edit_id",
+        day,
     )
 
 

@@ -12,7 +12,7 @@ import polars as pl
 import psycopg
 
 from meter_pipeline.postgres.database import Database
-from meter_pipeline.postgres.reading import is_undone, made_once, remembered, remembers
+from meter_pipeline.postgres.reading import is_undone, made_once, of_day, remembered, remembers
 from meter_pipeline.postgres.vectors import read_frame
 from meter_pipeline.vee.tables import validated
 
@@ -45,11 +45,12 @@ def _standing(
 
 def stored_points(database: Database, day: date, meters: Sequence[str]) -> list[str]:
     """Service points that have validated rows of some meters on a day: those that they left since among them."""
-    found = database.read(
-        "SELECT service_point_id FROM vee.interval_day WHERE billing_day = $1 AND meter_id = ANY(string_to_array($2, ',')) "
-        "UNION SELECT service_point_id FROM vee.register_day WHERE billing_day = $1 AND meter_id = ANY(string_to_array($2, ',')) ORDER BY 1",
-        (day, ",".join(meters)),
+    of = "WHERE billing_day BETWEEN $1 AND $2 AND meter_id = ANY(string_to_array($3, ','))"
+    query = (
+        f"SELECT billing_day, service_point_id FROM vee.interval_day {of} "
+        f"UNION SELECT billing_day, service_point_id FROM vee.register_day {of} ORDER BY 1, 2"
     )
+    found = of_day(database, query, day, (",".join(meters),))
     return [str(point) for point in found["service_point_id"].to_list()]
 
 
@@ -67,12 +68,17 @@ class OtherRows:
 
 def other_rows(database: Database, day: date, points: Sequence[str], *, final: bool) -> OtherRows:
     """Those of all service points but some."""
-    found = database.read(
-        "SELECT count(*) AS rows, coalesce(sum(estimated), 0)::bigint AS estimated, coalesce(min(rules_version), 0) AS first, "
-        "coalesce(max(rules_version), 0) AS last, coalesce(bool_or(estimated > 0 AND locked <> $3), false) AS differs FROM vee.interval_day "
-        "WHERE billing_day = $1 AND NOT service_point_id = ANY(string_to_array($2, ','))",
-        (day, ",".join(points), final),
-    ).to_dicts()[0]
+    rows = of_day(
+        database,
+        "SELECT billing_day, count(*) AS rows, sum(estimated)::bigint AS estimated, min(rules_version) AS first, "
+        "max(rules_version) AS last, bool_or(estimated > 0 AND locked <> $4) AS differs FROM vee.interval_day "
+        "WHERE billing_day BETWEEN $1 AND $2 AND NOT service_point_id = ANY(string_to_array($3, ',')) GROUP BY 1",
+        day,
+        (",".join(points), final),
+    ).to_dicts()
+    if not rows:
+        return OtherRows(0, 0, (0, 0), finality_differs=False)
+    found = rows[0]
     return OtherRows(
         int(found["rows"]), int(found["estimated"]), (int(found["first"]), int(found["last"])), bool(found["differs"])
     )
@@ -92,12 +98,18 @@ def vectors_of(database: Database, day: date, points: Sequence[str]) -> pl.DataF
 
 def groups(database: Database, day: date) -> pl.DataFrame:
     """The shapes of a day's head-ends: the columns of vee.group_day."""
-    return database.read(f"SELECT {', '.join(validated.GROUP_DAY)} FROM vee.group_day WHERE billing_day = $1", (day,))
+    query = f"SELECT {', '.join(validated.GROUP_DAY)} FROM vee.group_day WHERE billing_day BETWEEN $1 AND $2"
+    return _with_day(of_day(database, query, day), day, validated.GROUP_DAY)
 
 
 def exceptions(database: Database, day: date) -> pl.DataFrame:
     """A day's exceptions: the columns of vee.exception."""
-    return database.read(f"SELECT {', '.join(validated.EXCEPTION)} FROM vee.exception WHERE billing_day = $1", (day,))
+    query = f"SELECT {', '.join(validated.EXCEPTION)} FROM vee.exception WHERE billing_day BETWEEN $1 AND $2"
+    return _with_day(of_day(database, query, day), day, validated.EXCEPTION)
+
+
+def _with_day(rows: pl.DataFrame, day: date, columns: Sequence[str]) -> pl.DataFrame:
+    return rows.select(*rows.columns, pl.lit(day).alias("billing_day")).select(columns)
 
 
 def day_usage(connection: Connection, day: date) -> pl.DataFrame:
@@ -115,7 +127,8 @@ def day_usage(connection: Connection, day: date) -> pl.DataFrame:
 
 def class_movement(database: Database, day: date) -> dict[str, Any] | None:
     """How the classes of a day moved, as ``write_class_movement`` stored it; None where it did not."""
-    found = database.read("SELECT movement::text AS movement FROM vee.class_movement WHERE billing_day = $1", (day,))
+    query = "SELECT billing_day, movement::text AS movement FROM vee.class_movement WHERE billing_day BETWEEN $1 AND $2"
+    found = of_day(database, query, day)
     return json.loads(found["movement"][0]) if found.height else None
 
 
