@@ -139,6 +139,14 @@ def _render(document: dict[str, Any]) -> None:
     OUT.print(
         table(f"{document['file']} ({document['format']})", columns, rows, numbers=("minutes", "readings", "sum"))
     )
+    for channel in document["channels"]:
+        if "repeated" in channel:
+            OUT.print(
+                f"{channel['meter_id']} {channel['channel']}: {channel['repeated']} of {channel['readings']} readings name "
+                "the time of another one of this file, and one of each is stored: declare the column that tells them "
+                "apart (source_version, sequence, dst, channel), or ask the sender which stands",
+                highlight=False,
+            )
     if document["skipped"]:
         OUT.print(f"{document['skipped']} rows passed over, as the declaration says")
     rejected = document["rejected"]

@@ -243,10 +243,7 @@ class _Body:
                 yield block
 
     def _by_name(self, line: bytes) -> Layout:
-        try:
-            names = [name.strip() for name in split(line, self.head_end)]
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise FeedRefused("bad_header", shown(str(error)), line) from error
+        names = header_names(line, self.head_end)
         place: dict[Column, int] = {}
         for column in self._wanted:
             numbered = _NUMBERED.fullmatch(column.name)
@@ -294,6 +291,20 @@ class _Body:
             if name in ((theirs,) if isinstance(theirs, str) else theirs):
                 return ours
         return "declared"
+
+
+def header_names(line: bytes, head_end: HeadEnd) -> list[str]:
+    """The names of a header line. Raises FeedRefused where it cannot be read, and says why."""
+    try:
+        return [name.strip() for name in split(line, head_end)]
+    except UnicodeDecodeError as error:
+        detail = f"the header is not UTF-8 from its byte {error.start + 1} on: declare encoding"
+        raise FeedRefused("wrong_encoding", detail, line) from error
+    except csv.Error as error:
+        if b"\r" in line:
+            detail = "the lines end with CR (0x0D) alone: ask for LF, or CR and LF"
+            raise FeedRefused("bad_header", detail, line) from error
+        raise FeedRefused("bad_header", shown(str(error)), line) from error
 
 
 def _first_line(block: Block) -> tuple[bytes, Block | None]:

@@ -388,7 +388,8 @@ def line_blocks(source: Source, limits: Limits = DEFAULT_LIMITS) -> Iterator[Blo
             while len(chunk) < 4 and (more := source.read(limits.block_bytes)):
                 chunk += more
             if chunk.startswith(_UTF16_MARKS):
-                raise FeedRefused("wrong_encoding", "the file starts with a UTF-16 or UTF-32 mark", chunk[:64])
+                detail = "the file starts with a UTF-16 or UTF-32 mark: declare encoding"
+                raise FeedRefused("wrong_encoding", detail, chunk[:64])
             if chunk.startswith(codecs.BOM_UTF8):
                 chunk, offset = chunk[3:], 3
                 if not chunk:

@@ -8,7 +8,6 @@ their offsets are those of the file.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -243,17 +242,14 @@ class _Writer:
 def with_every_column(path: Path, head_end: HeadEnd, limits: Limits) -> HeadEnd:
     """A declaration whose value column ``*`` is every column of the header that nothing else names, each with the meter
     that it is called by."""
-    from meter_pipeline.feeds.delimited import split
+    from meter_pipeline.feeds.delimited import header_names
 
     star = head_end.values[0]
     named = {each for given in head_end.columns.values() for each in ((given,) if isinstance(given, str) else given)}
     named |= {*head_end.skip, *head_end.keep}
     with open_feed(path, limits, head_end.encoding) as opened:
         header = _header_line(opened.source, head_end, limits)
-    try:
-        columns = [name.strip() for name in split(header, head_end)]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise FeedRefused("bad_header", shown(str(error)), header) from error
+    columns = header_names(header, head_end)
     meters = [name for name in columns if name and name not in named]
     twice = next((name for name in meters if meters.count(name) > 1), None)
     if twice is not None:

@@ -44,7 +44,8 @@ def inspect(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Li
 
     Intervals give their own channel; register reads a channel with ``interval_minutes`` null. Where a file states
     consumption over periods (NEM13, Green Button blocks longer than a day), readings and sum are the stated periods,
-    and ``stated_differences`` lists those whose own two dials show another consumption.
+    and ``stated_differences`` lists those whose own two dials show another consumption. ``repeated`` stands at a
+    channel some of whose readings name the time of another one; only one of each is stored.
     """
     parsed = parse(path, head_end, calendar, limits)
     return report(path.name, parsed)
@@ -85,7 +86,8 @@ def report(name: str, parsed: ParsedFeed) -> Report:
 
 
 def _grouped(frame: pl.DataFrame, time: str) -> Iterable[dict[str, Any]]:
-    """Per channel: readings, sum in micro base units (128 bits), first, last, quality counts."""
+    """Per channel: readings, sum in micro base units (128 bits), first, last, quality counts, and ``repeated``: how
+    many readings name a time that another one before them names too."""
     flags = (
         frame.group_by("meter_id", "channel", "unit", "quality")
         .len()
@@ -98,6 +100,7 @@ def _grouped(frame: pl.DataFrame, time: str) -> Iterable[dict[str, Any]]:
         pl.col("value").cast(pl.Int128).sum().alias("micro"),
         pl.col(time).min().alias("first"),
         pl.col(time).max().alias("last"),
+        (pl.len() - pl.col(time).n_unique()).alias("repeated"),
     )
     return (
         totals.join(flags, on=["meter_id", "channel", "unit"]).sort("meter_id", "channel", "unit").iter_rows(named=True)
@@ -123,6 +126,7 @@ def _channel(row: dict[str, Any], parsed: ParsedFeed, minutes: int | None) -> Re
         **(stored if rounded or (unit_factor(spelling)[0] != spelling and spelling != shown_unit(spelling)) else {}),
         "first": row["first"],
         "last": row["last"],
+        **({"repeated": row["repeated"]} if row["repeated"] else {}),
         "quality": quality,
     }
 

@@ -227,10 +227,7 @@ class RowReader:
             text = text[: -len(unit)].rstrip()
         if text.startswith("(") and text.endswith(")") and text[1:2] not in "+-":
             text = f"-{text[1:-1].strip()}"  # accountants' negative
-        decimal, thousands = self.head_end.decimal, self.head_end.thousands
-        if decimal == "." and not thousands:
-            return text
-        return plain_number(text, decimal, thousands)
+        return plain_number(text, self.head_end.decimal, self.head_end.thousands)
 
     # -- the whole file ----------------------------------------------------------------------------
 

@@ -484,3 +484,25 @@ def test_a_bad_cmep_record_is_refused_whole_and_costs_only_itself(tmp_path: Path
     assert feed.rejects["line"].to_list() == [2]
     assert feed.intervals["line"].to_list() == [1, 1, 3, 3]
     assert feed.intervals["value"].to_list() == [1_500_000, 2_000_000] * 2
+
+
+def test_minus_signs_as_programs_write_them_need_no_declared_mark(tmp_path: Path) -> None:
+    values = {"1.5-": -1_500_000, "\u22123": -3_000_000, "(2)": -2_000_000, "0.25 -": -250_000}
+    lines = "".join(f"MTR-1,2026-03-02T00:15:00Z,{text},1,A\n" for text in values).encode()
+    feed = reading(tmp_path, HEADER + lines)
+    assert feed.intervals["value"].to_list() == list(values.values())
+    for wrong in ("1.5--", "-1.5-", "-", "1-5"):
+        line = f"MTR-1,2026-03-02T00:15:00Z,{wrong},1,A\n".encode()
+        assert codes(reading(tmp_path, HEADER + line)) == [["bad_number"]], wrong
+
+
+def test_a_header_that_is_not_utf8_says_to_declare_the_encoding(tmp_path: Path) -> None:
+    content = HEADER[:-1] + b",stra\xdfe\n" + GOOD[:-1] + b",K\xf6ln\n"
+    assert codes(reading(tmp_path, content)) == [["wrong_encoding"]]
+    assert reading(tmp_path, content, replace(CSV, encoding="latin-1")).intervals.height == 1
+
+
+def test_lines_that_end_in_cr_alone_are_refused_in_those_words(tmp_path: Path) -> None:
+    feed = reading(tmp_path, (HEADER + GOOD).replace(b"\n", b"\r"))
+    assert codes(feed) == [["bad_header"]]
+    assert "CR (0x0D) alone" in str(feed.rejects["reasons"].to_list())

@@ -82,6 +82,15 @@ def test_a_declared_head_end_is_obeyed_and_an_unknown_one_is_wrong_usage(tmp_pat
     assert inspected(file, "--format", "cuneiform")[0] == 2
 
 
+def test_two_values_of_one_interval_in_a_file_are_counted(tmp_path: Path) -> None:
+    lines = "".join(f"M1,2026-03-02T0{h}:00:00-06:00,1\n" for h in range(6))
+    file = written(tmp_path, f"meter_id,timestamp,kwh\n{lines}M1,2026-03-02T01:00:00-06:00,3\n")
+    code, document = inspected(file)
+    assert code == 0
+    assert (document["channels"][0]["readings"], document["channels"][0]["repeated"]) == (7, 1)
+    assert "1 of 7 readings name" in CliRunner().invoke(app, ["inspect", file]).stdout.replace("\n", " ")
+
+
 @pytest.mark.parametrize("content", ["", "once upon a time\n", "a,b,c\nx,y,z\n", "{}\n", '{"a": 1}\n', "[1]\n"])
 def test_what_nobody_recognises_is_a_named_refusal(tmp_path: Path, content: str) -> None:
     code, document = inspected(written(tmp_path, content))
