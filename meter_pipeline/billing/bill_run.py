@@ -11,7 +11,7 @@ import polars as pl
 
 from meter_pipeline.billing import reconcile
 from meter_pipeline.billing.bill_holds import Period, billed_by_legacy, waiting
-from meter_pipeline.billing.estimate_limits.apply import apply_limits
+from meter_pipeline.billing.estimate_limits.apply import apply_limits, forget_removed_periods
 from meter_pipeline.billing.period_prices import price_period
 from meter_pipeline.billing.reconcile import STATEMENT_CHECKS, STREAK_DAYS
 from meter_pipeline.billing.reference import load_reference
@@ -92,8 +92,15 @@ def issue_waiting(
     *,
     clock: Clock = SYSTEM_CLOCK,
 ) -> list[StatementOutcome]:
-    """Try again the statements of every period that ended by a day and still has accounts waiting, oldest first."""
+    """Try again the statements of every period that ended by a day and still has accounts waiting, oldest first. What
+    waits for the bills of a period that was removed from reference data is taken out."""
     run = _Run(database, calendar, clock)
+    if store.waits_for_removed_period(database):
+        before_writing(database, clock=clock)
+        with database.connect("billing statements") as connection:
+            days.hold_reference(connection)
+            store.drop_removed_periods(connection)
+            forget_removed_periods(connection, clock=clock)
     return [run.issue(cycle, end, accounts) for cycle, end, accounts in store.waiting_periods(database, past)]
 
 

@@ -12,14 +12,17 @@ import pytest
 from meter_pipeline.anomalies import decide, show_case
 from meter_pipeline.billing import bill_billing_day
 from meter_pipeline.billing.bill_document import bill_documents
-from meter_pipeline.billing.bill_run import issue_statements
+from meter_pipeline.billing.bill_run import issue_statements, issue_waiting
 from meter_pipeline.billing.bill_settings import BillSettings
 from meter_pipeline.billing.estimate_limits.rules import limit_action
+from meter_pipeline.billing.tables.statements import waits_for_removed_period
+from meter_pipeline.corrections.apply import change_row
 from meter_pipeline.outbound import records
 from meter_pipeline.postgres import privileges
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference.faults import ReferenceRefused
 from meter_pipeline.reference.folder import read_folder
+from meter_pipeline.reference.importing import RowChange
 from meter_pipeline_tests.billing.support import (
     CHICAGO,
     CLOCK,
@@ -103,6 +106,23 @@ def test_a_person_lets_the_bill_go_and_it_stays_decided(city: Database) -> None:
         )
     assert issue_statements(city, CHICAGO, "C1", STARTS[1], clock=CLOCK).issued == 1
     assert period(city, 1) == {"held": 1}
+
+
+def test_what_waits_for_a_removed_period_is_no_work_any_more(city: Database) -> None:
+    """The third bill waits for its estimates, and its period is removed as typed by mistake: the statements step takes
+    out why the account waits, the estimated bill and the case. The bills that are out keep theirs."""
+    limit(city)
+    assert [period(city, 0), period(city, 1), period(city, 2)] == [{}, {}, {"held": 1}]
+    removed = RowChange("billing_cycles", ("C1", STARTS[2].isoformat()), by="ana", why="typed twice")
+    change_row(city, CHICAGO, removed, clock=CLOCK)
+    billing = city.acting_as("meter_billing")
+    privileges.apply(city)
+    assert issue_waiting(billing, CHICAGO, STARTS[4], clock=CLOCK) == []
+    assert city.read("SELECT * FROM billing.statement_exception").is_empty()
+    assert counts(city) == [("no_read", 1, 1, "none"), ("no_read", 2, 2, "none")]
+    with city.connect() as connection:
+        assert show_case(connection, CASE)["state"] == "expired"
+        assert not waits_for_removed_period(city)
 
 
 def test_a_read_is_asked_for_and_the_bill_goes_out(city: Database) -> None:

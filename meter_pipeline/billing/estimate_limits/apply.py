@@ -10,6 +10,7 @@ from meter_pipeline.billing.estimate_limits import tables
 from meter_pipeline.billing.estimate_limits.rules import limit_action
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.driver import Connection
 
 KIND = "estimate_limit"
 
@@ -67,6 +68,15 @@ def apply_limits(
                 row = period | {"account_id": account, "service_point_id": point}
                 close_case(connection, _finding(row, last).case_id, "a read came", clock=clock)
     return sum(1 for row in rows if row["action"] != "none")
+
+
+def forget_removed_periods(connection: Connection, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    """Take out the estimated bills of periods that reference data does not have any more, and close the cases that hold
+    them. Bills that are out keep theirs."""
+    for row in tables.of_removed_periods(connection):
+        tables.forget(connection, row["cycle_id"], row["period_start"], [(row["account_id"], row["service_point_id"])])
+        last = row["period_end"] - timedelta(days=1)
+        close_case(connection, _finding(row, last).case_id, "the billing period was removed", clock=clock)
 
 
 def _finding(row: dict[str, Any], last: date) -> Finding:

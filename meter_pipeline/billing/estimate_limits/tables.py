@@ -72,6 +72,18 @@ def kept(connection: Connection, cycle_id: str, first: date) -> list[tuple[str, 
     return [(str(a), str(p)) for a, p in rows]
 
 
+def of_removed_periods(connection: Connection) -> list[dict[str, Any]]:
+    """Estimated bills that are not out, of periods that reference data does not have any more: account_id,
+    service_point_id, cycle_id, period_start, period_end."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            "SELECT account_id, service_point_id, cycle_id, period_start, period_end FROM billing.estimated_bill AS e "
+            "WHERE NOT EXISTS (SELECT FROM ref.billing_cycles AS p WHERE p.cycle_id = e.cycle_id AND p.period_start = e.period_start) "
+            "AND NOT EXISTS (SELECT FROM billing.statement AS s WHERE s.account_id = e.account_id AND s.cycle_id = e.cycle_id "
+            "AND s.period_start = e.period_start) ORDER BY 1, 2, 3, 4"
+        ).fetchall()
+
+
 def forget(connection: Connection, cycle_id: str, first: date, services: Sequence[tuple[str, str]]) -> None:
     """Take back services of a period that have a read now."""
     with connection.cursor() as cursor:

@@ -115,6 +115,28 @@ _WAITING = (
 )
 
 
+def waits_for_removed_period(database: Database) -> bool:
+    """Whether any account waits for the bill of a period, or has an estimated bill that is not out of one, that
+    reference data does not have any more."""
+    gone = "NOT EXISTS (SELECT FROM ref.billing_cycles AS p WHERE p.cycle_id = e.cycle_id AND p.period_start = e.period_start)"
+    return bool(
+        database.read(
+            f"SELECT EXISTS (SELECT FROM billing.statement_exception AS e WHERE e.reason <> 'billed_by_legacy' AND {gone}) "
+            f"OR EXISTS (SELECT FROM billing.estimated_bill AS e WHERE {gone} AND NOT EXISTS (SELECT FROM billing.statement AS s "
+            "WHERE s.account_id = e.account_id AND s.cycle_id = e.cycle_id AND s.period_start = e.period_start)) AS found"
+        )["found"][0]
+    )
+
+
+def drop_removed_periods(connection: Connection) -> None:
+    """Take out why accounts wait for the bills of periods that reference data does not have any more. That the legacy
+    batch billed one is kept."""
+    connection.execute(
+        "DELETE FROM billing.statement_exception AS e WHERE e.reason <> 'billed_by_legacy' AND NOT EXISTS "
+        "(SELECT FROM ref.billing_cycles AS p WHERE p.cycle_id = e.cycle_id AND p.period_start = e.period_start)"
+    )
+
+
 def waiting_before(database: Database, cycle_id: str, first: date, past: date) -> list[tuple[str, date, list[str]]]:
     """Periods that ended by ``first`` and still have accounts waiting that are on the cycle in [first, past): cycle,
     period_end and those accounts, oldest first."""
