@@ -5,6 +5,7 @@ file. No cluster is needed and none was seen."""
 from __future__ import annotations
 
 import importlib.util
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -99,6 +100,74 @@ def test_the_launcher_takes_its_configuration() -> None:
     assert taken["dagster_home"] == environment["DAGSTER_HOME"]
 
 
+class _Batch:
+    """The part of the Kubernetes API that makes jobs; it answers with an HTTP status, or does not answer (0)."""
+
+    def __init__(self, status: int, body: str = "") -> None:
+        self.status, self.body = status, body
+
+    def create_namespaced_job(self, **_: Any) -> None:
+        from kubernetes.client.rest import ApiException
+        from urllib3.exceptions import ProtocolError
+
+        if self.status == 0:
+            raise ProtocolError("Connection aborted.")
+        if self.status >= 400:
+            error = ApiException(status=self.status)
+            error.body = self.body
+            raise error
+
+
+@needs_dagster_k8s
+@pytest.mark.parametrize(
+    ("status", "body", "result"),
+    [
+        (0, "", "waits"),
+        (429, "", "waits"),
+        (503, "", "waits"),
+        (403, "exceeded quota: compute-resources", "waits"),
+        (403, "cannot create resource jobs", "refused"),
+        (422, "", "refused"),
+        (409, "", "launched"),
+        (201, "", "launched"),
+    ],
+)
+def test_a_launch_that_the_cluster_has_no_room_for_stays_in_the_queue(
+    status: int, body: str, result: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dagster._core.errors import DagsterUserCodeUnreachableError
+    from dagster_k8s import K8sRunLauncher
+    from dagster_k8s.client import DagsterK8sUnrecoverableAPIError, DagsterKubernetesClient
+
+    from meter_pipeline.defs.lib.patient_kubernetes import PatientKubernetesLauncher
+    from meter_pipeline.defs.lib.patient_launches import FailedLaunches
+
+    client = DagsterKubernetesClient.production_client(core_api_override=None, batch_api_override=_Batch(status, body))
+
+    def makes_a_job(_launcher: Any, _context: Any) -> None:
+        client.create_namespaced_job_with_retries(body=None, namespace="metering", wait_time_between_attempts=0)
+
+    monkeypatch.setattr(K8sRunLauncher, "launch_run", makes_a_job)
+    launcher = PatientKubernetesLauncher.__new__(PatientKubernetesLauncher)  # a launcher needs a cluster
+    launcher.failed_launches = FailedLaunches()
+    context = SimpleNamespace(dagster_run=SimpleNamespace(run_id="1"))
+    match result:
+        case "waits":
+            with pytest.raises(DagsterUserCodeUnreachableError, match="launched again"):
+                launcher.launch_run(context)
+        case "refused":
+            with pytest.raises(DagsterK8sUnrecoverableAPIError):
+                launcher.launch_run(context)
+        case _:
+            launcher.launch_run(context)
+    assert launcher.failed_launches.in_a_row == (result == "waits")
+
+
+def test_the_queue_waits_longer_after_each_failed_launch_on_kubernetes_too() -> None:
+    assert INSTANCE["run_coordinator"]["class"] == "PatientQueue"
+    assert INSTANCE["run_launcher"]["class"] == "PatientKubernetesLauncher"
+
+
 @needs_dagster_k8s
 def test_a_run_becomes_a_job_that_kubernetes_accepts() -> None:
     import kubernetes_validate
@@ -167,7 +236,11 @@ def test_the_instance_differs_from_the_one_machine_only_where_it_must() -> None:
         VALUES["dagsterDaemon"]["runRetries"]["retryOnAssetOrOpFailure"]
         is here["run_retries"]["retry_on_asset_or_op_failure"]
     )
-    assert VALUES["runLauncher"]["type"] == INSTANCE["run_launcher"]["class"]
+    # The chart's daemon runs in Dagster's own image, which has no launcher of ours.
+    assert (VALUES["runLauncher"]["type"], INSTANCE["run_launcher"]["class"]) == (
+        "K8sRunLauncher",
+        "PatientKubernetesLauncher",
+    )
     assert VALUES["postgresql"]["postgresqlScheme"] == "postgresql+psycopg2"
 
 

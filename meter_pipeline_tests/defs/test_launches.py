@@ -78,9 +78,9 @@ def test_runs_wait_longer_after_each_launch_that_fails_and_all_go_in_the_end(ser
         launcher = instance.run_launcher
         assert isinstance(launcher, PatientLauncher)
         while len(refused_at) < 6:
-            failed = launcher.failed_in_a_row
+            failed = launcher.failed_launches.in_a_row
             list(queue.run_iteration(workspace, fixed_iteration_time=now))
-            refused_at += [now] * (launcher.failed_in_a_row > failed)
+            refused_at += [now] * (launcher.failed_launches.in_a_row > failed)
             now += FIRST_WAIT_S
         assert {run.status for run in instance.get_runs()} == {dg.DagsterRunStatus.QUEUED}
         waits = [later - earlier for earlier, later in pairwise(refused_at)]
@@ -96,7 +96,7 @@ def test_runs_wait_longer_after_each_launch_that_fails_and_all_go_in_the_end(ser
 
         services.until(all_done, 60, "the end of the runs")
         assert sorted(run.tags["dagster/partition"] for run in instance.get_runs()) == list(DAYS)
-        assert launcher.failed_in_a_row == 0
+        assert launcher.failed_launches.in_a_row == 0
 
 
 class _Late(grpc.RpcError):  # type: ignore[misc]  # grpc has no types
@@ -113,7 +113,7 @@ def test_a_process_that_is_slow_to_load_its_code_is_left_to_start_its_run(monkey
     monkeypatch.setattr(DefaultRunLauncher, "launch_run", late)
     launcher = PatientLauncher()
     launcher.launch_run(None)
-    assert launcher.failed_in_a_row == 0
+    assert launcher.failed_launches.in_a_row == 0
 
 
 def test_the_waits_double_to_a_quarter_of_an_hour() -> None:

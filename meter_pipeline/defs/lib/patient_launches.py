@@ -2,7 +2,8 @@
 
 Where the code server does not answer, the queue keeps the run and launches nothing more for a while: Dagster gives a
 run up at the first such launch, and waits equally long each time where it is told to try again. Where the answer takes
-too long the run's process is loading its code, and starts the run when it has. Named in dagster.yaml.
+too long the run's process is loading its code, and starts the run when it has. Named in dagster.yaml; the launcher of
+Kubernetes is in patient_kubernetes.py.
 """
 
 from __future__ import annotations
@@ -28,19 +29,36 @@ def wait_s(failed: int) -> int:
     return min(FIRST_WAIT_S << min(failed, 20), MOST_WAIT_S)
 
 
+class FailedLaunches:
+    """Counts launches that fail in a row, by run."""
+
+    def __init__(self) -> None:
+        self._failed: Counter[str] = Counter()
+        self._counting = threading.Lock()
+
+    @property
+    def in_a_row(self) -> int:
+        """Launches that failed since the last one that did not, of the run that was tried most often."""
+        with self._counting:
+            return max(self._failed.values(), default=0)
+
+    def count(self, run_id: str) -> None:
+        """One more launch of a run failed."""
+        with self._counting:
+            self._failed[run_id] += 1
+
+    def clear(self) -> None:
+        """A launch did not fail."""
+        with self._counting:
+            self._failed.clear()
+
+
 class PatientLauncher(DefaultRunLauncher):
     """Launches as Dagster does; waits for a run's process that is slow, and counts launches that fail in a row."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._failed: Counter[str] = Counter()
-        self._counting = threading.Lock()
-
-    @property
-    def failed_in_a_row(self) -> int:
-        """Launches that failed since the last one that did not, of the run that was tried most often."""
-        with self._counting:
-            return max(self._failed.values(), default=0)
+        self.failed_launches = FailedLaunches()
 
     def launch_run(self, context: Any) -> None:
         """Raises DagsterUserCodeUnreachableError or DagsterCodeLocationLoadError where there is no code server.
@@ -53,11 +71,9 @@ class PatientLauncher(DefaultRunLauncher):
         except (DagsterUserCodeUnreachableError, DagsterCodeLocationLoadError) as error:
             if _took_too_long(error):
                 return
-            with self._counting:
-                self._failed[context.dagster_run.run_id] += 1
+            self.failed_launches.count(context.dagster_run.run_id)
             raise
-        with self._counting:
-            self._failed.clear()
+        self.failed_launches.clear()
 
 
 def _took_too_long(error: Exception) -> bool:
@@ -70,7 +86,7 @@ class PatientQueue(QueuedRunCoordinator[Any]):
 
     def get_run_queue_config(self) -> RunQueueConfig:
         """The daemon calls this at each look at the queue."""
-        failed = getattr(self._instance.run_launcher, "failed_in_a_row", 0)
+        failed = self._instance.run_launcher.failed_launches.in_a_row
         return (
             super()
             .get_run_queue_config()
