@@ -18,7 +18,7 @@ from meter_pipeline.anomalies.commodity_points import CommodityPoints, read_surr
 from meter_pipeline.anomalies.hourly_dials import Floats, hourly_flows
 from meter_pipeline.anomalies.kinds import KINDS
 from meter_pipeline.anomalies.tables import detection, exception_cases
-from meter_pipeline.anomalies.thresholds import DEFAULT, Thresholds
+from meter_pipeline.anomalies.thresholds import DEFAULT
 from meter_pipeline.anomalies.window import WINDOW_DAYS
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
@@ -132,7 +132,6 @@ def detect_billing_day(
     day: date,
     *,
     clock: Clock = SYSTEM_CLOCK,
-    limits: Thresholds = DEFAULT,
 ) -> AnomalyOutcome:
     """Judge a validated billing day: write its flags (anomaly.flag), add them to cases, expire untouched cases,
     enter the ledger.
@@ -161,7 +160,7 @@ def detect_billing_day(
     )
     for commodity, unit in layout.iter_rows():
         city = CommodityPoints(packing.PackedDays(packed, lists, commodity, unit, days, day), given)
-        frame = city.judge(limits)
+        frame = city.judge(DEFAULT)
         found.append(_named(frame, city.weeks, day, version))
         points_checked += city.points
         with_weather += int(city.weather_known().sum())

@@ -105,7 +105,6 @@ def findings(
     expected: Floats,
     observed: Floats,
     evidence: dict[str, Floats | Ints | Bools | list[str]],
-    severity: str | None = None,
     groups: list[str] | None = None,
 ) -> pl.DataFrame:
     """A frame of FINDINGS: one row per service point row (or per named group, with row -1). Evidence becomes one JSON
@@ -126,7 +125,7 @@ def findings(
             "row": rows,
             "group": groups if groups is not None else [None] * rows.size,
             "kind": [kind] * rows.size,
-            "severity": [severity or KINDS[kind].severity] * rows.size,
+            "severity": [KINDS[kind].severity] * rows.size,
             "confidence": np.clip(confidence, 0.0, 0.999),
             "expected": expected,
             "observed": observed,

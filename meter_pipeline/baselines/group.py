@@ -60,7 +60,6 @@ def fit_group(
     holiday: npt.NDArray[np.bool_],
     hourly_f: Floats | None = None,
     profiles: Profiles | None = None,
-    threads: int | None = None,
 ) -> GroupFit:
     """Fit (points, days) measured usage, NaN where missing or estimated, against one station's (days,) mean
     temperatures.
@@ -83,9 +82,7 @@ def fit_group(
         coefficients[name] = np.full(points, np.nan)
     if days >= MIN_OWN_DAYS:
         hours = hourly_f if hourly_f is not None and _hours_enough(hourly_f, temperatures_f) else None
-        fit = fit_station(
-            usage, temperatures_f, options, weekend=weekend, holiday=holiday, hourly_f=hours, threads=threads
-        )
+        fit = fit_station(usage, temperatures_f, options, weekend=weekend, holiday=holiday, hourly_f=hours)
         own = (fit.n >= MIN_OWN_DAYS) & (fit.model >= 0)
         for name in (*COEFFICIENTS, "r2", "adj_r2"):
             coefficients[name] = np.where(own, getattr(fit, name), coefficients[name])

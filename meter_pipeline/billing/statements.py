@@ -322,9 +322,9 @@ def money_text(column: str) -> pl.Expr:
     ).alias(column)
 
 
-def numbered(lines: pl.DataFrame, cycle_id: str, period_start: date, revision: int = 0) -> pl.DataFrame:
+def numbered(lines: pl.DataFrame, cycle_id: str, period_start: date) -> pl.DataFrame:
     """Lines with statement_id and line_no, in the order a customer reads them."""
-    statement = pl.concat_str([pl.col("account_id"), pl.lit(f".{cycle_id}.{period_start:%Y%m%d}.{revision}")])
+    statement = pl.concat_str([pl.col("account_id"), pl.lit(f".{cycle_id}.{period_start:%Y%m%d}.0")])
     return lines.with_columns(
         statement.alias("statement_id"),
         pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("account_id").alias("line_no"),

@@ -69,27 +69,25 @@ class PauseProbe:
 
     def wait_until_resumed(
         self,
-        commodity: str | None = None,
-        head_end: str | None = None,
         *,
         on_wait: WaitCallback | None = None,
         stop: threading.Event | None = None,
     ) -> float:
-        """Return at once where nothing holds this work; otherwise wait until the pause has ended. Returns the seconds
-        waited.
+        """Return at once where no pause of the whole utility is raised; otherwise wait until it has ended. Returns the
+        seconds waited.
 
         Call it between batches, holding no transaction and no lock. ``stop`` ends the wait early (the caller then looks
         at it). Whatever ``on_wait`` raises ends the wait.
         """
         began = self.clock.monotonic()
-        state = self.check(commodity, head_end)
+        state = self.check()
         if state is None:
             return 0.0
         while state is not None and not (stop is not None and stop.is_set()):
             if on_wait is not None:
                 on_wait(state, self.clock.monotonic() - began)
             self.sleep(self.interval_s)
-            state = self.check(commodity, head_end)
+            state = self.check()
         waited = self.clock.monotonic() - began
         self.waited_s += waited
         return waited

@@ -191,7 +191,7 @@ class Access:
         return hmac.new(self.key, f"{purpose}\x1f{body}".encode(), hashlib.sha256).hexdigest()
 
 
-def from_environment(folder: Path, environment: Mapping[str, str], clock: Clock = SYSTEM_CLOCK) -> Access:
+def from_environment(folder: Path, environment: Mapping[str, str]) -> Access:
     """The desk's access as the environment describes it. Raises AccessError naming the variable."""
     proxies = []
     for text in (environment.get(PROXIES_VARIABLE) or "").replace(",", " ").split():
@@ -205,7 +205,7 @@ def from_environment(folder: Path, environment: Mapping[str, str], clock: Clock 
         if canonical(person) != person or not re.fullmatch(r"[0-9a-f]{64}", digest):
             raise AccessError(f"{TOKENS_VARIABLE}: write name:sha256-in-hex, several separated by commas")
         fixed[digest] = person
-    return Access(folder, environment.get(HEADER_VARIABLE) or None, tuple(proxies), fixed, clock)
+    return Access(folder, environment.get(HEADER_VARIABLE) or None, tuple(proxies), fixed)
 
 
 def _hash(token: str) -> str:

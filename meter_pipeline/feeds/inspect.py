@@ -14,7 +14,6 @@ import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.coded_columns import shown_unit, unit_factor
-from meter_pipeline.feeds.files import DEFAULT_LIMITS, Limits
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.feeds.registry import parse
 from meter_pipeline.quality import flag_of
@@ -39,7 +38,7 @@ def exact_decimal(micro: int | Fraction, spelling: str) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def inspect(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limits = DEFAULT_LIMITS) -> Report:
+def inspect(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> Report:
     """The report of one file: ``file``, ``format``, ``channels``, ``rejected`` as CLI.md has them, and more.
 
     Intervals give their own channel; register reads a channel with ``interval_minutes`` null. Where a file states
@@ -47,7 +46,7 @@ def inspect(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Li
     and ``stated_differences`` lists those whose own two dials show another consumption. ``repeated`` stands at a
     channel some of whose readings name the time of another one; only one of each is stored.
     """
-    parsed = parse(path, head_end, calendar, limits)
+    parsed = parse(path, head_end, calendar)
     return report(path.name, parsed)
 
 

@@ -132,7 +132,6 @@ async def pull_day(
     clock: Clock = SYSTEM_CLOCK,
     rng: random.Random | None = None,
     timeouts: httpx.Timeout = TIMEOUTS,
-    page_s: float = PAGE_S,
 ) -> Pulled:
     """Pull one billing day of a head-end into ``inbox/HEAD-END/``. Raises PullError."""
     url, headers = _address(head_end)
@@ -148,7 +147,7 @@ async def pull_day(
             parameters = {"day": day.isoformat(), "limit": str(head_end.options.get("page_size", 1000))}
             if state["cursor"] is not None:
                 parameters["cursor"] = state["cursor"]
-            page, again = await _page(client, url, parameters, clock, rng, page_s)
+            page, again = await _page(client, url, parameters, clock, rng)
             retries += again
             following = page["next"]
             if following is not None and (following in seen or following == state["cursor"]):
@@ -350,14 +349,14 @@ def _address(head_end: HeadEnd) -> tuple[str, dict[str, str]]:
 
 
 async def _page(
-    client: httpx.AsyncClient, url: str, parameters: dict[str, str], clock: Clock, rng: random.Random, page_s: float
+    client: httpx.AsyncClient, url: str, parameters: dict[str, str], clock: Clock, rng: random.Random
 ) -> tuple[dict[str, Any], int]:
     """One page and the attempts beyond the first it took."""
     why = ""
     for attempt in range(ATTEMPTS):
         rest = rng.uniform(0, min(5.0, 0.2 * 2**attempt))
         try:
-            async with asyncio.timeout(page_s), client.stream("GET", url, params=parameters) as answer:
+            async with asyncio.timeout(PAGE_S), client.stream("GET", url, params=parameters) as answer:
                 if answer.status_code == 200:
                     return _checked(await _body(answer)), attempt
                 why = f"status {answer.status_code}"
@@ -476,6 +475,6 @@ def _forget(part: Path, note: Path) -> None:
     note.unlink(missing_ok=True)
 
 
-def last_asked(now: datetime, first_asked: datetime, days: int = ASK_AGAIN_DAYS) -> bool:
+def last_asked(now: datetime, first_asked: datetime) -> bool:
     """Whether a missing day has been requested for long enough, so that its estimate may become final."""
-    return now - first_asked >= timedelta(days=days)
+    return now - first_asked >= timedelta(days=ASK_AGAIN_DAYS)

@@ -43,7 +43,6 @@ async def pull_report(
     inbox: Path,
     *,
     clock: Clock = SYSTEM_CLOCK,
-    timeouts: httpx.Timeout = TIMEOUTS,
     rng: random.Random | None = None,
 ) -> Pulled:
     """The report of one billing day, in ``inbox/HEAD-END/``. Raises NotReadyError where it is still being made,
@@ -56,7 +55,7 @@ async def pull_report(
     part, note = folder / f".{day}.report", folder / f".{day}.asked"
     headers, auth = _credentials(head_end.name, fetch)
     chance = rng or random.Random()  # noqa: S311 - jitter of retries
-    async with httpx.AsyncClient(timeout=timeouts, headers=headers, auth=auth, follow_redirects=False) as client:
+    async with httpx.AsyncClient(timeout=TIMEOUTS, headers=headers, auth=auth, follow_redirects=False) as client:
         api = _Api(client, fetch, clock, chance)
         state = _noted(note, clock.now())
         if state is None:

@@ -32,13 +32,11 @@ class Unsettled(RuntimeError):
     """A batch's transaction has not ended: nothing else was tried with its rows, and the run ends here."""
 
 
-async def settle(
-    database: Database, attempt: Attempt, clock: Clock, *, grace_s: float = GRACE_S, most_s: float = MOST_S
-) -> str:
-    """Wait until the attempt's transaction has ended; after ``grace_s`` end its server process. Returns "committed",
+async def settle(database: Database, attempt: Attempt, clock: Clock) -> str:
+    """Wait until the attempt's transaction has ended; after GRACE_S end its server process. Returns "committed",
     "aborted", or "gone" where this server does not know the transaction (another server took over).
 
-    Raises Unsettled after ``most_s``, psycopg.Error where the server cannot be asked. The claim of the batch says at
+    Raises Unsettled after MOST_S, psycopg.Error where the server cannot be asked. The claim of the batch says at
     the next try what became of its rows; this only makes sure that the answer will not change.
     """
     began = clock.monotonic()
@@ -47,13 +45,13 @@ async def settle(
     try:
         while (status := await _status(connection, attempt)) == "in progress":
             waited = clock.monotonic() - began
-            if waited >= most_s:
+            if waited >= MOST_S:
                 raise Unsettled(
                     f"transaction {attempt.transaction} of server process {attempt.backend} has not ended after "
-                    f"{most_s:.0f} s; nothing else was tried. The next run waits for it: see why that process does "
+                    f"{MOST_S:.0f} s; nothing else was tried. The next run waits for it: see why that process does "
                     "not end (disk, synchronous standby)"
                 )
-            if waited >= grace_s:
+            if waited >= GRACE_S:
                 await _ask(
                     connection,
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_xid = "

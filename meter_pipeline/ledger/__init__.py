@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from meter_pipeline.ledger.day import LedgerBefore, LedgerDay, checkpoint_billing_day, verify_before_billing
-    from meter_pipeline.ledger.entries import append, append_async
+    from meter_pipeline.ledger.entries import append
     from meter_pipeline.ledger.outcome import VerifyOutcome
     from meter_pipeline.ledger.verification import verify
 
@@ -22,7 +22,6 @@ __all__ = [
     "LedgerDay",
     "VerifyOutcome",
     "append",
-    "append_async",
     "checkpoint_billing_day",
     "verify",
     "verify_before_billing",
@@ -34,7 +33,6 @@ _HOME: Final = {
     "checkpoint_billing_day": "day",
     "verify_before_billing": "day",
     "append": "entries",
-    "append_async": "entries",
     "VerifyOutcome": "outcome",
     "verify": "verification",
 }

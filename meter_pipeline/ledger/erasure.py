@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 
 import polars as pl
 
@@ -29,10 +28,10 @@ def salted_leaves(rows: pl.DataFrame) -> pl.Series:
     return pl.Series([salted_hash(raw, salt) for raw, salt in rows.select("raw", "salt").iter_rows()], dtype=pl.Binary)
 
 
-def keep(connection: store.Connection, payload: bytes, *, random: Callable[[int], bytes] = os.urandom) -> bytes:
+def keep(connection: store.Connection, payload: bytes) -> bytes:
     """Keep a payload that holds personal data, in the caller's transaction; returns the leaf to give to
     ``entries.append``."""
-    salt = random(32)
+    salt = os.urandom(32)
     leaf = salted_hash(payload, salt)
     store.insert_personal(connection, leaf, salt, payload)
     return leaf

@@ -30,7 +30,7 @@ from typing import Any, BinaryIO, Final
 
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.ledger.row_checks import days_of
-from meter_pipeline.ledger.sources import SOURCES, RowTable, Source
+from meter_pipeline.ledger.sources import SOURCES, RowTable
 from meter_pipeline.ledger.tables import entries, guards, reference_rows
 from meter_pipeline.ledger.tables import rows as ledger_rows
 from meter_pipeline.postgres.database import Database
@@ -101,7 +101,6 @@ def export(
     folder: Path,
     *,
     days: Sequence[date] | None = None,
-    sources: Iterable[Source] = SOURCES,
     clock: Clock = SYSTEM_CLOCK,
     checkpoint: Callable[[], object] | None = None,
 ) -> ExportOutcome:
@@ -139,7 +138,7 @@ def export(
         out.write("guards.json", lambda file: file.write(_json(guards.guards(connection))))
         for number, (tree_size, kind, token) in enumerate(entries.anchors(connection)):
             out.write(f"anchors/{tree_size}-{number}.{'tsr' if kind == 'rfc3161' else kind}", _writer(token))
-        rows, exported = _rows(database, connection, out, days, sources)
+        rows, exported = _rows(database, connection, out, days)
         rows += _reference(connection, out)
     manifest = {
         "format": FORMAT,
@@ -200,14 +199,13 @@ def _rows(
     connection: entries.Connection,
     out: _Folder,
     days: Sequence[date] | None,
-    sources: Iterable[Source],
 ) -> tuple[int, tuple[date, ...]]:
     """The rows behind the leaves, a file for each table and billing day; a day asked for without rows has a
     file too.
     """
     total = 0
     exported: set[date] = set(days or ())
-    for source in sources:
+    for source in SOURCES:
         present = [table for table in source.tables if ledger_rows.exists(connection, table.name)]
         replaced = [table for table in source.replaced if ledger_rows.exists(connection, table.name)]
         headers = [_header(table) for table in (*present, *replaced)] + [

@@ -48,7 +48,6 @@ def verify(
     days: Sequence[date] = (),
     hashers: Mapping[str, Hasher] | None = None,
     sources: Iterable[Source] = SOURCES,
-    trusted: Sequence[str] = (),
     authority: Path | None = None,
     points: Sequence[str] | None = None,
 ) -> VerifyOutcome:
@@ -57,10 +56,10 @@ def verify(
     ``full`` starts from the first entry, compares the stored tree too and looks at the rows of every billing day, so
     that it never holds where a day's own verification does not; otherwise from what was last verified. ``hashers`` make
     a day's row hashes again from its rows, by encoding; without them rows are matched by the hash they carry, and rows
-    that carry none are passed over. ``trusted`` are verifier keys the caller holds; by default those this deployment
-    has seen (``checkpoints.keys_file``). ``authority``: certificates (PEM) of the time-stamp authority, to verify the
-    stored time stamps with. ``points``: of the one day in ``days``, look at the rows of these service points alone; the
-    others were matched with their leaves when they were written. Nothing is written to the database.
+    that carry none are passed over. Checkpoints are verified by the keys that this deployment has seen
+    (``checkpoints.keys_file``). ``authority``: certificates (PEM) of the time-stamp authority, to verify the stored
+    time stamps with. ``points``: of the one day in ``days``, look at the rows of these service points alone; the others
+    were matched with their leaves when they were written. Nothing is written to the database.
     """
     with database.connect("meter-pipeline-ledger-verify") as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
@@ -74,7 +73,7 @@ def verify(
                 "memory", f"{remembered} entries were verified before, the log has {outcome.size}", outcome.size
             )
         outcome.start = 0 if full or remembered > outcome.size else remembered
-        checkpoints = _checkpoints(connection, outcome, origin, trusted or _held_keys(home, origin))
+        checkpoints = _checkpoints(connection, outcome, origin, _held_keys(home, origin))
         rules = rules_of(hashers)
         wanted = [
             (source, tables, day)

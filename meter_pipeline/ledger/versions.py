@@ -26,9 +26,7 @@ class Version:
     body: dict[str, Any]
 
 
-def note(
-    database: Database, versions: Sequence[Version], *, actor: str = "versions", clock: Clock = SYSTEM_CLOCK
-) -> list[str]:
+def note(database: Database, versions: Sequence[Version], *, clock: Clock = SYSTEM_CLOCK) -> list[str]:
     """Record those that are new here, each once, with what is remembered of it in one transaction; returns their
     subjects."""
     with database.connect("versions") as connection:
@@ -36,5 +34,5 @@ def note(
         fresh = [one for one in versions if known.get(f"{one.kind} {one.subject}") != one.body]
         for one in fresh:
             observations.observe(connection, _KIND, f"{one.kind} {one.subject}", clock.now(), one.body)
-            entries.append(connection, one.kind, one.body, actor=actor, clock=clock)
+            entries.append(connection, one.kind, one.body, actor="versions", clock=clock)
     return [one.subject for one in fresh]

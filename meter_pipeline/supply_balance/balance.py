@@ -12,7 +12,6 @@ from typing import Any, Final
 import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.clock import SYSTEM_CLOCK, Clock
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.supply_balance import tables
 from meter_pipeline.supply_balance.candidates import candidates
@@ -227,7 +226,7 @@ def _micro(value: Decimal) -> int:
     return int(value.quantize(Decimal(1), ROUND_HALF_EVEN))
 
 
-def refresh(database: Database, calendar: BillingCalendar, month: date, *, clock: Clock = SYSTEM_CLOCK) -> Balance:
+def refresh(database: Database, calendar: BillingCalendar, month: date) -> Balance:
     """Compute and store the balance of a month's days. Open a case for each zone whose losses left its band, and
     close the case of a zone whose losses returned. Raises ZonesRefusedError, and ValueError where ``month`` is not
     the first day of a month."""
@@ -239,7 +238,7 @@ def refresh(database: Database, calendar: BillingCalendar, month: date, *, clock
         tables.replace(connection, month, past, frame)
     found = read(database, month)
     with database.connect("supply balance") as connection:
-        put_cases(connection, found, clock=clock)
+        put_cases(connection, found)
     return found
 
 

@@ -70,7 +70,6 @@ def edit(
     by: str,
     propose: bool = False,
     clock: Clock = SYSTEM_CLOCK,
-    thresholds: Thresholds | None = None,
 ) -> Edited:
     """Put ``values`` (micro units, None: refuse the read) in the place of the slots from ``first_slot`` (1-based) on.
 
@@ -79,7 +78,7 @@ def edit(
     edit, a ledger entry and the request to validate the day again in one transaction; with ``propose`` the day is asked
     for when another person approves (register_edits.approve).
     """
-    t = thresholds or thresholds_on(database, day)
+    t = thresholds_on(database, day)
     now = clock.now()
     if not reason.strip():
         raise EditError("an edit needs its reason")

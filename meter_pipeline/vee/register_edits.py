@@ -77,7 +77,6 @@ def edit_read(
     by: str,
     propose: bool = False,
     clock: Clock = SYSTEM_CLOCK,
-    thresholds: Thresholds | None = None,
 ) -> EditedRead:
     """Replace the read of a register at an instant by ``shown`` (micro base units, None: refuse the read).
 
@@ -85,7 +84,7 @@ def edit_read(
     value among the reads around it. Writes the edit, a ledger entry and the requests to validate the days between the
     reads around it, in one transaction; with ``propose`` the days are requested when another person approves.
     """
-    t = thresholds or thresholds_on(database, calendar.day_of(at - timedelta(microseconds=1)))
+    t = thresholds_on(database, calendar.day_of(at - timedelta(microseconds=1)))
     if not reason.strip():
         raise EditError("an edit needs its reason")
     with reading(database) as session:

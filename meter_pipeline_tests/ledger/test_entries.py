@@ -14,7 +14,6 @@ import pytest
 
 from meter_pipeline.ledger import entries, merkle
 from meter_pipeline.ledger.kinds import KINDS
-from meter_pipeline.postgres.database import Database
 
 AT = datetime(2026, 3, 8, 12, tzinfo=UTC)
 
@@ -121,14 +120,3 @@ def test_python_and_sql_know_the_same_kinds(connection: psycopg.Connection[tuple
     import re
 
     assert set(re.findall(r"'([a-z_]+)'::text", str(row[0]))) == set(KINDS)
-
-
-async def _append_async(database: Database) -> int:
-    async with await database.connect_async("test") as connection:
-        return await entries.append_async(connection, "code_version", {"version": "0.1.0"})
-
-
-def test_append_on_an_asyncio_connection(database: Database) -> None:
-    import asyncio
-
-    assert asyncio.run(_append_async(database)) > 0

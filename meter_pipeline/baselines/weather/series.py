@@ -18,13 +18,11 @@ MIN_DAY_COVERAGE: Final = 0.5
 HOUR_S: Final = 3600
 
 
-def hourly_grid(
-    observations: pl.DataFrame, first: datetime, last: datetime, *, max_gap_hours: int = MAX_GAP_HOURS
-) -> Floats:
+def hourly_grid(observations: pl.DataFrame, first: datetime, last: datetime) -> Floats:
     """One station's temperature at each full hour from ``first`` until before ``last`` (UTC), NaN where unknown.
     Degrees Celsius.
 
-    Observations at any minute are joined by straight lines; a line is drawn across no more than ``max_gap_hours``.
+    Observations at any minute are joined by straight lines; a line is drawn across no more than MAX_GAP_HOURS.
     Several observations of one instant are averaged. ``observations`` is an hourly frame of formats.py holding one
     station.
     """
@@ -44,7 +42,7 @@ def hourly_grid(
     before = np.searchsorted(at, hours, side="right") - 1
     inside = (after < at.size) & (before >= 0)
     width = np.where(inside, at[np.minimum(after, at.size - 1)] - at[np.maximum(before, 0)], np.iinfo(np.int64).max)
-    grid[width > max_gap_hours * HOUR_S] = np.nan
+    grid[width > MAX_GAP_HOURS * HOUR_S] = np.nan
     return grid
 
 

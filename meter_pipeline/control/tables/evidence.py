@@ -88,19 +88,18 @@ def last_verification(connection: Connection) -> tuple[bool, datetime, str] | No
     ).fetchone()
 
 
-def variances(connection: Connection, days: int = 35) -> list[tuple[str, str, str, Decimal, Decimal]]:
+def variances(connection: Connection) -> list[tuple[str, str, str, Decimal, Decimal]]:
     """Returns by billing day, check and unit: the sum of absolute differences without a cause, and the sum of what was
-    expected. Covers the latest ``days`` reconciled days."""
+    expected. Covers the latest 35 reconciled days."""
     if connection.execute("SELECT to_regclass('billing.reconciliation') IS NULL").fetchone() == (True,):
         return []
     return connection.execute(
         """
         SELECT billing_day::text, joint, unit, sum(abs(difference)) FILTER (WHERE cause = 'open'), sum(abs(expected))
         FROM billing.reconciliation
-        WHERE billing_day > (SELECT max(billing_day) FROM billing.reconciliation) - %(days)s::integer
+        WHERE billing_day > (SELECT max(billing_day) FROM billing.reconciliation) - 35
         GROUP BY 1, 2, 3 HAVING sum(abs(difference)) FILTER (WHERE cause = 'open') > 0 ORDER BY 1, 2, 3
-        """,
-        {"days": days},
+        """
     ).fetchall()
 
 

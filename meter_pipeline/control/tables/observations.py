@@ -23,11 +23,11 @@ def observe(connection: Connection, kind: str, subject: str, at: datetime, figur
     )
 
 
-def observations(connection: Connection, kind: str, since: datetime | None = None) -> list[dict[str, Any]]:
+def observations(connection: Connection, kind: str) -> list[dict[str, Any]]:
     """The latest figures of a kind, newest first."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             """SELECT kind, subject, observed_at, figures FROM control.observation
-               WHERE kind = %(kind)s AND (%(since)s::timestamptz IS NULL OR observed_at > %(since)s) ORDER BY observed_at DESC, subject""",
-            {"kind": kind, "since": since},
+               WHERE kind = %(kind)s ORDER BY observed_at DESC, subject""",
+            {"kind": kind},
         ).fetchall()
