@@ -27,7 +27,6 @@ MATRIX = "arrays over the same points and days that are made and used together, 
 REASONS = {
     "anomalies/day.py:_write": MATRIX,
     "anomalies/plots.py:case_png": MATRIX,
-    "anomalies/window.py:findings": MATRIX,
     "baselines/station_fit.py:_fit": MATRIX,
     "baselines/group.py:fit_group": MATRIX,
     "baselines/predict.py:expected_usage": MATRIX,

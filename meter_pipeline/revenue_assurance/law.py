@@ -205,8 +205,9 @@ def judge(row: dict[str, Any], day: date, usage: list[dict[str, Any]], reasons: 
             why.append(by)
         wrong += [f for f in faults if flow == "import"]
         export = f"{unit} exported" if flow == "export" else unit
-        found.append(Finding(row["service_point_id"], day, validated, billed, accrued, waiting, export,
-                             "; ".join(wrong or [w for w in why if w]), not wrong, supply))  # fmt: skip
+        detail = "; ".join(wrong or [w for w in why if w])
+        point = row["service_point_id"]
+        found.append(Finding(point, day, validated, billed, accrued, waiting, export, detail, not wrong, supply))
     if not found:
         # without a meter nothing is to be counted: what is charged (street lights, stormwater) waits for nothing
         unmetered = row["charged"] and {reason for reason, _ in reasons} == {"no_usage"}
