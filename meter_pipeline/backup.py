@@ -88,7 +88,7 @@ def back_up(
     partial = folder / "database.dump.partial"
     partial.unlink(missing_ok=True)
     dump.dump(database, partial, role=None if facts.superuser else ROLE, without_values=[guards.ENTRY_SEQUENCE])
-    made = Backup(
+    result = Backup(
         folder,
         made_at=clock.now().isoformat(timespec="seconds"),
         server=facts.version,
@@ -102,8 +102,8 @@ def back_up(
         | {name: _copied(place, folder / "files" / name) for name, place in _folders(settings, keys).items()},
     )
     os.replace(partial, folder / "database.dump")
-    (folder / "manifest.json").write_text(json.dumps(made.document(), indent=2) + "\n", "utf-8")
-    return made
+    (folder / "manifest.json").write_text(json.dumps(result.document(), indent=2) + "\n", "utf-8")
+    return result
 
 
 def read_manifest(folder: Path) -> Backup:
@@ -112,14 +112,14 @@ def read_manifest(folder: Path) -> Backup:
         found = json.loads((folder / "manifest.json").read_text("utf-8"))
         if found.pop("format") != _FORMAT:
             raise ValueError("its format is not known")
-        made = Backup(folder, **found)
-        datetime.fromisoformat(made.made_at)
+        manifest = Backup(folder, **found)
+        datetime.fromisoformat(manifest.made_at)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BackupError(f"{folder} holds no backup: {error}", "give the folder that database backup wrote") from error
     path = folder / "database.dump"
-    if not path.exists() or _sha256(path) != made.sha256:
+    if not path.exists() or _sha256(path) != manifest.sha256:
         raise BackupError(f"{path} is not the dump that the manifest names", "take an earlier backup")
-    return made
+    return manifest
 
 
 def restore(database: Database, settings: Settings, folder: Path) -> Backup:
@@ -128,26 +128,26 @@ def restore(database: Database, settings: Settings, folder: Path) -> Backup:
     The database is restored completely or not at all, and its ledger must then have the tree of the manifest. Raises
     BackupError, dump.DumpError.
     """
-    made = read_manifest(folder)
+    manifest = read_manifest(folder)
     facts = readiness.server_facts(database)
     if facts.migrated:
         raise BackupError(f"{database.safe_url} holds tables already", "restore into an empty database")
-    if facts.version // 10_000 < made.server // 10_000:
+    if facts.version // 10_000 < manifest.server // 10_000:
         raise BackupError(
-            f"the server is PostgreSQL {facts.version // 10_000}, the backup is of {made.server // 10_000}",
+            f"the server is PostgreSQL {facts.version // 10_000}, the backup is of {manifest.server // 10_000}",
             "restore to the same major version or a later one",
         )
     newest = max(migrations.shipped() | migrations.REPLACED)
-    if made.migration > newest:
+    if manifest.migration > newest:
         raise BackupError(
-            f"the backup has migration {made.migration}, this program ends at {newest}", "upgrade the program first"
+            f"the backup has migration {manifest.migration}, this program ends at {newest}", "upgrade the program first"
         )
     with database.connect("restore", autocommit=True) as connection:
-        _make_roles(database, connection, facts, made.owner)
-        if facts.login != made.owner and not facts.superuser:
+        _make_roles(database, connection, facts, manifest.owner)
+        if facts.login != manifest.owner and not facts.superuser:
             raise BackupError(
-                f"the backup's tables belong to {made.owner}, and this log-in is {facts.login}",
-                f"restore as {made.owner} or as a superuser",
+                f"the backup's tables belong to {manifest.owner}, and this log-in is {facts.login}",
+                f"restore as {manifest.owner} or as a superuser",
             )
         try:
             guards.take_ownership(connection)
@@ -161,13 +161,13 @@ def restore(database: Database, settings: Settings, folder: Path) -> Backup:
             guards.continue_entry_numbers(connection)
         finally:
             guards.give_ownership_back(connection)
-        if made.tree_size and (made.tree_size, bytes.fromhex(made.root)) not in {
+        if manifest.tree_size and (manifest.tree_size, bytes.fromhex(manifest.root)) not in {
             (head.tree_size, head.root_hash) for head in entries.heads(connection)
         }:
-            raise BackupError(f"the ledger's tree of {made.tree_size} entries is not in the restored database", "")
-    for name in made.files:
+            raise BackupError(f"the ledger's tree of {manifest.tree_size} entries is not in the restored database", "")
+    for name in manifest.files:
         _copied(folder / "files" / name, settings.home / name)
-    return made
+    return manifest
 
 
 def _make_roles(database: Database, connection: Connection, facts: readiness.ServerFacts, owner: str) -> None:

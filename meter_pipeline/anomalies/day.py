@@ -193,11 +193,11 @@ def ensure_facts(database: Database, calendar: BillingCalendar, days: Sequence[d
         kept = detection.fact_days(read, days[0], days[-1])
         validated = detection.validated_days(read, days[0], days[-1])
         for day in sorted({d for d in validated if d not in kept or d in refresh} | (kept & refresh)):
-            made = _read_facts(read, calendar, day)
+            facts = _read_facts(read, calendar, day)
             before_writing(database)
             with database.connect("meter-pipeline anomalies") as connection:
                 day_lock.hold(connection, DayLock.DETECT, day)
-                detection.write_facts(connection, day, [packing.pack(f) for f in made])
+                detection.write_facts(connection, day, [packing.pack(f) for f in facts])
     return days[-1] in validated
 
 
@@ -253,8 +253,8 @@ def _named(frame: pl.DataFrame, weeks: packing.PackedDays, day: date, version: s
 def _plots(city: CommodityPoints, frame: pl.DataFrame) -> dict[str, bytes]:
     from meter_pipeline.anomalies.plots import flagged_points_png
 
-    made = flagged_points_png(city, frame)
-    return {f"{city.weeks.commodity}: flags over weather": made} if made else {}
+    flagged_plot = flagged_points_png(city, frame)
+    return {f"{city.weeks.commodity}: flags over weather": flagged_plot} if flagged_plot else {}
 
 
 def _write(
@@ -286,17 +286,21 @@ def _write(
             if subjects
             else {}
         )
-        made, changed = merge_into_cases(related_rows, [_case(row) for row in stored.values()])
+        merged, changed = merge_into_cases(related_rows, [_case(row) for row in stored.values()])
         located = _place(
             flags,
-            [*(_case(r) for r in stored.values() if r["case_id"] not in {c.case_id for c in changed}), *changed, *made],
+            [
+                *(_case(r) for r in stored.values() if r["case_id"] not in {c.case_id for c in changed}),
+                *changed,
+                *merged,
+            ],
         )
         digest = _digest(located)
         new = detection.run_hash(connection, day) != digest
         commodity = dict(flags.select(pl.concat_str("service_point_id", "group_id"), "commodity").iter_rows())
         exception_cases.upsert_cases(
             connection,
-            [_row(c, now, None, commodity.get(c.subject, "")) for c in made]
+            [_row(c, now, None, commodity.get(c.subject, "")) for c in merged]
             + [_row(c, now, stored[c.case_id], "") for c in changed],
         )
         run = {
@@ -310,13 +314,13 @@ def _write(
         }
         if new:
             detection.write_flags(connection, day, located, run)
-            touched = sorted({*before, *(c.case_id for c in made), *(c.case_id for c in changed)})
+            touched = sorted({*before, *(c.case_id for c in merged), *(c.case_id for c in changed)})
             exception_cases.refresh_spans(connection, touched)
             exception_cases.drop_unflagged(connection, touched)
             body = {
                 "billing_day": day.isoformat(),
                 "flags": located.height,
-                "cases_opened": len(made),
+                "cases_opened": len(merged),
                 "cases_continued": len(changed),
                 "weather": weather,
                 "baseline_version": version,
@@ -335,7 +339,7 @@ def _write(
                 {"case_id": case.case_id, "decision": "expired", "last_day": case.last_day.isoformat()},
                 clock=clock,
             )
-    return AnomalyOutcome(day, points_checked, located, made, changed, len(closed), weather, version, new, plots)
+    return AnomalyOutcome(day, points_checked, located, merged, changed, len(closed), weather, version, new, plots)
 
 
 def _place(flags: pl.DataFrame, cases: list[Case]) -> pl.DataFrame:

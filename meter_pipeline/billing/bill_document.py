@@ -47,20 +47,20 @@ def bill_documents(
     }
     points = {row["service_point_id"]: row for row in rows["points"].to_dicts()}
     heads = {row["statement_id"]: row for row in rows["heads"].to_dicts()}
-    made = []
+    documents = []
     for name in statement_ids:
         if name in heads:
             own = {what: parts.get(name, rows[what].clear()) for what, parts in grouped.items()}
-            made.append(_bill(heads[name], own, points, tariffs, utility, ZoneInfo(zone), settings))
-    ids = {bill["account_id"] for bill in made} | {
+            documents.append(_bill(heads[name], own, points, tariffs, utility, ZoneInfo(zone), settings))
+    ids = {bill["account_id"] for bill in documents} | {
         row.get(field)
-        for bill in made
+        for bill in documents
         for service in bill["services"]
         for row in (service, *service["reads"])
         for field in KINDS
     }
     written = spellings(database, ids)
-    return [_as_written(bill, written) for bill in made] if written else made
+    return [_as_written(bill, written) for bill in documents] if written else documents
 
 
 def _as_written(bill: Mapping[str, Any], written: Spellings) -> dict[str, Any]:

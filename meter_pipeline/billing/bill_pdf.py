@@ -158,8 +158,8 @@ def _table(rows: list[list[str]], width: float, shares: Sequence[float], numbers
 
     cell = ParagraphStyle("cell", parent=_styles()["BodyText"], fontSize=8, leading=10, spaceBefore=0)
     right = ParagraphStyle("number", parent=cell, alignment=2)
-    made = [[Paragraph(_text(t), cell if k < numbers_from else right) for k, t in enumerate(row)] for row in rows]
-    table = Table(made, colWidths=[width * share for share in shares], repeatRows=1)
+    cells = [[Paragraph(_text(t), cell if k < numbers_from else right) for k, t in enumerate(row)] for row in rows]
+    table = Table(cells, colWidths=[width * share for share in shares], repeatRows=1)
     table.setStyle(TableStyle([("LINEBELOW", (0, 0), (-1, -1), 0.4, "#cccccc"), ("VALIGN", (0, 0), (-1, -1), "TOP")]))
     return table
 

@@ -44,7 +44,12 @@ def with_missing_usage(
     nothing = services.filter(pl.col("service_point_id").is_in([p for p in metered if p not in {*idle, *known}]))
     some = services.join(partly, on="service_point_id")
     missing = pl.format("{} of {} values missing", "missing", "expected")
-    made = [exceptions(nothing, "usage_missing", "no usage was validated"), exceptions(some, "usage_missing", missing)]
+    missing_rows = [
+        exceptions(nothing, "usage_missing", "no usage was validated"),
+        exceptions(some, "usage_missing", missing),
+    ]
     explained = {*known, *nothing["service_point_id"].to_list()}
     kept = found.filter((pl.col("reason") != "no_usage") | ~pl.col("service_point_id").is_in(sorted(explained)))
-    return pl.concat([kept, *(m.cast(EXCEPTION_SCHEMA) for m in made)]).sort("service_point_id", "reason", "detail")
+    return pl.concat([kept, *(m.cast(EXCEPTION_SCHEMA) for m in missing_rows)]).sort(
+        "service_point_id", "reason", "detail"
+    )

@@ -83,12 +83,12 @@ def backup(
 
     settings = load_settings()
     try:
-        made = back_up(open_database(settings), settings, folder, keys=keys)
+        result = back_up(open_database(settings), settings, folder, keys=keys)
     except BackupError as error:
         problem(str(error), error.hint or None)
     except DumpError as error:
         problem(str(error), "meter-pipeline doctor looks at the server and this log-in's rights")
-    emit({"folder": folder.resolve()} | made.document(), json, lambda d: OUT.print(_backed_up(d), highlight=False))
+    emit({"folder": folder.resolve()} | result.document(), json, lambda d: OUT.print(_backed_up(d), highlight=False))
 
 
 @app.command()
@@ -104,7 +104,7 @@ def restore(
 
     settings = load_settings()
     try:
-        made = backups.restore(open_database(settings), settings, folder)
+        result = backups.restore(open_database(settings), settings, folder)
     except backups.BackupError as error:
         problem(str(error), error.hint or None)
     except DumpError as error:
@@ -118,7 +118,7 @@ def restore(
             highlight=False,
         )
 
-    emit({"folder": folder.resolve()} | made.document(), json, shown)
+    emit({"folder": folder.resolve()} | result.document(), json, shown)
 
 
 def _backed_up(document: dict[str, Any]) -> str:

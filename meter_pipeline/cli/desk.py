@@ -57,14 +57,14 @@ def desk(
     database = prepare(settings).acting_as(PEOPLE if roles_in_use() else None)
     try:
         access = from_environment(settings.home / "desk", os.environ)
-        made = access.issue(token_for) if token_for else None
+        token_text = access.issue(token_for) if token_for else None
         known = access.tokens()
     except AccessError as error:
         problem(str(error), "docs/operations.md, the finance desk")
     if not known and not access.header:
         problem("no one can log in yet", "meter-pipeline desk token NAME")
-    if made:
-        OUT.print(f"Token of {token_for}, shown only now: {made}", highlight=False, soft_wrap=True)
+    if token_text:
+        OUT.print(f"Token of {token_for}, shown only now: {token_text}", highlight=False, soft_wrap=True)
     if host not in ("127.0.0.1", "localhost", "::1") and not os.environ.get("METER_PIPELINE_DESK_PLAIN_HTTP"):
         problem(
             f"{host} can be reached from elsewhere, and this server speaks no TLS",
@@ -87,10 +87,12 @@ def token(person: Person, json: Json = False) -> None:
 
     settings = load_settings()
     try:
-        made = from_environment(settings.home / "desk", os.environ).issue(person)
+        token_text = from_environment(settings.home / "desk", os.environ).issue(person)
     except AccessError as error:
         problem(str(error))
-    emit({"person": person, "token": made}, json, lambda d: OUT.print(d["token"], highlight=False, soft_wrap=True))
+    emit(
+        {"person": person, "token": token_text}, json, lambda d: OUT.print(d["token"], highlight=False, soft_wrap=True)
+    )
 
 
 @app.command()

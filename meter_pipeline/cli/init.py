@@ -86,8 +86,8 @@ def init(
         _write(folder, _utility(name, zone, currency, kinds, first, database))
         (folder / "README.md").write_text(_README.format(name=name, day=first.isoformat()), "utf-8")
         _surround(folder)
-    made = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-    emit({"deployment": folder.resolve(), "files": made}, json, lambda _: _next(folder))
+    paths = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    emit({"deployment": folder.resolve(), "files": paths}, json, lambda _: _next(folder))
 
 
 def make_demo(folder: Path) -> None:

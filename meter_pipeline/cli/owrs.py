@@ -44,10 +44,10 @@ def import_tariffs(
     try:
         found = import_owrs(file.read_bytes(), tariff_id=tariff_id, seasons=seasons)
         written = {}
-        for made in found:
-            body = json.dumps(made.document, indent=2).encode() + b"\n"
+        for converted in found:
+            body = json.dumps(converted.document, indent=2).encode() + b"\n"
             parse_tariff(body)
-            written[f"{made.document['tariff_id'].lower()}.json"] = body
+            written[f"{converted.document['tariff_id'].lower()}.json"] = body
     except OSError as error:
         problem(f"{file}: can't be read: {error.strerror}")
     except TariffRefusedError as error:
@@ -60,19 +60,19 @@ def import_tariffs(
     rows = [
         {
             "document": name,
-            "tariff_id": made.document["tariff_id"],
-            "customer_class": made.customer_class,
-            "values": made.values,
-            "notes": made.notes,
+            "tariff_id": converted.document["tariff_id"],
+            "customer_class": converted.customer_class,
+            "values": converted.values,
+            "notes": converted.notes,
         }
-        for name, made in zip(written, found, strict=True)
+        for name, converted in zip(written, found, strict=True)
     ]
     document = {"file": file, "written": rows, "refused": None}
 
     def render(_: Any) -> None:
-        for made in rows:
-            OUT.print(f"{out / made['document']}", highlight=False, soft_wrap=True)
-            for note in made["notes"]:
+        for converted in rows:
+            OUT.print(f"{out / converted['document']}", highlight=False, soft_wrap=True)
+            for note in converted["notes"]:
                 OUT.print(f"  note: {note}", highlight=False)
 
     emit(document, as_json, render)

@@ -128,10 +128,12 @@ def code(by: By, json: Json = False) -> None:
     database = _database()
     person = acting_or_exit(database, "code", by, by, people.DUTIES)
     with database.connect("people") as connection:
-        made = decisions.make_code(connection, person)
+        sign_code = decisions.make_code(connection, person)
         connection.commit()
     minutes = int(decisions.CODE_LIFE.total_seconds() // 60)
-    emit({"person": person, "code": made, "minutes": minutes}, json, lambda d: OUT.print(d["code"], highlight=False))
+    emit(
+        {"person": person, "code": sign_code, "minutes": minutes}, json, lambda d: OUT.print(d["code"], highlight=False)
+    )
 
 
 @app.command()

@@ -95,7 +95,7 @@ def import_(
             _preview(database, settings, directory, whole, json)
             return
         person = None if by is None else _acting(database, directory.name, by)
-        made = import_folder(database, settings.calendar(), directory, snapshot=whole, by=person, why=why)
+        imported = import_folder(database, settings.calendar(), directory, snapshot=whole, by=person, why=why)
     except ReferenceRefused as refused:
         faults = refused.faults
         empty: dict[str, Any] = (
@@ -103,9 +103,9 @@ def import_(
         )
         emit({**empty, "faults": [str(f) for f in faults]}, json, lambda _: _show_faults(faults))
         raise typer.Exit(PROBLEM) from refused
-    reached = {"days": made.days, "service_points": made.service_points, "issued_statements": made.issued}
-    kept = sorted(made.rows.keys() - (whole.tables if whole is not None else set()))
-    emit({"imported": made.rows, "faults": [], "asked": reached}, json, lambda d: _show_imported(d, kept))
+    reached = {"days": imported.days, "service_points": imported.service_points, "issued_statements": imported.issued}
+    kept = sorted(imported.rows.keys() - (whole.tables if whole is not None else set()))
+    emit({"imported": imported.rows, "faults": [], "asked": reached}, json, lambda d: _show_imported(d, kept))
 
 
 def _show_imported(document: dict[str, Any], kept: Sequence[str] = ()) -> None:
@@ -128,8 +128,8 @@ def _show_asked(pending: dict[str, Any]) -> None:
 def _preview(database: Database, settings: Settings, directory: Path, whole: Snapshot | None, json: bool) -> None:
     from meter_pipeline.corrections.preview import preview_folder
 
-    made = preview_folder(database, settings.calendar(), directory, snapshot=whole)
-    emit(made.document | {"two_people": made.issued}, json, _show_preview)
+    previewed = preview_folder(database, settings.calendar(), directory, snapshot=whole)
+    emit(previewed.document | {"two_people": previewed.issued}, json, _show_preview)
 
 
 def _show_preview(document: dict[str, Any]) -> None:
@@ -195,7 +195,7 @@ def meter_test(
     settings = load_settings()
     database = prepare(settings)
     try:
-        proposed, made = preview_meter_test(database, settings.calendar(), meter.upper(), tested_on.date())
+        proposed, previewed = preview_meter_test(database, settings.calendar(), meter.upper(), tested_on.date())
     except ReferenceRefused as refused:
         problem(refused.faults[0].why)
     document = {
@@ -205,7 +205,7 @@ def meter_test(
         "right_from": proposed.past,
         "because": proposed.why,
     }
-    emit(document | made.document | {"two_people": made.issued}, json, _show_meter_test)
+    emit(document | previewed.document | {"two_people": previewed.issued}, json, _show_meter_test)
 
 
 def _show_meter_test(document: dict[str, Any]) -> None:
@@ -227,10 +227,10 @@ def apply(digest: Digest, by: Who, why: Why, json: Json = False) -> None:
     database = prepare(load_settings())
     found = _digest(digest)
     try:
-        made = make(database, found, by=_acting(database, digest[:16], by), why=why)
+        applied = make(database, found, by=_acting(database, digest[:16], by), why=why)
     except ReferenceRefused as refused:
         problem(refused.faults[0].why)
-    _emit_made(made, json)
+    _emit_made(applied, json)
 
 
 @app.command()
@@ -278,10 +278,10 @@ def approve(
     database = prepare(load_settings())
     person = acting_or_exit(database, "reference", str(number), by, decisions.FINANCE)
     try:
-        made = confirm(database, number, by=person, reason=why)
+        applied = confirm(database, number, by=person, reason=why)
     except Refused as refusal:
         problem(str(refusal), "meter-pipeline reference corrections lists the previews and what was made")
-    _emit_made(made, json)
+    _emit_made(applied, json)
 
 
 def _emit_made(made: Any, json: bool) -> None:
@@ -450,11 +450,15 @@ def _change(change: RowChange, dry_run: bool, json: bool) -> None:
             emit(found.document | {"two_people": found.issued}, json, _show_preview)
             return
         person = _acting(database, change.table, change.by)
-        row, made = change_row(database, settings.calendar(), replace(change, by=person))
+        row, previewed = change_row(database, settings.calendar(), replace(change, by=person))
     except ReferenceRefused as refused:
         problem(str(refused.faults[0]))
     action = "removed" if change.on is None else "ended"
-    reached = {"days": made.days, "service_points": made.service_points, "issued_statements": made.issued}
+    reached = {
+        "days": previewed.days,
+        "service_points": previewed.service_points,
+        "issued_statements": previewed.issued,
+    }
 
     def show(document: dict[str, Any]) -> None:
         OUT.print(f"{change.table}: {action}: {' '.join(str(v) for v in document['row'].values() if v is not None)}")

@@ -35,9 +35,9 @@ def map_(
     """
     from meter_pipeline.settings import load_settings
 
-    made = _make(load_settings(), exports, out, mapping)
-    emit(_document(made), json, _show)
-    if made.faults:
+    mapped = _make(load_settings(), exports, out, mapping)
+    emit(_document(mapped), json, _show)
+    if mapped.faults:
         raise typer.Exit(PROBLEM)
 
 
@@ -56,12 +56,12 @@ def check(
 
     settings = load_settings()
     with tempfile.TemporaryDirectory() as folder:
-        made = _make(settings, exports, Path(folder), mapping)
-        document = _document(made)
-        if preview and not made.faults:
+        mapped = _make(settings, exports, Path(folder), mapping)
+        document = _document(mapped)
+        if preview and not mapped.faults:
             document["preview"] = _preview(settings, Path(folder))
     emit(document, json, _show)
-    if made.faults:
+    if mapped.faults:
         raise typer.Exit(PROBLEM)
 
 
@@ -91,10 +91,10 @@ def _preview(settings: Settings, folder: Path) -> dict[str, Any]:
     from meter_pipeline.reference import ReferenceRefused
 
     try:
-        made = preview_folder(prepare(settings), settings.calendar(), folder, snapshot=None)
+        previewed = preview_folder(prepare(settings), settings.calendar(), folder, snapshot=None)
     except ReferenceRefused as refused:
         return {"refused": [str(fault) for fault in refused.faults]}
-    return dict(made.document)
+    return dict(previewed.document)
 
 
 def _show(document: dict[str, Any]) -> None:

@@ -94,7 +94,7 @@ def request(
         if guard is not None and (refused := guard(connection)):
             return refused
         seal = digest(action.name, subject, body)
-        made = dual_requests.insert_request(
+        request_id = dual_requests.insert_request(
             connection, action.name, subject, body, seal, reason, person, now, now + allowed
         )
         entries.append(
@@ -102,7 +102,7 @@ def request(
             action.asked_kind,
             {
                 "step": "asked",
-                "request": made,
+                "request": request_id,
                 "action": action.name,
                 "subject": subject,
                 "body": dict(body),
@@ -114,13 +114,13 @@ def request(
             clock=clock,
             actor=person,
         )
-        return made
+        return request_id
 
-    made = _attempt(database, action, subject, by, attempt, clock)
+    request_id = _attempt(database, action, subject, by, attempt, clock)
     with database.connect("control", autocommit=True) as connection:
-        row = dual_requests.request_by_id(connection, made)
+        row = dual_requests.request_by_id(connection, request_id)
     if row is None:
-        raise driver.DataError(f"request {made} is gone")
+        raise driver.DataError(f"request {request_id} is gone")
     return row
 
 

@@ -58,7 +58,7 @@ def load_thresholds(path: Path = DEFAULT_FILE) -> Thresholds:
     try:
         raw = tomllib.loads(content.decode("utf-8"))
         refuse_unknown(raw, tomllib.loads(DEFAULT_FILE.read_text("utf-8")))
-        made = Thresholds(
+        thresholds = Thresholds(
             version=str(raw["version"]),
             sha256=hashlib.sha256(content).hexdigest(),
             breaker_open=timedelta(minutes=raw["breaker"]["open_minutes"]),
@@ -81,18 +81,18 @@ def load_thresholds(path: Path = DEFAULT_FILE) -> Thresholds:
     except (ValueError, TypeError, ArithmeticError) as error:
         raise ThresholdError(f"{path}: {error}") from error
     positive = {
-        "breaker.open_minutes": made.breaker_open > timedelta(0),
-        "dead_letters.window_minutes": made.window > timedelta(0),
-        "dead_letters.baseline_days": made.baseline >= made.window,
-        "dead_letters.factor": made.factor > 1,
-        "dead_letters.share": 0 < made.share <= 1,
-        "dead_letters.ceiling": made.share <= made.ceiling <= 1,
-        "control_totals.reads": made.control_total_reads >= 0,
-        "reconciliation.share": 0 <= made.variance_share < 1,
+        "breaker.open_minutes": thresholds.breaker_open > timedelta(0),
+        "dead_letters.window_minutes": thresholds.window > timedelta(0),
+        "dead_letters.baseline_days": thresholds.baseline >= thresholds.window,
+        "dead_letters.factor": thresholds.factor > 1,
+        "dead_letters.share": 0 < thresholds.share <= 1,
+        "dead_letters.ceiling": thresholds.share <= thresholds.ceiling <= 1,
+        "control_totals.reads": thresholds.control_total_reads >= 0,
+        "reconciliation.share": 0 <= thresholds.variance_share < 1,
     }
     if wrong := [name for name, good in positive.items() if not good]:
         raise ThresholdError(f"{path}: {', '.join(wrong)} out of bounds")
-    return made
+    return thresholds
 
 
 @dataclass(frozen=True, slots=True)

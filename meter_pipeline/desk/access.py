@@ -223,9 +223,9 @@ def _key(path: Path) -> bytes:
             raise AccessError(f"{path} is damaged: remove it, everybody logs in again") from None
         return found
     with os.fdopen(descriptor, "wb") as file:
-        made = secrets.token_bytes(32)
-        file.write(made)
-    return made
+        key = secrets.token_bytes(32)
+        file.write(key)
+    return key
 
 
 def _check_mode(path: Path) -> None:

@@ -43,14 +43,14 @@ def bill(ask: DeskRequest) -> Response:
         if head is None:
             raise NotFoundError(f"There is no statement {ask.path['statement_id'][:80]}.")
         lines = tables.statement_lines(connection, head["statement_id"])
-        made = tables.corrections_of(connection, head["statement_id"])
+        corrections = tables.corrections_of(connection, head["statement_id"])
     return ask.show(
         "bill.html",
         bill=head,
         lines=lines,
         total=sum(line["amount"] for line in lines),
-        adjustments=made,
-        corrected=head["total"] + sum(a["net"] for a in made if a["status"] == "posted"),
+        adjustments=corrections,
+        corrected=head["total"] + sum(a["net"] for a in corrections if a["status"] == "posted"),
     )
 
 
@@ -66,7 +66,7 @@ def line(ask: DeskRequest) -> Response:
     for step in steps:
         by.setdefault(step["what"], []).append({"day": step["day"], "subject": step["subject"], **step["detail"]})
     with ask.desk.reading() as connection:
-        made = policy(connection, by.get("adjustment", []))
+        policies = policy(connection, by.get("adjustment", []))
     return ask.show(
         "line.html",
         line_id=f"{statement_id}.{number}",
@@ -80,7 +80,7 @@ def line(ask: DeskRequest) -> Response:
         payloads=by.get("payload", []) + by.get("register", []),
         ledger=by.get("ledger", []),
         adjustments=by.get("adjustment", []),
-        policy=made,
+        policy=policies,
     )
 
 

@@ -75,14 +75,14 @@ def request(ask: DeskRequest) -> Response:
 
 def approve(ask: DeskRequest) -> Response:
     digest = _digest(ask)
-    made = making.approve(
+    applied = making.approve(
         ask.desk.lander,
         _number(ask),
         by=ask.visitor.person,
         reason=ask.field("reason", required="What you looked at"),
         clock=ask.desk.clock,
     )
-    message = f"Made. {len(made.days)} billing days of {made.service_points} service points are asked for again."
+    message = f"Made. {len(applied.days)} billing days of {applied.service_points} service points are asked for again."
     return ask.back(f"/corrections/{digest.hex()}", message)
 
 

@@ -320,7 +320,7 @@ read_form = _form
 @cache
 def environment(locale: str) -> Environment:
     """Returns the template environment: everything is escaped, an undefined name is an error."""
-    made = Environment(
+    templates = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -328,7 +328,7 @@ def environment(locale: str) -> Environment:
         lstrip_blocks=True,
     )
     shown = formats(locale)
-    made.filters.update(
+    templates.filters.update(
         day=shown.day,
         month=shown.month,
         money=shown.money,
@@ -338,9 +338,9 @@ def environment(locale: str) -> Environment:
         short_when=shown.short_when,
         plain=lambda value: readable(value, shown),
     )
-    made.filters.update(short=short, words=words, path=path_part)
-    made.globals.update(link=link)
-    return made
+    templates.filters.update(short=short, words=words, path=path_part)
+    templates.globals.update(link=link)
+    return templates
 
 
 def render(

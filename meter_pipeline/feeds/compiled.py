@@ -61,14 +61,14 @@ def _compile() -> None:
     """Compile the loops with numba. They call each other by name, so the compiled ones get their own namespace."""
     import numba
 
-    made: dict[str, Callable[..., Any]] = {}
+    compiled: dict[str, Callable[..., Any]] = {}
     for loop in _LOOPS:  # in order of use: a compiled loop may call only compiled ones
-        twin = FunctionType(loop.__code__, {**loop.__globals__, **made}, loop.__name__, loop.__defaults__)
+        twin = FunctionType(loop.__code__, {**loop.__globals__, **compiled}, loop.__name__, loop.__defaults__)
         twin.__module__, twin.__qualname__ = loop.__module__, loop.__qualname__
         try:
-            made[loop.__name__] = numba.njit(cache=True, nogil=True)(twin)
+            compiled[loop.__name__] = numba.njit(cache=True, nogil=True)(twin)
         except (
             RuntimeError
         ):  # neither the package's folder nor the user's cache can be written: compile for this process only
-            made[loop.__name__] = numba.njit(nogil=True)(twin)
-    _loops.update(made)
+            compiled[loop.__name__] = numba.njit(nogil=True)(twin)
+    _loops.update(compiled)

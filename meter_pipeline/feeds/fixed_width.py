@@ -54,8 +54,8 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
     skip = int(head_end.options.get("skip_lines", 0))
     starts: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "fields"
-        with open_feed(path, limits, head_end.encoding) as opened, made.open("wb") as file:
+        fields_file = Path(folder) / "fields"
+        with open_feed(path, limits, head_end.encoding) as opened, fields_file.open("wb") as file:
             file.write(bytes([_MARK]).join(name.encode() for name in names) + b"\n")
             for piece in line_blocks(opened.source, limits):
                 if not isinstance(piece, Block):
@@ -71,7 +71,7 @@ def parse(path: Path, head_end: HeadEnd, calendar: BillingCalendar, limits: Limi
             encoding="utf-8",
             options={key: value for key, value in head_end.options.items() if key != "skip_lines"},
         )
-        parsed = parse_text(made, declared, limits)
+        parsed = parse_text(fields_file, declared, limits)
     parsed.sha256 = opened.sha256
     parsed.file_format = "fixed"
     without_header_line(parsed)

@@ -52,7 +52,7 @@ def guess_time(
     stamps.sort(key=lambda each: (named(each[0].name, "time") is None, named(each[0].name, "time") or 0))
     column, _, time_format, offset = stamps[0]
     free.remove(column)
-    made: dict[str, Any] = {"time_format": time_format}
+    guessed: dict[str, Any] = {"time_format": time_format}
     only_dates = all(":" not in text and len(text) <= 11 for text in column.texts if text)
     clocks = [each for each in free if only_dates and not each.numbers and is_clock(each.texts)]
     clock = next(iter(clocks), None)
@@ -66,27 +66,27 @@ def guess_time(
         twelve_hours = "%p" in twelve or american(zone)
         if time_format == "%d/%m/%Y" and twelve_hours and stamp_fits(column.texts, "%m/%d/%Y"):
             time_format = "%m/%d/%Y"  # hours of twelve are written where the month comes first
-        made["time_format"] = f"{time_format or '%Y-%m-%d'} {twelve}"
+        guessed["time_format"] = f"{time_format or '%Y-%m-%d'} {twelve}"
     elif period is not None:
         free.remove(period)
         columns["period"] = period.name
         numbers = [int(text.strip("HEhe")) for text in period.texts if text.strip("HEhe").isdigit()]
         second = any(text[-1:] in ("X", "x", "*") for text in period.texts)
         first = min(numbers, default=1) if min(numbers, default=1) in (0, 1) else 1
-        made["periods"] = Periods(first, "clock" if second else "elapsed")
+        guessed["periods"] = Periods(first, "clock" if second else "elapsed")
         if second:
-            made["options"] = {**guess.head_end.options, "ambiguous": "first"}
+            guessed["options"] = {**guess.head_end.options, "ambiguous": "first"}
         most = max(numbers, default=24)
-        made["interval_minutes"] = 60 if most <= 25 else 30 if most <= 50 else 15
+        guessed["interval_minutes"] = 60 if most <= 25 else 30 if most <= 50 else 15
         guess.notes["periods"] = "elapsed counts through the civil day (25 in autumn); clock is the local time of day"
     swapped = swapped_format(time_format)
     if swapped is not None and stamp_fits(column.texts, swapped):
         if clock is None and swapped.startswith("%m/") and american(zone):
-            made["time_format"] = swapped
+            guessed["time_format"] = swapped
         guess.notes["time_format"] = "whether the day or the month comes first cannot be told from this file: ask"
-    _flag(guess, column, free, columns, made)
+    _flag(guess, column, free, columns, guessed)
     if plain(column.name) in ("intervalend", "end", "endtime", "readdateandendtime", "ende", "to", "bis"):
-        made["stamp"] = "end"
+        guessed["stamp"] = "end"
     else:
         guess.notes["stamp"] = "not in the file: ask whether a stamp names an interval's start or its end"
     other = next(
@@ -97,7 +97,7 @@ def guess_time(
     for each in stamps[1:]:
         if each[0] in free:
             free.remove(each[0])
-    return made | _zone(guess, offset, zone)
+    return guessed | _zone(guess, offset, zone)
 
 
 def _flag(

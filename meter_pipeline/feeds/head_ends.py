@@ -270,22 +270,22 @@ def _declared(raw: dict[str, Any]) -> HeadEnd:
         if not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and bool not in _TYPES[name]):
             kinds = " or ".join(kind.__name__ for kind in _TYPES[name])
             raise HeadEndError(f"{name}: {value!r} is not {kinds}")
-    made = dict(raw)
+    values = dict(raw)
     for name in _MAPS:
         if name in raw:
-            made[name] = {key: _entry(name, key, value) for key, value in raw[name].items()}
+            values[name] = {key: _entry(name, key, value) for key, value in raw[name].items()}
     for name, kind in _TABLES.items():
         if name in raw:
-            made[name] = _table(name, kind, raw[name])
+            values[name] = _table(name, kind, raw[name])
     if "elsewhere" in raw:
-        made["elsewhere"] = {
+        values["elsewhere"] = {
             key: _table(f"elsewhere: {key}", Elsewhere, each) for key, each in raw["elsewhere"].items()
         }
     if "nulls" in raw:
-        made["nulls"] = tuple(str(word) for word in raw["nulls"])
+        values["nulls"] = tuple(str(word) for word in raw["nulls"])
     if "values" in raw:
-        made["values"] = tuple(_table("values", ValueColumn, each) for each in raw["values"])
-    return HeadEnd(**made)
+        values["values"] = tuple(_table("values", ValueColumn, each) for each in raw["values"])
+    return HeadEnd(**values)
 
 
 def _entry(table: str, key: str, value: Any) -> Any:

@@ -83,9 +83,9 @@ def rewrite(path: Path, head_end: HeadEnd, limits: Limits, folder: Path) -> Rewr
         ours: re.compile(str(place.heading).encode("utf-8"), re.M) for ours, place in head_end.elsewhere.items()
     }
     writer = _Writer(head_end, patterns)
-    made = folder / "rows"
+    rows_file = folder / "rows"
     starts: list[int] = []
-    with open_feed(path, limits, head_end.encoding) as opened, made.open("wb") as file:
+    with open_feed(path, limits, head_end.encoding) as opened, rows_file.open("wb") as file:
         for piece in line_blocks(opened.source, limits):
             if not isinstance(piece, Block):
                 raise FeedRefused("line_too_long", f"line {piece.line} has {piece.length} bytes", piece.head)
@@ -94,7 +94,7 @@ def rewrite(path: Path, head_end: HeadEnd, limits: Limits, folder: Path) -> Rewr
     for ours in patterns:
         if ours not in writer.seen:
             raise FeedRefused("no_heading", f"no line holds the {ours} that the declaration looks for")
-    return Rewritten(made, _declared(head_end, list(patterns)), starts, opened.sha256)
+    return Rewritten(rows_file, _declared(head_end, list(patterns)), starts, opened.sha256)
 
 
 def _declared(head_end: HeadEnd, fields: list[str]) -> HeadEnd:

@@ -132,6 +132,6 @@ class Rejects:
         if reasons.height != len(self._rows):
             raise AssertionError("a rejected payload without a reason")
         columns = {"line": line, "byte_offset": offset, "raw": raw, "reads": reads}
-        made = {name: pl.Series(name, column, dtype=REJECTS[name]) for name, column in columns.items()}
-        made["reasons"] = reasons["reasons"]
-        return pl.DataFrame({name: made[name] for name in REJECTS}).sort("line", "byte_offset", maintain_order=True)
+        series = {name: pl.Series(name, column, dtype=REJECTS[name]) for name, column in columns.items()}
+        series["reasons"] = reasons["reasons"]
+        return pl.DataFrame({name: series[name] for name in REJECTS}).sort("line", "byte_offset", maintain_order=True)

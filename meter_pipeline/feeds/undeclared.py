@@ -167,35 +167,35 @@ def _mapped(guess: Guess, table: Table, zone: str | None) -> Guess:
     """The columns of a table, each recognised once."""
     free = list(table.columns)
     columns: dict[str, str | tuple[str, ...]] = {}
-    made = guess_time(guess, table, free, columns, zone)
+    guessed_time = guess_time(guess, table, free, columns, zone)
     _coded(guess, free, columns)
-    day = day_columns(table, free, columns, made)
+    day = day_columns(table, free, columns, guessed_time)
     if day is not None:
         count = day.count
         minutes = {23: 60, 24: 60, 25: 60, 46: 30, 48: 30, 50: 30, 92: 15, 96: 15, 100: 15}.get(
             count, max(1440 // count, 1)
         )
-        made |= {"day_columns": day, "interval_minutes": minutes}
+        guessed_time |= {"day_columns": day, "interval_minutes": minutes}
         if "unit" not in columns:
-            made["unit"] = ""
+            guessed_time["unit"] = ""
             guess.notes["unit"] = "not in the file: kWh, gal, m3, CCF, therm, ..."
     meter = _meter(free, columns)
     if meter is not None:
         _ids(guess, meter)
-    matrix = day is None and meter is None and _meter_columns(guess, table, free, columns, made)
+    matrix = day is None and meter is None and _meter_columns(guess, table, free, columns, guessed_time)
     channels = next((len(each.words) for each in table.columns if each.name == columns.get("channel")), 0)
     if meter is None and not matrix and table.header and channels <= 1:
-        _meter_beside(guess, table, made)
-    values = [] if day is not None or matrix else _values(guess, free, columns, made)
+        _meter_beside(guess, table, guessed_time)
+    values = [] if day is not None or matrix else _values(guess, free, columns, guessed_time)
     missing = [] if "time" in columns else ["time"]
-    has_meter = "meter_id" in columns or "meter_id" in made.get("constants", {}) or "elsewhere" in made
+    has_meter = "meter_id" in columns or "meter_id" in guessed_time.get("constants", {}) or "elsewhere" in guessed_time
     missing += [] if has_meter or matrix else ["meter_id"]
     missing += [] if values or day is not None or matrix or "value" in columns else ["value"]
     if missing:
         what = "column" if guess.head_end.format == "delimited" else "key"
         raise FeedRefused("unknown_format", f"no {what} looks like {', '.join(missing)}: declare a head-end")
-    made["columns"] = columns
-    guess.head_end = replace(guess.head_end, **made)
+    guessed_time["columns"] = columns
+    guess.head_end = replace(guess.head_end, **guessed_time)
     _kind(guess, table)
     _unread(guess, table)
     return guess
@@ -204,15 +204,15 @@ def _mapped(guess: Guess, table: Table, zone: str | None) -> Guess:
 def _unread(guess: Guess, table: Table) -> None:
     """Name the columns with something in them that the declaration leaves out: one may be a factor, or what is
     billed."""
-    made = guess.head_end
-    if any(each.column == "*" for each in made.values):
+    declared = guess.head_end
+    if any(each.column == "*" for each in declared.values):
         return
-    read = {name for given in made.columns.values() for name in ((given,) if isinstance(given, str) else given)}
-    read |= {each.column for each in made.values}
+    read = {name for given in declared.columns.values() for name in ((given,) if isinstance(given, str) else given)}
+    read |= {each.column for each in declared.values}
     names = [column.name for column in table.columns]
-    if made.day_columns is not None and made.day_columns.first in names:
-        first = names.index(made.day_columns.first)
-        read |= set(names[first : first + made.day_columns.count * made.day_columns.step])
+    if declared.day_columns is not None and declared.day_columns.first in names:
+        first = names.index(declared.day_columns.first)
+        read |= set(names[first : first + declared.day_columns.count * declared.day_columns.step])
     left = [column.name for column in table.columns if column.name not in read and column.words]
     if left:
         guess.notes["columns"] = f"columns that are not read: {', '.join(map(shown, left[:12]))}"
@@ -368,21 +368,21 @@ def _values(
 
 def _kind(guess: Guess, table: Table) -> None:
     """Dials rise and never fall; power becomes energy."""
-    made = guess.head_end
-    value = made.columns.get("value")
-    meter = made.columns.get("meter_id")
-    if made.values or isinstance(value, str):
-        names = [each.column for each in made.values] or [str(value)]
+    declared = guess.head_end
+    value = declared.columns.get("value")
+    meter = declared.columns.get("meter_id")
+    if declared.values or isinstance(value, str):
+        names = [each.column for each in declared.values] or [str(value)]
         series = next((column for column in table.columns if column.name == names[0]), None)
         owner = next((column for column in table.columns if column.name == meter), None)
-        if series is not None and looks_like_dials(series, owner, made):
-            guess.head_end = made = replace(made, kind="register")
+        if series is not None and looks_like_dials(series, owner, declared):
+            guess.head_end = declared = replace(declared, kind="register")
             guess.notes["kind"] = "the values of a meter never fall: dials; take this line out if they are intervals"
             guess.notes.pop("stamp", None)
-    unit = made.unit or ""
+    unit = declared.unit or ""
     try:
         power = base_unit(unit)[0] in ("kW", "kVA", "kVAr")
     except UnitError:
         power = False
-    if power and made.kind == "interval":
+    if power and declared.kind == "interval":
         guess.notes["average_power"] = "values are power: average_power = true and interval_minutes make energy of them"

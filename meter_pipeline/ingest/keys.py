@@ -62,8 +62,8 @@ def idempotency_keys(meter_id: pl.Series, at: pl.Series, sequence: pl.Series) ->
 
 def wrong_keys(rows: pl.DataFrame) -> list[str]:
     """Register reads whose stored idempotency key is not that of their meter, instant and sequence."""
-    made = idempotency_keys(rows["meter_id"], rows["read_at"], rows["sequence"])
-    wrong = rows.filter(made.ne_missing(rows["idempotency_key"]))
+    expected = idempotency_keys(rows["meter_id"], rows["read_at"], rows["sequence"])
+    wrong = rows.filter(expected.ne_missing(rows["idempotency_key"]))
     return [
         f"{meter} {channel} at {at}: its key is not that of the read"
         for meter, channel, at in wrong.select("meter_id", "channel", "read_at").iter_rows()
@@ -111,11 +111,11 @@ def _big_endian(column: pl.Series, kind: str) -> pl.Series:
     sizes = column.list.len().fill_null(0).to_numpy().astype(np.int64) * width
     data = column.drop_nulls().explode().to_numpy().astype(kind)
     ends = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
-    made = pl.from_arrow(
+    encoded = pl.from_arrow(
         pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(column), [None, pa.py_buffer(ends), pa.py_buffer(data)])
     )
-    assert isinstance(made, pl.Series)  # noqa: S101 - one array is one column
-    return made
+    assert isinstance(encoded, pl.Series)  # noqa: S101 - one array is one column
+    return encoded
 
 
 def register_payload_hashes(frame: pl.DataFrame) -> pl.Series:

@@ -95,7 +95,7 @@ def preview(database: Database, calendar: BillingCalendar, case_id: str) -> Leak
         )
     rules, standing = tables.rules(database), tables.made(database, point)
     leaks = tables.leaks(database, point, case_id)
-    count, found = sum(1 for made in standing if made["case_id"] == case_id), []
+    count, found = sum(1 for adjustment in standing if adjustment["case_id"] == case_id), []
     for bill in reached:
         try:
             rule = chosen(rules, bill["customer_class"], _last_day(bill))
@@ -120,12 +120,14 @@ def _last_day(bill: dict[str, Any]) -> date:
 
 
 def _allowed(rule: Rule, bill: dict[str, Any], case_id: str, standing: list[dict[str, Any]], count: int) -> None:
-    for made in standing:
-        if made["statement_id"] == bill["statement_id"]:
-            raise LeakRefusedError(f"{made['adjustment_id']} adjusts it already ({made['status']})")
-        if made["case_id"] != case_id and not months_apart(made["period_end"], bill["period_end"], rule.months_between):
+    for adjustment in standing:
+        if adjustment["statement_id"] == bill["statement_id"]:
+            raise LeakRefusedError(f"{adjustment['adjustment_id']} adjusts it already ({adjustment['status']})")
+        if adjustment["case_id"] != case_id and not months_apart(
+            adjustment["period_end"], bill["period_end"], rule.months_between
+        ):
             raise LeakRefusedError(
-                f"{made['adjustment_id']} forgave another leak less than {rule.months_between} months apart"
+                f"{adjustment['adjustment_id']} forgave another leak less than {rule.months_between} months apart"
             )
     if count >= rule.most_bills:
         raise LeakRefusedError(f"the rule adjusts {rule.most_bills} bills of a leak")

@@ -137,9 +137,9 @@ def read_mapping(folder: Path) -> Mapping:
                 parts += [_part(table, part) for part in (given if isinstance(given, list) else [given])]
         except (MappingError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise MappingError(f"{path.name}: {error}") from error
-    made = Mapping(sources, codes, tuple(parts))
-    _check(made)
-    return made
+    mapping = Mapping(sources, codes, tuple(parts))
+    _check(mapping)
+    return mapping
 
 
 def _source(name: str, raw: Any) -> Source:

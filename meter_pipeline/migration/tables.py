@@ -174,7 +174,7 @@ def put_authorities(connection: Connection, rows: pl.DataFrame, stage: str, vers
         "ON COMMIT DROP; TRUNCATE deciding"
     )
     _copy(connection, "deciding", rows.with_row_index("place").with_columns(payload_sha256=_hex("payload_sha256")))
-    made = connection.execute(
+    written = connection.execute(
         """
         WITH made AS (
             INSERT INTO migration.authority AS a (billing_day, account_id, authority, stage, flag_version, payload_sha256, decided_at)
@@ -187,7 +187,7 @@ def put_authorities(connection: Connection, rows: pl.DataFrame, stage: str, vers
         (stage, version, at),
     ).fetchall()
     return pl.DataFrame(
-        made,
+        written,
         {"billing_day": pl.Date, "account_id": pl.String, "authority": pl.String, "fresh": pl.Boolean},
         orient="row",
     )

@@ -29,7 +29,7 @@ def reads(database: Database, requested: Sequence[tuple[str, date]], zone: str) 
 
 
 def _read(row: Record, zone: ZoneInfo) -> Record:
-    made: Record = {
+    record: Record = {
         "meter_id": row["meter_id"],
         "channel": row["channel"] or "",
         "service_point_id": row["service_point_id"],
@@ -44,29 +44,29 @@ def _read(row: Record, zone: ZoneInfo) -> Record:
         "status": "missing",
         "reason": _why_missing(row),
     }
-    if made["reason"]:
-        return made
+    if record["reason"]:
+        return record
     base, factor = base_unit(row["unit"])
     dial = Fraction(row["value"], 10**6) / factor
     if row["read_day"] == row["read_date"]:
         estimated = FLAGS[row["flag"]] in "SFE"
-        made |= (
+        record |= (
             {"status": "estimated", "reason": "estimated by the head-end"}
             if estimated
             else {"status": "read", "reason": ""}
         )
-        return made | {"read_on": _closes(row["read_at"], zone), "dial": _decimal(dial)}
+        return record | {"read_on": _closes(row["read_at"], zone), "dial": _decimal(dial)}
     days = (row["read_date"] - row["read_day"]).days
     used, multiplier = row["used"], Fraction(Decimal(row["multiplier"]))
     if row["used_days"] < days or row["used_unit"] != base or not multiplier:
         short = f"{row['used_days']} of {days} days since the read of {row['read_day']} are validated"
-        return made | {
+        return record | {
             "reason": f"no read on the date; {short}"
             if row["used_unit"] in (base, None)
             else "no read on the date; usage is in another unit"
         }
     dial += Fraction(used, 10**6) / factor / multiplier
-    return made | {
+    return record | {
         "status": "estimated",
         "reason": f"no read on the date: the read of {row['read_day']} and the validated usage since",
         "read_on": row["read_date"],
@@ -95,7 +95,7 @@ def determinants(database: Database, cycle_id: str, period_end: date) -> list[Re
     """Energy by period and demand by register of every segment that a cycle's statements stand on. Names are the
     tariff's."""
     bodies, _ = read_documents(database)
-    made: list[Record] = []
+    records: list[Record] = []
     for row in tables.segments(database, cycle_id, period_end).to_dicts():
         tariff = parse_tariff(bodies[row["tariff_id"], row["tariff_version"]])
         periods, registers = tariff.layout
@@ -114,12 +114,12 @@ def determinants(database: Database, cycle_id: str, period_end: date) -> list[Re
             (f"energy/{n}", v, row["unit"] or tariff.unit) for n, v in zip(periods, row["energy"] or [], strict=False)
         ]
         values += [(f"demand/{n}", v, "kW") for n, v in zip(registers, row["peaks"] or [], strict=False)]
-        made += [
+        records += [
             common | {"determinant": name, "quantity": _text(Decimal(int(value)).scaleb(-6)), "unit": unit}
             for name, value, unit in values
             if value is not None
         ]
-    return made
+    return records
 
 
 def read_requests(database: Database, cycle_id: str, period_end: date, zone: str) -> list[Record]:

@@ -107,11 +107,11 @@ def _list(column: pl.Series, kind: Any) -> pl.Series:
             taken = data[starts[alike][:, None] + np.arange(_HEAD + length * width)].ravel()
             found = _elements(column.name, taken, length, number, stored=stored)
             values[places[alike][:, None] + np.arange(length)] = found
-    made = pl.from_arrow(
+    decoded = pl.from_arrow(
         pa.LargeListArray.from_arrays(pa.array(places), pa.array(values), mask=None if here.all() else pa.array(~here))
     )
-    assert isinstance(made, pl.Series)  # noqa: S101 - one array is one column
-    return made.alias(column.name)
+    assert isinstance(decoded, pl.Series)  # noqa: S101 - one array is one column
+    return decoded.alias(column.name)
 
 
 def _numbers(name: str, packed: bytes, number: np.dtype[Any]) -> list[int]:

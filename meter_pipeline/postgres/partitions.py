@@ -131,12 +131,12 @@ def make_ahead(connection: Connection, day: date) -> int:
     there, at three times the time (benchmarks/load.py), so that attaching them empty would cost every first load its
     fast path.
     """
-    made = sum(
+    created = sum(
         bool(scalar(connection, "SELECT raw.open_partition(%s::regclass, %s)", (table, day)) == "created")
         for table in AHEAD
     )
     connection.execute("SELECT billing.ensure_partitions(%s)", (day,))
-    return made
+    return created
 
 
 def _part(table: str, day: date) -> sql.Identifier:

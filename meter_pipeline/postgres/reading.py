@@ -98,8 +98,8 @@ def made_once(database: Database, what: Sequence[Any], frames: Sequence[object],
     if key not in database.memory:
         # The frames are kept, so that no other object is taken for one of them.
         database.memory[key] = make(), tuple(frames)
-    made: Item = database.memory[key][0]
-    return made
+    item: Item = database.memory[key][0]
+    return item
 
 
 def expect_days(database: Database, days: Sequence[date]) -> None:
@@ -184,12 +184,12 @@ class _AtOnce(Executor):
     """Runs each call when it is submitted."""
 
     def submit(self, fn: Callable[P, Item], /, *args: P.args, **kwargs: P.kwargs) -> Future[Item]:
-        made: Future[Item] = Future()
+        future: Future[Item] = Future()
         try:
-            made.set_result(fn(*args, **kwargs))
+            future.set_result(fn(*args, **kwargs))
         except BaseException as error:
-            made.set_exception(error)
-        return made
+            future.set_exception(error)
+        return future
 
 
 class _Shelf:

@@ -172,7 +172,7 @@ def _write(
 
 @cache
 def _environment(locale: str) -> Environment:
-    made = Environment(
+    templates = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -180,9 +180,9 @@ def _environment(locale: str) -> Environment:
         lstrip_blocks=True,
     )
     shown = formats(locale)
-    made.filters.update(
+    templates.filters.update(
         n=shown.number, exact=shown.number, day=shown.day, month=shown.month, when=shown.when, sentence=shown.text
     )
-    made.filters["short"] = lambda value: "" if value is None else shown.number(round(Decimal(value), 3))
-    made.filters["cents"] = lambda text: "" if text is None else shown.money(round(Decimal(text), 2))
-    return made
+    templates.filters["short"] = lambda value: "" if value is None else shown.number(round(Decimal(value), 3))
+    templates.filters["cents"] = lambda text: "" if text is None else shown.money(round(Decimal(text), 2))
+    return templates

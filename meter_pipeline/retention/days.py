@@ -59,9 +59,9 @@ class Archived:
 def make_ahead(database: Database, first: date, days: int = AHEAD_DAYS) -> int:
     """Make the empty tables of the days from ``first`` on. Returns how many exist."""
     with database.connect("partitions") as connection:
-        made = sum(partitions.make_ahead(connection, first + timedelta(days=k)) for k in range(days))
+        created = sum(partitions.make_ahead(connection, first + timedelta(days=k)) for k in range(days))
         connection.commit()
-    return made
+    return created
 
 
 def archive_days(

@@ -176,8 +176,8 @@ def _write_delimited(inbox: Inbox, rows: DayRows, part: int) -> None:
     path = inbox.write(segment.head_end, name, everything(), reads)
     for (what, delay), lines in sorted(later.items()):
         late_name = file_name(segment.head_end, "delimited", rows.day, part, delay=delay, clock="0640", what=f"{what}-")
-        made = b"".join(data for data, _ in special_lines(lines, spec.zone, style))
-        inbox.write(segment.head_end, late_name, [style.header.encode() + b"\n", made], len(lines))
+        content = b"".join(data for data, _ in special_lines(lines, spec.zone, style))
+        inbox.write(segment.head_end, late_name, [style.header.encode() + b"\n", content], len(lines))
     if part == 0:
         _resend(inbox, rows, path, reads)
 

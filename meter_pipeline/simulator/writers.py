@@ -96,8 +96,8 @@ def plain_lines(prefixes: list[str], stamps: list[str], values: Ints, decimals: 
         if small:
             number = _small(decimals, end)[part]
             record = np.dtype([("prefix", prefix.dtype), ("stamp", stamp.dtype), ("number", number.dtype)])
-            made = np.empty(part.shape, record)
-            made["number"] = number
+            records = np.empty(part.shape, record)
+            records["number"] = number
         else:
             whole, fraction = np.divmod(part, scale)
             top = int(whole.max()) + 1
@@ -106,10 +106,10 @@ def plain_lines(prefixes: list[str], stamps: list[str], values: Ints, decimals: 
             record = np.dtype(
                 [("prefix", prefix.dtype), ("stamp", stamp.dtype), ("whole", text.dtype), ("fraction", tails.dtype)]
             )
-            made = np.empty(part.shape, record)
-            made["whole"], made["fraction"] = text, tails
-        made["prefix"], made["stamp"] = prefix[:, None], stamp[None, :]
-        raw = made.tobytes()
+            records = np.empty(part.shape, record)
+            records["whole"], records["fraction"] = text, tails
+        records["prefix"], records["stamp"] = prefix[:, None], stamp[None, :]
+        raw = records.tobytes()
         yield raw if small and len(lengths) == 1 else raw.replace(b"\0", b"")
 
 

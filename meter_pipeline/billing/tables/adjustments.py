@@ -326,8 +326,8 @@ def note_following(connection: Connection, statement_id: str, at: datetime) -> N
 
 def next_name(connection: Connection, statement_id: str, ahead: int = 1) -> str:
     """Returns the name of a statement's next adjustment, or of one so many ahead."""
-    made = scalar(connection, "SELECT count(*) FROM billing.adjustment WHERE statement_id = %s", (statement_id,))
-    return f"{statement_id}.A{made + ahead}"
+    count = scalar(connection, "SELECT count(*) FROM billing.adjustment WHERE statement_id = %s", (statement_id,))
+    return f"{statement_id}.A{count + ahead}"
 
 
 def insert(connection: Connection, row: dict[str, Any], lines: Sequence[Sequence[Any]]) -> str:

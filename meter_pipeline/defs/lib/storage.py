@@ -43,12 +43,12 @@ class ServerStorage(DagsterPostgresStorage):
         """The storage, its tables made where they are missing."""
         url = os.environ.get("METER_PIPELINE_DAGSTER_URL") or _own_server()
         # The code server makes an instance for each tick of a sensor: it looks for the tables the first time only.
-        made = cls(url, should_autocreate_tables=(url, os.getpid()) not in _seen, inst_data=inst_data)
+        storage = cls(url, should_autocreate_tables=(url, os.getpid()) not in _seen, inst_data=inst_data)
         _seen.add((url, os.getpid()))
         engine = _pooled(url, os.getpid())
-        for store in (made._run_storage, made._event_log_storage, made._schedule_storage):
+        for store in (storage._run_storage, storage._event_log_storage, storage._schedule_storage):
             store._engine = engine
-        return made
+        return storage
 
 
 @lru_cache(maxsize=2)

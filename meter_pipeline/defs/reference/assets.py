@@ -64,7 +64,7 @@ def reference_data(
     settings, database = municipality.settings(), municipality.database()
     folder, calendar = settings.data / "reference", settings.calendar()
     try:
-        made = import_folder(database, calendar, folder)
+        imported = import_folder(database, calendar, folder)
     except ReferenceRefused as refused:
         listed = "\n".join(f"- {fault}" for fault in refused.faults[:200])
         raise dg.Failure(
@@ -83,9 +83,9 @@ def reference_data(
             asset_key=key,
             data_version=dg.DataVersion(versions[name]),
             metadata={
-                "dagster/row_count": made.rows.get(name, 0),
-                "rows changed": made.changed.get(name, 0),
-                "billing days asked for": len(made.days),
+                "dagster/row_count": imported.rows.get(name, 0),
+                "rows changed": imported.changed.get(name, 0),
+                "billing days asked for": len(imported.days),
                 **({"changes per day": image(png, f"{name}: rows changed a day")} if png else {}),
             },
             check_results=[

@@ -27,7 +27,7 @@ def impact_previewed(context: dg.OpExecutionContext, config: PreviewFolder, muni
     settings = municipality.settings()
     folder = Path(config.folder) if config.folder else settings.data / "reference"
     try:
-        made = preview_folder(municipality.database(), settings.calendar(), folder, clock=municipality.clock())
+        previewed = preview_folder(municipality.database(), settings.calendar(), folder, clock=municipality.clock())
     except ReferenceRefused as refused:
         listed = "\n".join(f"- {fault}" for fault in refused.faults[:200])
         raise dg.Failure(
@@ -35,12 +35,12 @@ def impact_previewed(context: dg.OpExecutionContext, config: PreviewFolder, muni
             metadata={"faults": dg.MetadataValue.md(listed)},
             allow_retries=False,
         ) from refused
-    found = made.document
-    step = "request" if made.issued else "apply"
+    found = previewed.document
+    step = "request" if previewed.issued else "apply"
     context.add_output_metadata(
         {
             "digest": found["digest"],
-            "two people": made.issued,
+            "two people": previewed.issued,
             "changes": len(found["changes"]),
             "billing days": found["days"],
             "service points": found["service_points"],

@@ -27,8 +27,8 @@ def keep_up_partitions(context: dg.OpExecutionContext, config: RetentionConfig, 
     """Make the coming days' tables; archive days older than keep_days where that is switched on."""
     database, settings, clock = municipality.database(), municipality.settings(), municipality.clock()
     today = municipality.calendar().day_of(clock.now())
-    made = make_ahead(database, today, config.ahead_days)
-    context.add_output_metadata({"tables ready": made, "days ahead": config.ahead_days})
+    created = make_ahead(database, today, config.ahead_days)
+    context.add_output_metadata({"tables ready": created, "days ahead": config.ahead_days})
     if not config.archive:
         return
     verifier = municipality.acting_as(policy.ROLES[policy.AUDIT]).database()
