@@ -419,6 +419,7 @@ def decide(
     adjustment_id: str,
     by: Who,
     refuse: Annotated[bool, typer.Option("--refuse", help="Refuse it instead of approving.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Approve (and post) or refuse an adjustment that another person asked for.
 
@@ -433,6 +434,8 @@ def decide(
         decide_one(database, adjustment_id, approve=not refuse, person=person)
     except AdjustmentError as error:
         problem(str(error), "See who asked with: meter-pipeline billing adjustments")
+    document = {"adjustment_id": adjustment_id, "status": "refused" if refuse else "posted", "by": person}
+    emit(document, as_json, lambda d: OUT.print(f"{adjustment_id}: {d['status']} by {person}", highlight=False))
 
 
 @app.command()

@@ -54,6 +54,10 @@ def test_a_correction_at_the_command_line(database: Database, tmp_path: Path, mo
     ]
     statement = f"AC-R.C1.{FIRST:%Y%m%d}.0"
     city.settle()
+    adjustment = {"adjustment_id": f"{statement}.A1", "by": "carol"}
+    assert call("billing", "decide", f"{statement}.A1", "--by", "carol") == adjustment | {"status": "posted"}
+    said = CliRunner().invoke(app, ["billing", "decide", f"{statement}.A1", "--by", "carol"])
+    assert "is not waiting for a decision" in said.output
     assert call("billing", "reproduce", statement)["identical"]
     assert call("reference", "verify")["ok"]
     assert call("reference", "import", folder, "--dry-run")["changes"] == []
