@@ -49,12 +49,14 @@ class LoadDay:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Days in order, their interval in minutes (1440: a total a day), the base unit and the zone of the days."""
+    """Days in order, their interval in minutes (1440: a total a day), the base unit and the zone of the days;
+    ``missing``: how many intervals between the first and the last were not given, and count as no use."""
 
     days: tuple[LoadDay, ...]
     interval_minutes: int
     unit: str
     zone: str
+    missing: int = 0
 
     @property
     def exports(self) -> bool:
@@ -80,7 +82,13 @@ def _stamp(text: str, zone: ZoneInfo | None, line: int) -> datetime:
     except ValueError as error:
         raise LoadRefusedError(f"load.interval_start: line {line}: {text[:40]!r} is not an ISO time") from error
     if moment.tzinfo is None:
-        return moment.replace(tzinfo=zone or UTC)
+        placed = moment.replace(tzinfo=zone or UTC)
+        before, after = placed.utcoffset(), placed.replace(fold=1).utcoffset()
+        if before is not None and after is not None and before < after:
+            raise LoadRefusedError(
+                f"load.interval_start: line {line}: clocks in {zone} skip {text[:40]}; write stamps with their offset"
+            )
+        return placed
     return moment if zone is not None else moment.replace(tzinfo=UTC)
 
 
@@ -169,7 +177,11 @@ def _by_day(read: list[_Row], minutes: int, unit: str, zone: str) -> Load:
         values.exports[slot] += row.exported
         if values.reactive is not None:
             values.reactive[slot] += row.reactive or 0
-    return Load(tuple(days[d] for d in sorted(days)), minutes, unit, zone)
+    first, last = read[0], read[-1]
+    days_apart = (last.wall.date() - first.wall.date()).days
+    steps = days_apart if minutes == _DAY else (last.instant - first.instant) // timedelta(minutes=minutes)
+    missing = steps + 1 - len(read)
+    return Load(tuple(days[d] for d in sorted(days)), minutes, unit, zone, missing)
 
 
 def load_file(path: Path, zone: str | None = None) -> Load:

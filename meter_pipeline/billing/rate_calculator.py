@@ -48,6 +48,9 @@ def price(
     Raises TariffRefusedError where the tariff needs more than is given, naming the field.
     """
     notes = list(tariff.notes)
+    if load.missing > 0:
+        length = "days" if load.interval_minutes == 1440 else f"{load.interval_minutes}-minute intervals"
+        notes.append(f"load: {load.missing} {length} between the first and the last are missing and count as no use")
     if holidays is None:
         years = sorted({of.day.year for of in load.days})
         holidays = shared_holidays(years)

@@ -155,6 +155,25 @@ def test_a_load_that_cannot_be_read_says_where(row: str) -> None:
         read_load(["interval_start,kwh", "2018-01-01T01:00:00,1", "2018-01-01T02:00:00,1", *row.split("\n")])
 
 
+def test_missing_intervals_of_a_load_are_told() -> None:
+    tariff = parse_tariff(raw(URDB))
+    rows = [f"2018-01-01T0{h}:00:00,1" for h in (0, 1, 5)]
+    assert price(tariff, read_load(["interval_start,kwh", *rows]))["notes"] == [
+        "load: 3 60-minute intervals between the first and the last are missing and count as no use"
+    ]
+    days = [f"2018-03-{d},1" for d in (10, 11, 14)]
+    assert "2 days" in price(tariff, read_load(["interval_start,kwh", *days], "America/Chicago"))["notes"][0]
+    whole = ["2018-03-11T01:00:00,1", "2018-03-11T03:00:00,1"]
+    assert not price(tariff, read_load(["interval_start,kwh", *whole], "America/Chicago"))["notes"]
+
+
+def test_a_stamp_that_clocks_skip_is_named() -> None:
+    rows = [f"2018-03-11T0{h}:00:00,1" for h in (1, 2, 3)]
+    with pytest.raises(LoadRefusedError, match="line 3: clocks in America/Chicago skip 2018-03-11T02:00:00"):
+        read_load(["interval_start,kwh", *rows], "America/Chicago")
+    assert not read_load(["interval_start,kwh", *rows]).missing
+
+
 def test_tier_boundaries_are_exact() -> None:
     tariff = parse_tariff(raw(URDB))
     for kwh, cost in (("100", "10"), ("100.000001", "10.00000021"), ("99.999999", "9.9999999")):
