@@ -132,14 +132,13 @@ def confirm(
     by: str,
     reason: str,
     effect: Effect,
-    expect_digest: bytes | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> RequestRow:
     """Confirm a request as a second person; ``effect`` runs in the same transaction as the decision and its ledger
     entry.
 
     Commits. Raises Refused (recorded, no other change): unknown, replayed, declined or withdrawn, expired, same_person,
-    not_authorised, digest_differs, or the denial of ``effect``.
+    not_authorised, or the denial of ``effect``.
     """
     now = clock.now()
     subject = f"request:{request_id}"
@@ -153,7 +152,7 @@ def confirm(
         found = dual_requests.request_by_id(connection, request_id)
         if found is None:
             return Denial("unknown", f"there is no {action.name} request {request_id}")
-        if refused := _may_confirm(connection, action, found, by, reason, expect_digest, now):
+        if refused := _may_confirm(connection, action, found, by, reason, now):
             return refused
         person = canonical(by) or ""
         # Its own savepoint, so that a refusal by the effect leaves the decision undone while the refusal is kept.
@@ -264,7 +263,6 @@ def _may_confirm(
     found: RequestRow,
     by: str,
     reason: str,
-    expect_digest: bytes | None,
     now: Any,
 ) -> Denial | None:
     person = canonical(by)
@@ -289,8 +287,6 @@ def _may_confirm(
         )
     if person == found.requested_by:
         return Denial("same_person", f"{person} asked for this; a second person must confirm it")
-    if expect_digest is not None and expect_digest != found.digest:
-        return Denial("digest_differs", "what was asked is not what you read: look at the request again")
     return denial(connection, person, action.confirm)
 
 
