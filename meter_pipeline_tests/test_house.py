@@ -33,7 +33,6 @@ REASONS = {
     "baselines/weather/stations.py:ranked_stations": MATRIX,
     "billing/recalculate.py:carry_forward": STAGE,
     "cli/exceptions.py:_decide": COMMAND,
-    "control/dual_control.py:confirm": DECISION,
     "control/dual_control.py:request": DECISION,
     "control/flags.py:_write": DECISION,
     "control/pause.py:_add_evidence": DECISION,
