@@ -48,10 +48,8 @@ def run(
         from meter_pipeline.ledger import sha256_many
 
         compiled.warm()
-        # Twenty meters have too few leaves to need the compiled loop: in a fresh checkout a first run counted its 5 s
-        # of compiling as the ledger's.
+        # Twenty meters have too few leaves to load the compiled loop.
         sha256_many.prefixed(0, bytes(32), 32)
-        sha256_many.prefixed(1, bytes(64), 64)
         run(20, interval, warm=False)
     settings = load_settings()
     base = open_database(settings)

@@ -23,15 +23,12 @@ stored row.
 from __future__ import annotations
 
 import hashlib
-import operator
 from datetime import UTC, datetime
-from functools import reduce
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
-from meter_pipeline.ledger.digests import digests
+from meter_pipeline.ledger.digests import Part, digests, part_of, row_digests
 
 UNIT_SEPARATOR = "\x1f"
 _BIG = {"values": ">i4", "wide_values": ">i8", "qualities": ">i2", "sequences": ">i4", "offsets": ">i2"}
@@ -98,24 +95,18 @@ def interval_payload_hashes(frame: pl.DataFrame) -> pl.Series:
         )
         + "\x1e"
     ).to_series()
-    whole = [
-        header.cast(pl.Binary),
+    parts = [
+        part_of(header),
         *(_big_endian(frame[name], _BIG[name]) for name in arrays if frame[name].null_count() < frame.height),
     ]
-    return digests(reduce(operator.add, whole)).alias("payload_hash")
+    return row_digests(parts).alias("payload_hash")
 
 
-def _big_endian(column: pl.Series, kind: str) -> pl.Series:
-    """The integers of each row's list, end to end: a Binary column, empty where the list is null."""
-    width = int(kind[-1])
-    sizes = column.list.len().fill_null(0).to_numpy().astype(np.int64) * width
+def _big_endian(column: pl.Series, kind: str) -> Part:
+    """The integers of each row's list, end to end; none where the list is null."""
+    sizes = column.list.len().fill_null(0).to_numpy().astype(np.int64) * int(kind[-1])
     data = column.drop_nulls().explode().to_numpy().astype(kind)
-    ends = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
-    encoded = pl.from_arrow(
-        pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(column), [None, pa.py_buffer(ends), pa.py_buffer(data)])
-    )
-    assert isinstance(encoded, pl.Series)  # noqa: S101 - one array is one column
-    return encoded
+    return data.view(np.uint8), np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
 
 
 def register_payload_hashes(frame: pl.DataFrame) -> pl.Series:

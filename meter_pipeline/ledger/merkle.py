@@ -12,7 +12,6 @@ import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:  # the signer's process folds nothing and must start fast
@@ -20,14 +19,12 @@ if TYPE_CHECKING:  # the signer's process folds nothing and must start fast
     import numpy.typing as npt
 
 HASH_SIZE: Final = 32
-#: From so many hashes on a level is made by the compiled loop of sha256_many.py: loading it costs half a second, a
-# million hashlib calls one.
+#: From so many hashes on the compiled loop of sha256_many.py makes them: loading it costs half a second, a million
+# hashlib calls one.
 MANY: Final = 200_000
 #: A batch of so many leaves is folded by itself: put together with others each level is copied pair by pair.
 _BY_ITSELF: Final = 20_000
-#: The same where the process has loaded numba already, as a billing day's has, and the loop lies compiled on disk. On
-# a fresh machine compiling takes ten seconds, which the first batch of reads spent inside a writer while it held the
-# GIL: a day of 10,000 meters took 14 s instead of 4.
+#: The same where the process has loaded numba already, as a billing day's has.
 MANY_LOADED: Final = 128
 #: MTH of the empty tree (RFC 6962 section 2.1).
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
@@ -68,16 +65,8 @@ def concatenated(leaves: Leaves) -> bytes:
 
 
 def compiled(hashes: int) -> bool:
-    """Whether the compiled loop pays for a level of so many hashes. The answer changes the time, never the hashes."""
-    return hashes >= MANY or (hashes >= MANY_LOADED and "numba" in sys.modules and _at_hand())
-
-
-def _at_hand() -> bool:
-    """Whether the compiled loop costs no compiling: loaded already, or kept on disk by numba beside the module's own
-    cache."""
-    return "meter_pipeline.ledger.sha256_many" in sys.modules or any(
-        Path(__file__).with_name("__pycache__").glob("sha256_many._run-*.nbi")
-    )
+    """Whether the compiled loop pays for so many hashes. The answer changes the time, never the hashes."""
+    return hashes >= MANY or (hashes >= MANY_LOADED and "numba" in sys.modules)
 
 
 def leaf_level(flat: bytes) -> bytes:

@@ -9,10 +9,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from meter_pipeline import quality
-from meter_pipeline.ledger.digests import digests
+from meter_pipeline.ledger.digests import part_of, part_of_rows, row_digests
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee.registers.assemble import DayRows
 from meter_pipeline.vee.rules import row_rules as rr
@@ -21,37 +20,20 @@ from meter_pipeline.vee.rules.model import Ints, ValidatedMatrix
 from meter_pipeline.vee.rules.statistics import summed_shapes
 
 _TAG: Final = b"mp-vee-row/1\x1f"
-_BLOCK: Final = 4096
 #: Quality of a day whose slots differ: the first of these that occurs, worst first
 _RANK: Final = {"M": 0, "N": 1, "E": 2, "S": 3, "F": 4, "V": 5, "A": 6}
 
 
 def _hash_rows(keys: pl.Series, parts: list[npt.NDArray[Any]]) -> pl.Series:
     """SHA-256 of each row: its key, then the bytes of its arrays, little-endian, in order. A Binary column."""
-    found = [
-        digests(keys.slice(first, _BLOCK) + _row_bytes([p[first : first + _BLOCK] for p in parts]))
-        for first in range(0, len(keys), _BLOCK)
-    ]
-    return pl.concat(found) if found else pl.Series(dtype=pl.Binary)
-
-
-def _row_bytes(parts: list[npt.NDArray[Any]]) -> pl.Series:
-    """The bytes of the arrays' rows, end to end: a Binary column, made without an object for each row."""
-    n = parts[0].shape[0]
-    block = np.concatenate([np.ascontiguousarray(p).view(np.uint8).reshape(n, -1) for p in parts], axis=1)
-    ends = np.arange(0, (n + 1) * block.shape[1], block.shape[1], dtype=np.int64)
-    made = pl.from_arrow(
-        pa.LargeBinaryArray.from_buffers(pa.large_binary(), n, [None, pa.py_buffer(ends), pa.py_buffer(block)])
-    )
-    assert isinstance(made, pl.Series)  # noqa: S101 - one array is one column
-    return made
+    return row_digests([part_of(keys), *map(part_of_rows, parts)])
 
 
 def _key_bytes(frame: pl.DataFrame, columns: list[str], tag: bytes) -> pl.Series:
     joined = frame.select(
         pl.concat_str([pl.col(c).cast(pl.String).fill_null("") for c in columns], separator="\x1f")
     ).to_series()
-    return (tag.decode() + joined).cast(pl.Binary)
+    return tag.decode() + joined
 
 
 def input_hashes(rows: DayRows, rules_digest: str, *, final: bool, estimates_more: int = 0) -> pl.Series:
