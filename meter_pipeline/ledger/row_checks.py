@@ -4,12 +4,12 @@ computed again."""
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -180,6 +180,39 @@ def verify_rows(
             outcome.find("row without leaf", f"{table.name} {about}: {carried[row].tobytes().hex()}")
     for row in () if some else hashsets.absent(live.hashes, np.concatenate(by_table)):
         outcome.find("leaf without row", f"{source.name} {about}: {live.hashes[row].tobytes().hex()}", live.place(row))
+
+
+#: Calls that give the leaves of a day's tables but the first (``hashed_by_server``), and how many rows have a derived
+# column that is wrong. Another session may be at work on them.
+LeavesBeside: TypeAlias = tuple[Sequence[Callable[[], bytes | None]], Callable[[], int]]
+
+
+def verified_by_server(
+    connection: store.Connection,
+    source: Source,
+    tables: Sequence[RowTable],
+    day: date,
+    outcome: VerifyOutcome,
+    beside: LeavesBeside,
+) -> bool:
+    """Whether the rows of a billing day, hashed by the server from their columns, are exactly the leaves that must have
+    a row, and no derived column is wrong. False says nothing yet: verify_rows finds the rows at fault.
+
+    The leaves were made by Polars from the frames that were written. 100,000 charges and determinants take 0.6 s of the
+    server; to send and hash them here took 0.2 s of it and 0.6 of this process.
+    """
+    others, wrong = beside
+    first = ledger_rows.hashed_by_server(connection, tables[0].name, tables[0].encoding, day)
+    live, made = live_leaves(connection, source, day), [first, *(other() for other in others)]
+    if wrong() or any(leaves is None for leaves in made):
+        return False
+    by_table = [hashsets.of(leaves) for leaves in made if leaves is not None]
+    if not hashsets.same(live.hashes, np.concatenate(by_table)):
+        return False
+    for table, rows in zip(tables, by_table, strict=True):
+        outcome.checked[f"content of {table.name}"] += len(rows)
+        outcome.checked[f"rows of {table.name}"] += len(rows)
+    return True
 
 
 def _is_current(connection: store.Connection, source: Source, table: RowTable, day: date | None) -> bool:

@@ -47,7 +47,8 @@ class Source:
     removed. ``beside``: tables whose rows belong to those of the source's table, and whose content the entries record
     as a whole (contents.py). ``whole_days``: those of ``beside`` for which an entry records every row of its day: a day
     with rows needs an entry. ``replaced``: tables of replaced rows, whose leaves are among the retired ones
-    (replaced_rows.py). ``states``: the table whose rows entries record completely at each change (row_states.py), and
+    (replaced_rows.py). ``hashed_by_server``: its leaves are of texts, which the server can hash.
+    ``states``: the table whose rows entries record completely at each change (row_states.py), and
     the kinds of those entries.
     """
 
@@ -61,6 +62,7 @@ class Source:
     whole_days: tuple[str, ...] = ()
     states: tuple[str, tuple[str, ...]] | None = None
     replaced: tuple[RowTable, ...] = ()
+    hashed_by_server: bool = False
 
 
 RAW: Final = Source(
@@ -116,6 +118,7 @@ CHARGES: Final = Source(
         RowTable("billing.determinant_day", None, "mp-determinant/1", since="all_determinants"),
     ),
     retiring=True,
+    hashed_by_server=True,
     replaced=(
         RowTable("billing.charge_day_version", None, "mp-charge/2", older="mp-charge/1"),
         RowTable("billing.determinant_day_version", None, "mp-determinant/1"),

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,14 @@ from meter_pipeline.ledger.kinds import KINDS, TOTALS
 from meter_pipeline.ledger.outcome import VerifyOutcome
 from meter_pipeline.ledger.reference_rows import verify_reference
 from meter_pipeline.ledger.replaced_rows import verify_replaced
-from meter_pipeline.ledger.row_checks import contents_of, days_of, tables_of, verify_rows
+from meter_pipeline.ledger.row_checks import (
+    LeavesBeside,
+    contents_of,
+    days_of,
+    tables_of,
+    verified_by_server,
+    verify_rows,
+)
 from meter_pipeline.ledger.row_rules import Hasher, rules_of
 from meter_pipeline.ledger.row_states import verify_states
 from meter_pipeline.ledger.signer import file_name, write_atomically
@@ -81,14 +89,20 @@ def verify(
             if (tables := tables_of(connection, source, rules))
             for day in ((days_of(connection, source) if full else days) if source.by_day else [None])
         ]
+        some = points is not None and len(days) == 1 and hashers is not None and not full
+        only = ledger_rows.names_of_points(connection, days[0], points or ()) if some else {}
+        by_server = {
+            (source.name, day)
+            for source, tables, day in wanted
+            if tables and source.hashed_by_server and day is not None and not some
+            if all(table.encoding in rules for table in tables)
+        }
         started = [
             (table, day)
             for source, tables, day in wanted
-            for table in (*tables, *_replaced(connection, source))
+            for table in (*(() if (source.name, day) in by_server else tables), *_replaced(connection, source))
             if table.encoding in rules
         ]
-        some = points is not None and len(days) == 1 and hashers is not None and not full
-        only = ledger_rows.names_of_points(connection, days[0], points or ()) if some else {}
         beside = [(source, day) for source, _, day in wanted if source.beside]
         found = replace(outcome, findings=[], checked=Counter())
         with (
@@ -99,10 +113,21 @@ def verify(
             # This thread hashes rows. The other one recomputes the log, then compares the contents that entries state:
             # 9 s of the 16 s that a million meters take.
             log = pool.submit(_log, other, found, checkpoints, (remembered, remembered_root), full)
+            leaves_beside = {
+                (source.name, day): _leaves_beside(None if full else pool, connection if full else other, tables, day)
+                for source, tables, day in wanted
+                if day is not None and (source.name, day) in by_server
+            }
             wholes = {(source.name, day): pool.submit(_whole, database, other, source, day) for source, day in beside}
             for source, tables, day in wanted:
                 before = len(outcome.findings)
-                verify_rows(connection, source, tables, day, outcome, rules, contents)
+                if (source.name, day) not in by_server:
+                    verify_rows(connection, source, tables, day, outcome, rules, contents)
+                elif day is not None and not verified_by_server(
+                    connection, source, tables, day, outcome, leaves_beside[source.name, day]
+                ):
+                    with contents_of(database, connection, [(table, day) for table in tables]) as own:
+                        verify_rows(connection, source, tables, day, outcome, rules, own)
                 if day is not None and (versions := _replaced(connection, source)):
                     verify_replaced(connection, source, versions, day, outcome, rules, contents)
                 # A row that is not its leaf's is found already; its entry's content is not its own either.
@@ -141,6 +166,18 @@ def _one_thread() -> Iterator[ThreadPoolExecutor]:
             yield pool
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _leaves_beside(
+    pool: ThreadPoolExecutor | None, connection: store.Connection, tables: Sequence[RowTable], day: date
+) -> LeavesBeside:
+    """The calls that ``verified_by_server`` makes. They start here, in the pool's thread; without a pool when they are
+    called: the leaves of a year would fill memory."""
+    leaves = [partial(ledger_rows.hashed_by_server, connection, t.name, t.encoding, day) for t in tables[1:]]
+    wrong = partial(ledger_rows.wrongly_derived, connection, [table.name for table in tables], day)
+    if pool is None:
+        return leaves, wrong
+    return [pool.submit(call).result for call in leaves], pool.submit(wrong).result
 
 
 def _whole(database: Database, connection: store.Connection, source: Source, day: date | None) -> VerifyOutcome:

@@ -265,19 +265,26 @@ def _widen(frame: pl.DataFrame, carried: list[str]) -> DayMatrix:
         rows, stored = _dense(frame[column], slots)
         if rows is None:
             continue
-        full = stored.astype(np.int64) * factor[rows]
-        full[stored == none] = NO_VALUE
-        values[rows] = full
+        if isinstance(rows, slice):
+            np.multiply(stored, factor, out=values)
+        else:
+            values[rows] = np.multiply(stored, factor[rows], dtype=np.int64)
+        absent = stored == none
+        if absent.any():
+            values[rows] = np.where(absent, NO_VALUE, values[rows])
     missing = values == NO_VALUE
+    gaps = bool(missing.any())
     quality = np.repeat(frame["quality"].to_numpy().view(np.uint16)[:, None], slots, axis=1)
-    quality[missing] = MISSING
+    if gaps:
+        quality[missing] = MISSING
     rows, codes = _dense(frame["qualities"], slots)
     if rows is not None:
         quality[rows] = codes.view(np.uint16)
     base, step = frame["sequence"].to_numpy(), frame["sequence_step"].to_numpy()
     if base.any() or step.any():
         sequence = base[:, None] + np.arange(slots, dtype=np.int32) * step[:, None]
-        sequence[missing] = 0
+        if gaps:
+            sequence[missing] = 0
     else:
         sequence = np.zeros((n, slots), np.int32)  # tables without numbers: untouched pages use no memory
     rows, numbers = _dense(frame["sequences"], slots)
@@ -299,7 +306,7 @@ def misshapen(frame: pl.DataFrame) -> pl.Series:
     was changed by hand, and to_matrices cannot read them."""
     wrong = pl.col("values").is_null() == pl.col("wide_values").is_null()
     for name in (*ARRAYS, "flags"):
-        if name in frame.columns:
+        if name in frame.columns and frame[name].null_count() < frame.height:
             wrong |= (pl.col(name).list.len() != pl.col("slots")).fill_null(False)
     return frame.select(wrong.alias("misshapen")).to_series()
 

@@ -51,7 +51,8 @@ def derived_columns(rows: pl.DataFrame) -> list[str]:
         values = column.explode().to_numpy().reshape(-1, int(str(slots)))
         has_value = values != (NO_VALUE if wide else NO_VALUE_32)
         scale = 10 ** (6 - part["scale"].cast(pl.Int64).to_numpy())
-        total = np.where(has_value, values, 0).sum(axis=1, dtype=np.int64) * scale
+        whole = values if has_value.all() else np.where(has_value, values, 0)
+        total = whole.sum(axis=1, dtype=np.int64) * scale
         estimated = _estimated(part, has_value)
         present = has_value.sum(axis=1)
         expected = part["expected"].cast(pl.Int64).to_numpy()
@@ -73,8 +74,9 @@ def derived_columns(rows: pl.DataFrame) -> list[str]:
 def _estimated(part: pl.DataFrame, has_value: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """Slots with an estimated value, by the row's quality code or by each slot's own."""
     table = code_table("estimate")
-    shared = table[part["quality"].cast(pl.Int16).to_numpy().view(np.uint16)]
-    count = np.where(shared, has_value.sum(axis=1), 0).astype(np.int64)
+    count = np.zeros(part.height, np.int64)
+    shared = np.flatnonzero(table[part["quality"].cast(pl.Int16).to_numpy().view(np.uint16)])
+    count[shared] = has_value[shared].sum(axis=1)
     own = np.flatnonzero(part["qualities"].is_not_null().to_numpy())
     if own.size:
         codes = part["qualities"].drop_nulls().explode().to_numpy().reshape(-1, has_value.shape[1])

@@ -103,6 +103,15 @@ _VALIDATED_ARRAYS: Final[dict[str, Any]] = {
     "qualities": pl.Int16,
     "flags": pl.Int32,
 }
+#: Tables whose leaves hash texts only, so that the server can make them: columns and arrays.
+_HASHED_BY_SERVER: Final = {
+    "billing.charge_day": (CHARGE_2, _CHARGE_ARRAYS),
+    "billing.determinant_day": (DETERMINANT_1, _DETERMINANT_ARRAYS),
+}
+#: Which of their rows have a derived column that is wrong
+_WRONG: Final[dict[str, LiteralString]] = {
+    "billing.charge_day": "total <> (SELECT coalesce(sum(amount), 0) FROM unnest(amounts) AS amount)"
+}
 _CHARGE_SELECT: Final = f"SELECT {listed((*CHARGE_2, 'total'), _CHARGE_ARRAYS)}"
 _DETERMINANT_SELECT: Final = f"SELECT {listed(DETERMINANT_1, _DETERMINANT_ARRAYS)}"
 #: Selects of the tables whose hasher reads chosen columns, one row a row of the table; arrays come as bytes.
@@ -159,6 +168,38 @@ def hashes(connection: Connection, table: str, column: str, day: date | None) ->
         if table in partitions.ARCHIVED
         else joined
     )
+
+
+def hashed_by_server(connection: Connection, table: str, encoding: str | None, day: date) -> bytes | None:
+    """The leaf of every row of a billing day, end to end in no order, made by the server from the row's columns. None
+    where it cannot make them: the day is archived, or the encoding has more than texts.
+
+    An array's text is written without its outer braces: one with a null, or of two dimensions, gives another leaf.
+    """
+    if table not in _HASHED_BY_SERVER or partitions.archived_table(connection, table, day) is not None:
+        return None
+    columns, arrays = _HASHED_BY_SERVER[table]
+    parts = [
+        sql.SQL("left(substr({}::text, 2), -1)" if name in arrays else "{}").format(sql.Identifier(name))
+        for name in columns
+    ]
+    query = sql.SQL(
+        "SELECT string_agg(sha256(convert_to(concat_ws(E'\\x1f', {}, {}), 'UTF8')), ''::bytea) "
+        "FROM {} WHERE billing_day = %s GROUP BY hashtext(service_point_id) & 15"
+    ).format(sql.Literal(encoding), sql.SQL(", ").join(parts), _table(table))
+    return b"".join([bytes(row[0]) for row in connection.execute(query, [day], binary=True).fetchall()])
+
+
+def wrongly_derived(connection: Connection, tables: Sequence[str], day: date) -> int:
+    """How many rows of a billing day have a derived column that is not what the others give."""
+    counts = sql.SQL(" UNION ALL ").join(
+        sql.SQL("SELECT count(*) FROM {} WHERE billing_day = %(day)s AND " + _WRONG[table]).format(_table(table))
+        for table in tables
+        if table in _WRONG
+    )
+    query = sql.SQL("SELECT coalesce(sum(count), 0)::bigint FROM ({}) AS counts").format(counts)
+    row = connection.execute(query, {"day": day}).fetchone() if set(tables) & set(_WRONG) else None
+    return int(row[0]) if row else 0
 
 
 def _table(table: str) -> sql.Identifier:
