@@ -2,10 +2,11 @@
 
 ``--interval 5|10|15|30|60``: electricity intervals of a simulated clean city. ``--interval 1440``: one daily register
 read a meter. Timed: landing (hash, archive, parse, pack, stage) to ledger checkpoint, in one process. Not timed:
-process start, reference data, the simulation, and the two days before, which a day's register difference stands on. The
-database is a scratch one on the configured server, durability on. Beside it, in the same run, stands the floor of the
-same work (benchmarks/floor.py): ``ratios.ours_over_floor`` compares machines better than seconds do. ``--city FOLDER``
-keeps the simulated city there and uses it again (a million meters take minutes to simulate).
+process start, reference data with the verification of its ledger entry (a leaf a row, once after an import), the
+simulation, and the two days before, which a day's register difference stands on. The database is a scratch one on the
+configured server, durability on. Beside it, in the same run, stands the floor of the same work (benchmarks/floor.py):
+``ratios.ours_over_floor`` compares machines better than seconds do. ``--city FOLDER`` keeps the simulated city there
+and uses it again (a million meters take minutes to simulate).
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ def _run(
     mine = replace(settings, home=work / "home", data=data, inbox=data / "inbox", database_url=database.url)
     mine.home.mkdir(parents=True)
     import_folder(database, data / "reference")
+    verify_before_billing(database, DAY, settings=mine, clock=SYSTEM_CLOCK)
     calendar = mine.calendar()
     if daily:
         # The reads that opened the day came yesterday, and yesterday was opened by reads of its own: any day of a
