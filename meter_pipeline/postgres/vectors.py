@@ -31,12 +31,9 @@ from psycopg import sql
 from meter_pipeline.postgres.array_bytes import listed, lists
 from meter_pipeline.postgres.copy_binary import copy_blocks, encoded_blocks
 from meter_pipeline.postgres.database import Database
+from meter_pipeline.postgres.narrowing import NO_VALUE_32, narrowed
 from meter_pipeline.quality import MISSING
 from meter_pipeline.schemas.reads import NO_VALUE, UTC_US, DayMatrix
-
-NO_VALUE_32: Final = np.iinfo(np.int32).min
-#: Rows narrowed at a time: the int64 block of 96 slots stays inside the second-level cache.
-BLOCK: Final = 2048
 
 #: Columns of every vector frame. Array columns are null where the scalar beside them says it all.
 VECTOR: Final[dict[str, Any]] = {
@@ -111,8 +108,7 @@ def from_matrix(matrix: DayMatrix, starts_at: datetime) -> pl.DataFrame:
     ``starts_at``: UTC start of the billing day (BillingCalendar.bounds). Sequences and offsets of slots without a value
     are not kept.
     """
-    blocks = [_narrow(matrix, slice(i, i + BLOCK)) for i in range(0, max(matrix.rows, 1), BLOCK)]
-    narrow = pl.concat(blocks, rechunk=True)
+    narrow = _narrow(matrix)
     same = pl.DataFrame(
         {
             "billing_day": pl.repeat(matrix.billing_day, matrix.rows, dtype=pl.Date, eager=True),
@@ -124,98 +120,43 @@ def from_matrix(matrix: DayMatrix, starts_at: datetime) -> pl.DataFrame:
     return pl.concat([matrix.keys, same, narrow], how="horizontal")
 
 
-def _narrow(matrix: DayMatrix, rows: slice) -> pl.DataFrame:
-    values = matrix.values[rows]
-    n, slots = values.shape
-    missing = values == NO_VALUE
-    gaps = bool(missing.any())
-    present = ~missing if gaps else np.ones((1, 1), np.bool_)
-    thousandths = values // 1000
-    whole = thousandths * 1000 == values
-    if gaps:
-        whole |= missing
-    coarse = whole.all(axis=1)
-    stored = np.where(coarse[:, None], thousandths, values)
-    if gaps:
-        stored[missing] = 0
-    wide = (stored.max(axis=1, initial=0) > 2**31 - 1) | (stored.min(axis=1, initial=0) < -(2**31 - 1))
-    narrow_values = stored.astype(np.int32)
-    if gaps:
-        narrow_values[missing] = NO_VALUE_32
-        stored[missing] = NO_VALUE
-
-    quality = matrix.quality[rows]
-    first = np.argmax(~missing, axis=1) if gaps else np.zeros(n, np.intp)
-    at = np.arange(n)
-    any_present = ~missing[at, first] if slots else np.zeros(n, np.bool_)
-    shared = np.where(any_present, quality[at, first], np.uint16(MISSING)).astype(np.uint16)
-    expected = np.where(missing, np.uint16(MISSING), shared[:, None]) if gaps else shared[:, None]
-    mixed_quality = (quality != expected).any(axis=1)
-
-    sequence = matrix.sequence[rows]
-    base, step, irregular = _sequence_rule(sequence, missing if gaps else None, first, any_present)
-
-    offsets = None if matrix.offsets is None else np.where(present, matrix.offsets[rows], 0).astype(np.int16)
-    off_grid = None if offsets is None else (offsets != 0).any(axis=1)
+def _narrow(matrix: DayMatrix) -> pl.DataFrame:
+    n, slots = matrix.values.shape
+    found = narrowed(matrix.values, matrix.quality, matrix.sequence)
+    wide, irregular, offsets = found.wide, found.irregular, matrix.offsets
+    kept = None if offsets is None else np.where(matrix.values != NO_VALUE, offsets, 0).astype(np.int16)
+    stored = np.zeros((0, slots), np.int64)
+    if wide.any():
+        stored = matrix.values[wide]
+        stored = np.where(found.coarse[wide][:, None] & (stored != NO_VALUE), stored // 1000, stored)
+    numbers = np.where(matrix.values[irregular] != NO_VALUE, matrix.sequence[irregular], 0).astype(np.int32)
+    mixed = np.ascontiguousarray(matrix.quality[found.mixed]).view(np.int16)
     return pl.DataFrame(
         {
-            "scale": np.where(coarse, 3, 6).astype(np.int16),
-            "quality": shared.view(np.int16),
-            "sequence": base,
-            "sequence_step": step,
-            "values": _lists(narrow_values, ~wide),
+            "scale": np.where(found.coarse, 3, 6).astype(np.int16),
+            "quality": found.quality.view(np.int16),
+            "sequence": found.base,
+            "sequence_step": found.step,
+            "values": _lists(found.values if not wide.any() else found.values[~wide], ~wide),
             "wide_values": _lists(stored, wide),
-            "qualities": _lists(np.ascontiguousarray(quality).view(np.int16), mixed_quality),
-            "sequences": _lists(
-                np.where(present, sequence, 0).astype(np.int32) if irregular.any() else sequence, irregular
-            ),
-            "offsets": _lists(offsets, off_grid)
-            if offsets is not None and off_grid is not None
-            else _no_lists(n, pl.Int16),
+            "qualities": _lists(mixed, found.mixed),
+            "sequences": _lists(numbers, irregular),
+            "offsets": _no_lists(n, pl.Int16)
+            if kept is None
+            else _lists(kept[(off_grid := (kept != 0).any(axis=1))], off_grid),
         }
     )
 
 
-def _sequence_rule(
-    sequence: npt.NDArray[np.int32],
-    missing: npt.NDArray[np.bool_] | None,
-    first: npt.NDArray[np.intp],
-    any_present: npt.NDArray[np.bool_],
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-    """Base and step of each row's sequence numbers, and whether a row follows no such rule (base and step are 0
-    there).
-    """
-    n, slots = sequence.shape
-    at = np.arange(n)
-    slot = np.arange(slots, dtype=np.int64)
-    if missing is None:
-        second = np.full(n, min(1, slots - 1), np.intp)
-    else:
-        later = ~missing & (slot > first[:, None])
-        second = np.where(later.any(axis=1), np.argmax(later, axis=1), first)
-    one = sequence[at, first].astype(np.int64)
-    rise = sequence[at, second].astype(np.int64) - one
-    run = np.maximum(second - first, 1)
-    step = rise // run
-    base = one - first * step
-    follows = base[:, None] + slot * step[:, None] == sequence
-    if missing is not None:
-        follows |= missing
-    rise = (slots - 1) * step  # the view adds it to the base as PostgreSQL's integers: each must be one
-    regular = follows.all(axis=1) & (np.abs(base) < 2**31) & (np.abs(base + rise) < 2**31) & (np.abs(rise) < 2**31)
-    keep = regular & any_present
-    return np.where(keep, base, 0).astype(np.int32), np.where(keep, step, 0).astype(np.int32), ~regular & any_present
-
-
-def _lists(matrix: npt.NDArray[Any], where: npt.NDArray[np.bool_]) -> pl.Series:
-    """A list column with the matrix's rows where asked and null elsewhere."""
-    n, slots = matrix.shape
-    inner = pl.Series(matrix.ravel())
-    if where.all() and n:
-        return inner.reshape((n, slots)).arr.to_list()
-    if not where.any():
-        return _no_lists(n, inner.dtype)
-    kept = pl.Series(np.ascontiguousarray(matrix[where]).ravel()).reshape((int(where.sum()), slots)).arr.to_list()
+def _lists(rows: npt.NDArray[Any], where: npt.NDArray[np.bool_]) -> pl.Series:
+    """A list column with the matrix's rows in the places asked for, and null elsewhere."""
+    count, slots = rows.shape
+    inner = pl.Series(rows.ravel())
+    if not count:
+        return _no_lists(len(where), inner.dtype)
+    kept = inner.reshape((count, slots)).arr.to_list()
+    if where.all():
+        return kept
     index = np.where(where, np.cumsum(where) - 1, 0)
     column = kept.gather(pl.Series(index, dtype=pl.UInt32))
     return pl.select(pl.when(pl.Series(where)).then(column)).to_series()
