@@ -36,6 +36,7 @@ from meter_pipeline.ledger import entries, erasure
 from meter_pipeline.postgres import vectors
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.postgres.driver import Connection
+from meter_pipeline.postgres.narrowing import NO_VALUE_32
 from meter_pipeline.schemas.reads import INTERVAL_READS, NO_VALUE, REGISTER_READS, UTC_US, ParsedFeed
 
 #: How far into a file the record that introduces a line is looked for (NEM12's 100 and 200 records).
@@ -332,7 +333,7 @@ def _register(payload: dict[str, Any]) -> ParsedFeed:
 
 
 def _interval(payload: dict[str, Any]) -> ParsedFeed:
-    for name, none in (("values", vectors.NO_VALUE_32), ("wide_values", NO_VALUE)):
+    for name, none in (("values", NO_VALUE_32), ("wide_values", NO_VALUE)):
         if payload.get(name) is not None:  # a person is shown null where a slot has no value
             payload[name] = [int(none) if value is None else value for value in payload[name]]
     text = json.dumps([{k: v for k, v in payload.items() if k != "read_at"}]).encode()

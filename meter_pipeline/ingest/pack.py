@@ -214,7 +214,9 @@ def _scatter(rows: _Rows, calendar: BillingCalendar) -> list[DayMatrix]:
         sequence = np.where(values == NO_VALUE, np.int32(0), sequence)
     off = np.clip(rows.offset, -32768, 32767).astype(np.int16)
     offsets = spread(off, 0) if off.any() else None
-    keys = _count(payloads, received, lost).with_columns(read_time=_latest(frame, payload, keep, payloads.height))
+    begins = base if complete else None
+    latest = _latest(frame["read_time"], payload, keep, begins, payloads.height)
+    keys = _count(payloads, received, lost).with_columns(latest)
 
     matrices = []
     first_row = first_cell = 0
@@ -263,15 +265,22 @@ def _later_wins(
 
 
 def _latest(
-    frame: pl.DataFrame, payload: npt.NDArray[np.int64], keep: npt.NDArray[np.int64] | None, n: int
+    times: pl.Series,
+    payload: npt.NDArray[np.int64],
+    keep: npt.NDArray[np.int64] | None,
+    begins: npt.NDArray[np.int64] | None,
+    n: int,
 ) -> pl.Series:
-    """The latest read time of each payload; null where none of its reads has one."""
-    times = frame["read_time"]
+    """The latest read time of each payload; null where none of its reads has one. ``begins``: the first read of each
+    payload, where they lie in order."""
     if times.null_count() == 0 and times.min() == times.max():
         return pl.Series("read_time", times[:1]).new_from_index(0, n)
     physical = times.to_physical().fill_null(NO_VALUE).to_numpy()
-    latest = np.full(n, NO_VALUE, np.int64)
-    np.maximum.at(latest, payload, physical if keep is None else physical[keep])
+    if begins is not None:
+        latest = np.maximum.reduceat(physical, begins)
+    else:
+        latest = np.full(n, NO_VALUE, np.int64)
+        np.maximum.at(latest, payload, physical if keep is None else physical[keep])
     return pl.select(
         pl.when(pl.Series(latest) != NO_VALUE).then(pl.Series(latest)).cast(times.dtype).alias("read_time")
     ).to_series()

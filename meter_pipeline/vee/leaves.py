@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from meter_pipeline.postgres.vectors import NO_VALUE_32, to_matrices
+from meter_pipeline.postgres.narrowing import NO_VALUE_32
+from meter_pipeline.postgres.vectors import to_matrices
 from meter_pipeline.schemas.reads import NO_VALUE
 from meter_pipeline.vee.output_frames import row_hashes
 from meter_pipeline.vee.rules.interval_rules import code_table
