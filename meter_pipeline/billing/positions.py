@@ -30,11 +30,14 @@ def lists(values: npt.NDArray[Any]) -> pl.Series:
 def matrix(column: pl.Series, width: int) -> npt.NDArray[np.int64]:
     """A list column of ``width`` as (n, width); rows that are null are 0."""
     n = len(column)
-    if width == 0 or n == 0:
+    if width == 0 or column.null_count() == n:
         return np.zeros((n, width), np.int64)
-    filled = column.fill_null(pl.Series([[0] * width], dtype=INTS)) if column.null_count() else column
-    flat = filled.explode(empty_as_null=True).to_numpy()
-    return flat.reshape(n, width).astype(np.int64, copy=False)
+    flat = column.drop_nulls().explode(empty_as_null=True).to_numpy().astype(np.int64, copy=False).reshape(-1, width)
+    if not column.null_count():
+        return flat
+    found = np.zeros((n, width), np.int64)
+    found[column.is_not_null().to_numpy()] = flat
+    return found
 
 
 def micro_of(texts: pl.Series) -> npt.NDArray[np.int64]:
