@@ -47,9 +47,9 @@ def derived_columns(rows: pl.DataFrame) -> list[str]:
     text for each row.
     """
     wrong: list[str] = []
-    for (slots, wide), part in rows.with_columns(wide=pl.col("values").is_null()).group_by("slots", "wide"):
+    for (slots, wide), part in _by_shape(rows):
         column = part["wide_values" if wide else "values"]
-        values = column.explode().to_numpy().reshape(-1, int(str(slots)))
+        values = column.explode().to_numpy().reshape(-1, slots)
         has_value = values != (NO_VALUE if wide else NO_VALUE_32)
         scale = 10 ** (6 - part["scale"].cast(pl.Int64).to_numpy())
         whole = values if has_value.all() else np.where(has_value, values, 0)
@@ -70,6 +70,19 @@ def derived_columns(rows: pl.DataFrame) -> list[str]:
                 for row in np.flatnonzero(stored != made).tolist()
             ]
     return wrong
+
+
+def _by_shape(rows: pl.DataFrame) -> list[tuple[tuple[int, bool], pl.DataFrame]]:
+    """The rows by number of slots and by which of their two columns has the values. Mostly they are all alike, and are
+    not copied."""
+    shape = pl.struct("slots", wide=pl.col("values").is_null())
+    shapes = [(int(one["slots"]), bool(one["wide"])) for one in rows.select(shape).to_series().unique().to_list()]
+    if len(shapes) == 1:
+        return [(shapes[0], rows)]
+    return [
+        ((slots, wide), rows.filter(pl.col("slots") == slots, pl.col("values").is_null() == wide))
+        for slots, wide in sorted(shapes)
+    ]
 
 
 def _estimated(part: pl.DataFrame, has_value: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
