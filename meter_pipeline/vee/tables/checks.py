@@ -51,8 +51,9 @@ SELECT count(*), coalesce(sum(actual + estimated), 0)::bigint,
 FROM vee.interval_day WHERE billing_day = %(day)s AND {among}
 """.replace(
     "{held}",
-    "coalesce(cardinality(values) - cardinality(array_positions(values, -2147483648)), "
-    "cardinality(wide_values) - cardinality(array_positions(wide_values, -9223372036854775808)))",
+    "CASE WHEN values IS NULL THEN cardinality(wide_values) - cardinality(array_positions(wide_values, -9223372036854775808)) "
+    "WHEN -2147483648 = ANY(values) THEN cardinality(values) - cardinality(array_positions(values, -2147483648)) "
+    "ELSE cardinality(values) END",
 )
 _ABSENT = """
 WITH lacking AS MATERIALIZED (SELECT i.service_point_id, i.meter_id, c.channel
