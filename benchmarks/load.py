@@ -31,7 +31,9 @@ from psycopg.conninfo import conninfo_to_dict
 from benchmarks.support import document
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.ingest import FileFolders, ingest_billing_day, land, staging
+from meter_pipeline.ingest import FileFolders, land, staging
+from meter_pipeline.ingest.controller import Controller
+from meter_pipeline.ingest.day import Loading, load_billing_day
 from meter_pipeline.ingest.tables import raw
 from meter_pipeline.postgres import copy_binary, vectors
 from meter_pipeline.postgres.database import Database, ensure_database, open_database
@@ -135,12 +137,11 @@ class City:
     def places(self) -> FileFolders:
         return FileFolders(self.folder / "archive", self.folder / "staging")
 
-    def ingest(self, day: date, **options: Any) -> tuple[float, Any]:
-        """Seconds of ingest_billing_day and its outcome."""
+    def ingest(self, day: date, controller: Controller | None = None) -> tuple[float, Any]:
+        """Seconds of load_billing_day and its outcome."""
         started = time.perf_counter()
-        outcome = ingest_billing_day(
-            self.database, CALENDAR, day, places=self.places, pause=NoPause(), run_id="bench", **options
-        )
+        loading = Loading(self.places, dict, NoPause(), controller or Controller())
+        outcome = load_billing_day(self.database, CALENDAR, day, loading, run_id="bench")
         return time.perf_counter() - started, outcome
 
 

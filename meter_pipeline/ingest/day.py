@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -19,6 +19,7 @@ import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control import PauseProbe
 from meter_pipeline.control.watch import observe_breaker
 from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
 from meter_pipeline.ingest import plan, read_again, staging
@@ -29,7 +30,7 @@ from meter_pipeline.ingest.landing import FileFolders
 from meter_pipeline.ingest.staging import StagedDay
 from meter_pipeline.ingest.tables import load, raw
 from meter_pipeline.ingest.tables.load import INTERVAL, Kind
-from meter_pipeline.ingest.writer import BREAKER, PauseProbe, WriterCounts, Writers
+from meter_pipeline.ingest.writer import BREAKER, PauseCheck, WriterCounts, Writers
 from meter_pipeline.ledger import entries
 from meter_pipeline.postgres import day_lock, driver
 from meter_pipeline.postgres.database import Database
@@ -102,48 +103,50 @@ class IngestOutcome:
         return StageReport(self.accepted, figures, {k: t for k, t in tables.items() if t.height}, plots, [check])
 
 
+@dataclass(slots=True)
+class Loading:
+    """The parts that load a day. ``head_ends`` gives the declarations by name, which are needed only to parse a file
+    of the archive again whose staged reads are lost. ``pause`` is asked before every batch; ``rng`` spreads retries."""
+
+    places: FileFolders
+    head_ends: Callable[[], dict[str, HeadEnd]]
+    pause: PauseCheck
+    controller: Controller = field(default_factory=Controller)
+    breaker: Breaker = field(default_factory=Breaker)
+    rng: random.Random = field(default_factory=random.Random)
+
+
 def ingest_billing_day(
     database: Database,
     calendar: BillingCalendar,
     day: date,
     *,
-    settings: Settings | None = None,
-    places: FileFolders | None = None,
-    head_ends: dict[str, HeadEnd] | None = None,
+    settings: Settings,
     clock: Clock = SYSTEM_CLOCK,
     run_id: str | None = None,
-    pause: PauseProbe | None = None,
-    controller: Controller | None = None,
-    breaker: Breaker | None = None,
-    seed: int | None = None,
 ) -> IngestOutcome:
     """Write every staged read of a billing day that is not in the store yet. Idempotent; blocks until done, also while
-    paused.
-
-    ``settings`` gives the folders and head-ends (or ``places`` and ``head_ends`` themselves); head-ends are needed only
-    to parse an archived file again whose staged reads are lost. ``pause`` is polled before every batch
-    (control.PauseProbe by default). ``seed`` fixes the randomness of retries. Raises psycopg.Error when the database
-    stays out of reach, store.load.DayTakenOverError when another run took the day.
-    """
-    if places is None:
-        if settings is None:
-            raise ValueError("settings or places must be given")
+    paused. ``settings`` gives the folders and head-ends. Raises as ``load_billing_day``."""
+    with PauseProbe(database, application_name="ingest-pause", clock=clock) as pause:
         places = FileFolders(settings.archive, settings.staging)
-    own_probe = None
-    if pause is None:
-        from meter_pipeline.control import PauseProbe as Probe
+        loading = Loading(places, lambda: read_head_ends(settings.head_ends), pause)
+        return load_billing_day(database, calendar, day, loading, clock=clock, run_id=run_id)
 
-        pause = own_probe = Probe(database, application_name="ingest-pause", clock=clock)
-    try:
-        with database.connect("ingest-day", autocommit=True) as lock:
-            day_lock.take(lock, DayLock.LOAD, day)
-            loader = _Day(database, calendar, day, places, settings, head_ends, clock, run_id, pause, lock)
-            loader.controller, loader.breaker = controller or Controller(), breaker or Breaker()
-            loader.rng = random.Random(seed)  # noqa: S311 - jitter of retries
-            return loader.run()
-    finally:
-        if own_probe is not None:
-            own_probe.close()
+
+def load_billing_day(
+    database: Database,
+    calendar: BillingCalendar,
+    day: date,
+    loading: Loading,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
+    run_id: str | None = None,
+) -> IngestOutcome:
+    """As ``ingest_billing_day``, with parts of the caller's. Raises psycopg.Error when the database stays out of reach,
+    ingest.tables.load.DayTakenOverError when another run took the day."""
+    with database.connect("ingest-day", autocommit=True) as lock:
+        day_lock.take(lock, DayLock.LOAD, day)
+        return _Day(database, calendar, day, loading, clock, run_id, lock).run()
 
 
 @dataclass(slots=True)
@@ -153,22 +156,16 @@ class _Day:
     database: Database
     calendar: BillingCalendar
     day: date
-    places: FileFolders
-    settings: Settings | None
-    head_ends: dict[str, HeadEnd] | None
+    loading: Loading
     clock: Clock
     run_id: str | None
-    pause: PauseProbe
     lock: driver.Connection
-    controller: Controller = field(default_factory=Controller)
-    breaker: Breaker = field(default_factory=Breaker)
-    rng: random.Random = field(default_factory=random.Random)
     waiting: list[raw.WaitingFile] = field(default_factory=list)
     restaged: bool = False
 
     def run(self) -> IngestOutcome:
         """Load the reads that wait. Returns the counts and tables of the run."""
-        outcome = IngestOutcome(self.day, target_ms=self.controller.limits.target_s * 1000)
+        outcome = IngestOutcome(self.day, target_ms=self.loading.controller.limits.target_s * 1000)
         waiting = self.waiting = raw.waiting(self.lock, self.day)
         if waiting:
             epoch = raw.take_day(self.lock, self.day, self.run_id or "", self.clock.now())
@@ -182,10 +179,10 @@ class _Day:
                 epoch,
                 sources,
                 self._letters,
-                self.pause,
-                self.controller,
-                self.breaker,
-                self.rng,
+                self.loading.pause,
+                self.loading.controller,
+                self.loading.breaker,
+                self.loading.rng,
                 self.run_id,
                 self._tell_breaker,
             )
@@ -193,8 +190,8 @@ class _Day:
             self._finish(waiting, outcome)
             if raw.close_breaker(self.lock, BREAKER, self.run_id or "", self.clock.now()):
                 self._tell_breaker(False)
-            outcome.writers, outcome.controller = writers.figures, self.controller.frame()
-            outcome.retries, outcome.breaker_opened = writers.retries, self.breaker.opened
+            outcome.writers, outcome.controller = writers.figures, self.loading.controller.frame()
+            outcome.retries, outcome.breaker_opened = writers.retries, self.loading.breaker.opened
         outcome.totals = raw.control_totals(self.lock, self.day)
         return outcome
 
@@ -282,7 +279,7 @@ class _Day:
         for name in columns[2:]:
             setattr(outcome, name, int(outcome.files[name].sum()))
         for item in waiting:
-            staging.remove(self.places.staging, item.staged_path)
+            staging.remove(self.loading.places.staging, item.staged_path)
 
     def _see_that_all_is_claimed(self, waiting: Sequence[raw.WaitingFile]) -> None:
         """Counted from the claims, by another path than the writers': control totals alone would call a day done whose
@@ -303,13 +300,13 @@ class _Day:
         found = {item.sha256: self._staged(item) for item in self.waiting}
         if self.restaged:
             self.waiting = raw.waiting(self.lock, self.day)
-            found |= {i.sha256: staging.read(self.places.staging, i.staged_path) for i in self.waiting}
+            found |= {i.sha256: staging.read(self.loading.places.staging, i.staged_path) for i in self.waiting}
         return [found[item.sha256] for item in self.waiting]
 
     def _staged(self, item: raw.WaitingFile) -> StagedDay:
         """The staged reads of a file, made again from the archive where they are lost or torn."""
         try:
-            found = staging.read(self.places.staging, item.staged_path)
+            found = staging.read(self.loading.places.staging, item.staged_path)
             if found.content_sha256 == item.staged_sha256:
                 return found
         except (OSError, pl.exceptions.PolarsError):
@@ -318,13 +315,11 @@ class _Day:
 
     def _staged_again(self, item: raw.WaitingFile) -> StagedDay:
         """Staged reads follow from the archived file: they are made again, as the file reads by now."""
-        declared = self.head_ends
-        if declared is None:
-            declared = read_head_ends(self.settings.head_ends) if self.settings is not None else {}
+        declared = self.loading.head_ends()
         self.restaged |= read_again.staged_day(
-            self.database, self.calendar, self.places, item, declared, clock=self.clock
+            self.database, self.calendar, self.loading.places, item, declared, clock=self.clock
         )
-        return staging.read(self.places.staging, item.staged_path)
+        return staging.read(self.loading.places.staging, item.staged_path)
 
     def _letters(self, load_pass: plan.WritePlan, at: int, error: driver.Error) -> pl.DataFrame:
         """The dead letter of a payload that the database refused."""

@@ -16,13 +16,14 @@ import polars as pl
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.clock import SYSTEM_CLOCK, Clock
+from meter_pipeline.control import PauseProbe
 from meter_pipeline.feeds.head_ends import HeadEnd, read_head_ends
 from meter_pipeline.ingest import plain_files
 from meter_pipeline.ingest.known_channels import Declared
 from meter_pipeline.ingest.landing import FileFolders, IdentityTaken, Landed, Prepared, prepare_file, register
 from meter_pipeline.ingest.plots import files_plot
 from meter_pipeline.ingest.tables import raw
-from meter_pipeline.ingest.writer import PauseProbe
+from meter_pipeline.ingest.writer import PauseCheck
 from meter_pipeline.postgres import driver
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import StageReport
@@ -132,7 +133,6 @@ def land_inbox(
     *,
     clock: Clock = SYSTEM_CLOCK,
     run_id: str | None = None,
-    pause: PauseProbe | None = None,
 ) -> LandingOutcome:
     """Land every new file of the settings' inbox. A bad file is refused by itself. A file of an undeclared head-end,
     and an entry that is not a plain file (a link, a pipe), is postponed and not read.
@@ -157,12 +157,7 @@ def land_inbox(
         clock,
         run_id,
     )
-    if pause is None:
-        from meter_pipeline.control import PauseProbe as Probe
-
-        with Probe(database, application_name="landing-pause", clock=clock) as probe:
-            landing.land_all(names, probe)
-    else:
+    with PauseProbe(database, application_name="landing-pause", clock=clock) as pause:
         landing.land_all(names, pause)
     return outcome
 
@@ -181,7 +176,7 @@ class _Landing:
     clock: Clock
     run_id: str | None
 
-    def land_all(self, names: Sequence[str], pause: PauseProbe) -> None:
+    def land_all(self, names: Sequence[str], pause: PauseCheck) -> None:
         """Read, pack and stage several files in parallel and ahead (numba, Polars and hashing release the GIL).
         Register them one after another in the order of their names, each after another check of the pause: so the
         register and the ledger do not depend on the number of threads."""
@@ -213,7 +208,7 @@ class _Landing:
         )
 
     def _land_one(
-        self, pause: PauseProbe, name: str, head_end: HeadEnd | None, coming: Future[Prepared] | PauseState | None
+        self, pause: PauseCheck, name: str, head_end: HeadEnd | None, coming: Future[Prepared] | PauseState | None
     ) -> None:
         hold = self.outcome.postponed.append
         called = plain_files.shown(name)

@@ -41,7 +41,7 @@ from meter_pipeline.ingest import archive
 from meter_pipeline.ingest.fetched import NotReadyError, Pulled, PullError
 from meter_pipeline.ingest.inbox import new_files
 from meter_pipeline.ingest.tables import raw
-from meter_pipeline.ingest.writer import PauseProbe
+from meter_pipeline.ingest.writer import PauseCheck
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.report import StageReport
 
@@ -130,24 +130,21 @@ async def pull_day(
     inbox: Path,
     *,
     clock: Clock = SYSTEM_CLOCK,
-    rng: random.Random | None = None,
-    timeouts: httpx.Timeout = TIMEOUTS,
 ) -> Pulled:
     """Pull one billing day of a head-end into ``inbox/HEAD-END/``. Raises PullError."""
     url, headers = _address(head_end)
-    rng = rng or random.Random()  # noqa: S311 - jitter of retries
     folder = inbox / head_end.name
     folder.mkdir(parents=True, exist_ok=True)
     part, note = folder / f".{day}.part", folder / f".{day}.cursor"
     state = _resume(part, note)
     retries = 0
-    async with httpx.AsyncClient(timeout=timeouts, headers=headers, follow_redirects=False, verify=True) as client:
+    async with httpx.AsyncClient(timeout=TIMEOUTS, headers=headers, follow_redirects=False, verify=True) as client:
         seen: set[str] = set(state["seen"])
         while not state["done"]:
             parameters = {"day": day.isoformat(), "limit": str(head_end.options.get("page_size", 1000))}
             if state["cursor"] is not None:
                 parameters["cursor"] = state["cursor"]
-            page, again = await _page(client, url, parameters, clock, rng)
+            page, again = await _page(client, url, parameters, clock)
             retries += again
             following = page["next"]
             if following is not None and (following in seen or following == state["cursor"]):
@@ -187,7 +184,7 @@ def pull(
     *,
     days: Sequence[date] | None = None,
     clock: Clock = SYSTEM_CLOCK,
-    pause: PauseProbe | None = None,
+    pause: PauseCheck | None = None,
 ) -> PullOutcome:
     """Request the missing days of each head-end (or exactly ``days``). A failing head-end does not raise: its error
     is in the result, and the next head-end follows. A head-end is postponed by a pause of it or its commodity, and
@@ -349,12 +346,12 @@ def _address(head_end: HeadEnd) -> tuple[str, dict[str, str]]:
 
 
 async def _page(
-    client: httpx.AsyncClient, url: str, parameters: dict[str, str], clock: Clock, rng: random.Random
+    client: httpx.AsyncClient, url: str, parameters: dict[str, str], clock: Clock
 ) -> tuple[dict[str, Any], int]:
     """One page and the attempts beyond the first it took."""
     why = ""
     for attempt in range(ATTEMPTS):
-        rest = rng.uniform(0, min(5.0, 0.2 * 2**attempt))
+        rest = random.uniform(0, min(5.0, 0.2 * 2**attempt))  # noqa: S311 - jitter of retries
         try:
             async with asyncio.timeout(PAGE_S), client.stream("GET", url, params=parameters) as answer:
                 if answer.status_code == 200:

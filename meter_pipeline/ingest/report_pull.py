@@ -43,7 +43,6 @@ async def pull_report(
     inbox: Path,
     *,
     clock: Clock = SYSTEM_CLOCK,
-    rng: random.Random | None = None,
 ) -> Pulled:
     """The report of one billing day, in ``inbox/HEAD-END/``. Raises NotReadyError where it is still being made,
     PullError where it cannot be had."""
@@ -54,9 +53,8 @@ async def pull_report(
     folder.mkdir(parents=True, exist_ok=True)
     part, note = folder / f".{day}.report", folder / f".{day}.asked"
     headers, auth = _credentials(head_end.name, fetch)
-    chance = rng or random.Random()  # noqa: S311 - jitter of retries
     async with httpx.AsyncClient(timeout=TIMEOUTS, headers=headers, auth=auth, follow_redirects=False) as client:
-        api = _Api(client, fetch, clock, chance)
+        api = _Api(client, fetch, clock)
         state = _noted(note, clock.now())
         if state is None:
             part.unlink(missing_ok=True)
@@ -87,8 +85,8 @@ class _LostReportError(RuntimeError):
 class _Api:
     """The requests of one pull."""
 
-    def __init__(self, client: httpx.AsyncClient, fetch: Fetch, clock: Clock, rng: random.Random) -> None:
-        self.client, self.fetch, self.clock, self.rng = client, fetch, clock, rng
+    def __init__(self, client: httpx.AsyncClient, fetch: Fetch, clock: Clock) -> None:
+        self.client, self.fetch, self.clock = client, fetch, clock
         self.requests = self.retries = 0
 
     async def asked(self, day: date) -> str:
@@ -189,7 +187,7 @@ class _Api:
 
     async def _rest(self, attempt: int) -> None:
         self.retries += 1
-        await self.clock.sleep(self.rng.uniform(0, min(5.0, 0.2 * 2**attempt)))
+        await self.clock.sleep(random.uniform(0, min(5.0, 0.2 * 2**attempt)))  # noqa: S311 - jitter of retries
 
     async def _rest_asked(self, answer: httpx.Response, why: str) -> None:
         text = answer.headers.get("retry-after", "")

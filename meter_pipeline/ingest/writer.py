@@ -39,8 +39,8 @@ ENCODED_AHEAD: Final = 2
 POLL_STALE_S: Final = 0.5
 
 
-class PauseProbe(Protocol):
-    """Answers whether work of a commodity and head-end is paused_time (control.PauseProbe); None: it is not."""
+class PauseCheck(Protocol):
+    """Answers whether work of a commodity and head-end is paused (control.PauseProbe does); None: it is not."""
 
     def check(self, commodity: str | None = None, head_end: str | None = None) -> Any: ...
 
@@ -102,7 +102,7 @@ class Writers:
     epoch: int
     sources: Sequence[Source]
     letters: Letters
-    pause: PauseProbe | None = None
+    pause: PauseCheck | None = None
     controller: Controller = field(default_factory=Controller)
     breaker: Breaker = field(default_factory=Breaker)
     rng: random.Random = field(default_factory=random.Random)

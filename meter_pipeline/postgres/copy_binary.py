@@ -202,11 +202,15 @@ def _block(reader: _Reader, rows: Any, n: int, size: int) -> npt.NDArray[Any]:
     return picked
 
 
-def encoded_blocks(frame: pl.DataFrame, columns: Sequence[str], rows: int = 8192) -> Iterator[bytes]:
+#: Rows encoded at a time
+_BLOCK: Final = 8192
+
+
+def encoded_blocks(frame: pl.DataFrame, columns: Sequence[str]) -> Iterator[bytes]:
     """``encode`` a block at a time, so that no more than one block's bytes are held."""
     encoder = Encoder(frame, columns)
-    for i in range(0, frame.height, rows):
-        yield encoder.rows(i, min(i + rows, frame.height))
+    for i in range(0, frame.height, _BLOCK):
+        yield encoder.rows(i, min(i + _BLOCK, frame.height))
 
 
 def copy_blocks(connection: psycopg.Connection[Any], statement: sql.Composed, blocks: Iterable[bytes]) -> None:

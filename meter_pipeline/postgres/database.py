@@ -64,15 +64,14 @@ class Database:
         return kept_sessions.connect(self.url, options, application_name, CONNECT_TIMEOUT_S, autocommit=autocommit)
 
     async def connect_async(
-        self, application_name: str = "meter-pipeline", *, autocommit: bool = False, role: str | None = None
+        self, application_name: str = "meter-pipeline", *, autocommit: bool = False
     ) -> psycopg.AsyncConnection[tuple[Any, ...]]:
         """As connect, for asyncio."""
-        options = self.session_options if role is None else self.acting_as(role).session_options
         return await psycopg.AsyncConnection.connect(
             self.url,
             application_name=application_name,
             autocommit=autocommit,
-            options=options,
+            options=self.session_options,
             connect_timeout=CONNECT_TIMEOUT_S,
         )
 

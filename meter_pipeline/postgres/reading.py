@@ -138,11 +138,11 @@ def remembers(database: Database) -> bool:
 
 
 @contextlib.contextmanager
-def ahead(items: Generator[Item], depth: int = 4) -> Iterator[Iterator[Item]]:
-    """Yields the same items; another thread makes up to ``depth`` of them in advance."""
+def ahead(items: Generator[Item]) -> Iterator[Iterator[Item]]:
+    """Yields the same items; another thread makes up to four of them in advance."""
     done: Any = object()
     with ThreadPoolExecutor(1, "read-ahead") as pool:
-        waiting = deque(pool.submit(next, items, done) for _ in range(depth))
+        waiting = deque(pool.submit(next, items, done) for _ in range(4))
 
         def taken() -> Iterator[Item]:
             while (item := waiting.popleft().result()) is not done:

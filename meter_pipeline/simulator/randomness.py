@@ -45,11 +45,11 @@ def _quantile_midpoints() -> list[float]:
     return [(k + 0.5) / 65536 for k in range(65536)]
 
 
-@lru_cache(maxsize=4)
-def normal_table(scale: int = 1000) -> npt.NDArray[np.int64]:
-    """65,536 standard normal quantiles times ``scale``, rounded: table[draw] / scale is a normal deviate."""
+@lru_cache(maxsize=1)
+def normal_table() -> npt.NDArray[np.int64]:
+    """65,536 standard normal quantiles times 1000, rounded: table[draw] / 1000 is a normal deviate."""
     inverse = NormalDist().inv_cdf
-    return np.array([round(scale * inverse(p)) for p in _quantile_midpoints()], np.int64)
+    return np.array([round(1000 * inverse(p)) for p in _quantile_midpoints()], np.int64)
 
 
 @lru_cache(maxsize=4)
@@ -59,7 +59,7 @@ def exponential_table(scale: int = 1000) -> npt.NDArray[np.int64]:
 
 
 @lru_cache(maxsize=8)
-def lognormal_table(sigma: float, scale: int = 1000) -> npt.NDArray[np.int64]:
-    """65,536 quantiles of exp(sigma N) times ``scale``, rounded: median ``scale``."""
+def lognormal_table(sigma: float) -> npt.NDArray[np.int64]:
+    """65,536 quantiles of exp(sigma N) times 1000, rounded: median 1000."""
     inverse = NormalDist().inv_cdf
-    return np.array([round(scale * math.exp(sigma * inverse(p))) for p in _quantile_midpoints()], np.int64)
+    return np.array([round(1000 * math.exp(sigma * inverse(p))) for p in _quantile_midpoints()], np.int64)

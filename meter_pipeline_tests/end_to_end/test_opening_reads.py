@@ -19,7 +19,6 @@ from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import import_folder
 from meter_pipeline.settings import load_settings
 from meter_pipeline.vee import validate_billing_day
-from meter_pipeline_tests.ingest.support import NoPause
 from meter_pipeline_tests.support import ROOT
 
 FIRST, SECOND, END = date(2026, 11, 2), date(2026, 11, 3), date(2026, 11, 4)
@@ -55,7 +54,7 @@ def test_the_dials_before_the_first_billing_day_open_its_usage(springfield: Path
     settings = load_settings()
     calendar = settings.calendar()
     import_folder(database, springfield / "reference")
-    land_inbox(database, calendar, settings, pause=NoPause())
+    land_inbox(database, calendar, settings)
     city = Municipality(database_url=database.url)
     for day in (FIRST, SECOND):
         _raw_reads(city, day, "run")

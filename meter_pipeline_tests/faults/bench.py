@@ -26,9 +26,11 @@ import psycopg
 from psycopg import sql
 
 from meter_pipeline.calendar import BillingCalendar
-from meter_pipeline.ingest import ingest_billing_day, land
+from meter_pipeline.control import PauseProbe
+from meter_pipeline.ingest import land
 from meter_pipeline.ingest.breaker import Breaker, Rules
 from meter_pipeline.ingest.controller import Controller
+from meter_pipeline.ingest.day import Loading, load_billing_day
 from meter_pipeline.ingest.tables import load
 from meter_pipeline.ledger import checkpoints, verification
 from meter_pipeline.postgres import embedded
@@ -178,29 +180,27 @@ class Case:
             land(self.database, CALENDAR, path, NORTH, places(self.folder), parse=parse, clock=self.clock)
             self.sent[hashlib.sha256(data).digest()] = payloads(number)
 
-    def run(self, database: Database | None = None, **more: Any) -> Any:
+    def run(self, database: Database | None = None) -> Any:
         """The day's load, in this process."""
         limits = replace(
             SMALL, batch_start=1, batch_most=1 + self.rng.randrange(2)
         )  # so that there is a third batch to strike
-        return ingest_billing_day(
-            database or self.database,
-            CALENDAR,
-            DAY,
-            places=places(self.folder),
-            head_ends={"NORTH": NORTH},
-            clock=self.clock,
-            run_id=f"seed {self.seed}",
-            controller=Controller(limits),
-            breaker=Breaker(QUICK, random.Random(self.seed)),
-            seed=self.seed,
-            **more,
-        )
+        store = database or self.database
+        with PauseProbe(store, application_name="ingest-pause", clock=self.clock) as pause:
+            loading = Loading(
+                places(self.folder),
+                lambda: {"NORTH": NORTH},
+                pause,
+                Controller(limits),
+                Breaker(QUICK, random.Random(self.seed)),
+                random.Random(self.seed),
+            )
+            return load_billing_day(store, CALENDAR, DAY, loading, clock=self.clock, run_id=f"seed {self.seed}")
 
-    def try_run(self, database: Database | None = None, **more: Any) -> Any:
+    def try_run(self, database: Database | None = None) -> Any:
         """The same, where the fault may end it; what it ended with is noted."""
         try:
-            return self.run(database, **more)
+            return self.run(database)
         except (psycopg.Error, OSError, load.DayTakenOverError) as error:
             self.errors.append(type(error).__name__)
             return None
@@ -330,17 +330,16 @@ def killable(url: str, folder: str, seed: int, at: int, after: bool) -> None:
 
     for name in ("execute", "commit"):
         struck(name)
-    ingest_billing_day(
-        Database(url),
-        CALENDAR,
-        DAY,
-        places=places(Path(folder)),
-        head_ends={"NORTH": NORTH},
-        clock=FaultClock(),
-        run_id=f"seed {seed}",
-        controller=Controller(replace(SMALL, batch_start=1 + seed % 3)),
-        seed=seed,
-    )
+    database, clock = Database(url), FaultClock()
+    with PauseProbe(database, application_name="ingest-pause", clock=clock) as pause:
+        loading = Loading(
+            places(Path(folder)),
+            lambda: {"NORTH": NORTH},
+            pause,
+            Controller(replace(SMALL, batch_start=1 + seed % 3)),
+            rng=random.Random(seed),
+        )
+        load_billing_day(database, CALENDAR, DAY, loading, clock=clock, run_id=f"seed {seed}")
 
 
 def spawn(case: Case, at: int, after: bool) -> int | None:

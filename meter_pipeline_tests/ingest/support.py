@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -14,6 +15,10 @@ import polars as pl
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import FileFolders
+from meter_pipeline.ingest.breaker import Breaker
+from meter_pipeline.ingest.controller import Controller
+from meter_pipeline.ingest.day import IngestOutcome, Loading, load_billing_day
+from meter_pipeline.ingest.writer import PauseCheck
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.schemas.reads import INTERVAL_READS, REGISTER_READS, REJECTS, ParsedFeed
 
@@ -150,15 +155,25 @@ def places(folder: Path) -> FileFolders:
     return FileFolders(folder / "archive", folder / "staging")
 
 
-def options(folder: Path) -> dict[str, Any]:
-    """What every run of the day takes in these tests."""
-    return {
-        "places": places(folder),
-        "head_ends": {"NORTH": NORTH},
-        "clock": CLOCK,
-        "pause": NoPause(),
-        "seed": 1,
-    }
+def load_day(
+    database: Database,
+    folder: Path,
+    day: date = DAY,
+    *,
+    controller: Controller | None = None,
+    breaker: Breaker | None = None,
+    pause: PauseCheck | None = None,
+) -> IngestOutcome:
+    """A run of the day as these tests make it: nothing paused unless said, retries from a fixed seed."""
+    parts = Loading(
+        places(folder),
+        lambda: {"NORTH": NORTH},
+        pause or NoPause(),
+        controller or Controller(),
+        breaker or Breaker(),
+        random.Random(1),
+    )
+    return load_billing_day(database, CALENDAR, day, parts, clock=CLOCK)
 
 
 def raw_bytes(database: Database) -> dict[str, list[tuple[Any, ...]]]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meter_pipeline.ingest import ingest_billing_day, land, waiting_days
+from meter_pipeline.ingest import land, waiting_days
 from meter_pipeline.ingest.tables import raw
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.quality import pack
@@ -23,7 +23,7 @@ from meter_pipeline_tests.ingest.support import (
     NORTH,
     Read,
     enrol,
-    options,
+    load_day,
     places,
     raw_bytes,
     truncate,
@@ -46,7 +46,7 @@ def test_a_simple_day(database: Database, tmp_path: Path) -> None:
     landed = land(database, CALENDAR, path, NORTH, places(tmp_path), clock=CLOCK)
     assert (landed.received, landed.rejected, landed.days) == (6 * 92 + 12 + 1, 1, [DAY])
     assert [day for day, _ in waiting_days(database)] == [DAY]
-    outcome = ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+    outcome = load_day(database, tmp_path)
     assert (outcome.accepted, outcome.duplicate, outcome.superseded, outcome.rejected) == (6 * 92 + 12, 0, 0, 0)
     assert outcome.balanced
     assert waiting_days(database) == []
@@ -71,7 +71,7 @@ def test_a_sequence_number_used_for_two_values_is_known_although_one_value_is_ke
         tmp_path,
         [write_file(tmp_path, "a", [*reads, Read("M-2", 5, 77, sequence=5), Read("M-3", 6, 6000, sequence=6)])],
     )
-    ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+    load_day(database, tmp_path)
     assert read_reused_sequences(database, DAY).rows() == [("M-2", "E1", None)]
     assert database.read("SELECT reads FROM raw.reused_sequence").rows() == [(1,)]
 
@@ -87,7 +87,7 @@ def test_a_day_that_comes_in_two_files_of_different_slots_reuses_no_sequence_num
     second += [Read("M-1", 5, 5000), Read("M-1", 6, 6000), Read("M-2", 7, 1, read_time=60)]
     for name, reads in (("a", first), ("b", second)):
         land_all(database, tmp_path, [write_file(tmp_path, name, reads)])
-        ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+        load_day(database, tmp_path)
     assert database.read("SELECT count(*) AS n FROM raw.interval_payload").item() == 2 * len(METERS)
     assert read_reused_sequences(database, DAY).rows() == [("M-2", "E1", [7])]
 
@@ -96,11 +96,11 @@ def test_the_same_bytes_under_another_name_load_nothing(database: Database, tmp_
     enrol(database)
     reads = [Read(m, slot, 7000) for m in METERS for slot in range(10)]
     land_all(database, tmp_path, [write_file(tmp_path, "a", reads)])
-    ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+    load_day(database, tmp_path)
     before = raw_bytes(database)
     again = land(database, CALENDAR, write_file(tmp_path, "b", reads), NORTH, places(tmp_path), clock=CLOCK)
     assert again.duplicate
-    assert ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path)).accepted == 0
+    assert load_day(database, tmp_path).accepted == 0
     assert raw_bytes(database) == before
 
 
@@ -108,10 +108,10 @@ def test_the_same_reads_in_other_bytes_are_duplicates(database: Database, tmp_pa
     enrol(database)
     reads = [Read(m, slot, 7000) for m in METERS for slot in range(10)]
     land_all(database, tmp_path, [write_file(tmp_path, "a", reads)])
-    ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+    load_day(database, tmp_path)
     before = raw_bytes(database)
     land_all(database, tmp_path, [write_file(tmp_path, "b", reversed(reads))])
-    outcome = ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+    outcome = load_day(database, tmp_path)
     assert (outcome.accepted, outcome.duplicate) == (0, 60)
     assert raw_bytes(database) == before
 
@@ -122,7 +122,7 @@ def test_an_older_version_never_regresses_a_value(database: Database, tmp_path: 
     older = write_file(tmp_path, "old", [Read("M-0", slot, 1000, version=1) for slot in range(8)])
     for path in (newer, older):
         land_all(database, tmp_path, [path])
-        outcome = ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+        outcome = load_day(database, tmp_path)
     assert (outcome.accepted, outcome.superseded) == (4, 4)
     values = database.read("SELECT value::text AS v FROM raw.interval ORDER BY slot")["v"].to_list()
     assert [Decimal(v) for v in values] == [Decimal("0.002")] * 4 + [Decimal("0.001")] * 4
@@ -143,7 +143,7 @@ def test_a_late_actual_replaces_an_estimate_and_no_estimate_replaces_an_actual(
         read = Read("M-0", 3, value, version=version, quality=pack(flag), sequence=version)
         register = Read("M-0", 4, value, version=version, quality=pack(flag), register=True, sequence=version)
         land_all(database, tmp_path, [write_file(tmp_path, name, [read, register])])
-        outcome = ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+        outcome = load_day(database, tmp_path)
         assert (outcome.accepted, outcome.superseded) == ((2, 0) if flag in "EA" and version < 6 else (0, 2)), name
     for table in ("raw.interval", "raw.register"):
         assert Decimal(database.read(f"SELECT value::text AS v FROM {table}").item()) == Decimal("0.002"), table
@@ -152,13 +152,13 @@ def test_a_late_actual_replaces_an_estimate_and_no_estimate_replaces_an_actual(
         tmp_path,
         [write_file(tmp_path, "final", [Read("M-0", 3, 5000, version=8, quality=pack("F"), sequence=8)])],
     )
-    assert ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path)).accepted == 1
+    assert load_day(database, tmp_path).accepted == 1
     land_all(
         database,
         tmp_path,
         [write_file(tmp_path, "stale", [Read("M-0", 3, 6000, version=2, quality=pack("A"), sequence=2)])],
     )
-    assert ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path)).superseded == 1
+    assert load_day(database, tmp_path).superseded == 1
     assert database.read("SELECT count(*) AS n FROM raw.interval_payload").item() == 6, "what lost is kept"
 
 
@@ -202,8 +202,8 @@ def test_any_order_and_repetition_of_files_gives_the_same_tables(
         for path in order:
             land_all(database, work, [path])
             if attempt != 1:  # once all at the end, else after each file
-                ingest_billing_day(database, CALENDAR, DAY, **options(work))
-        ingest_billing_day(database, CALENDAR, DAY, **options(work))
+                load_day(database, work)
+        load_day(database, work)
         with database.connect() as connection:
             totals = raw.control_totals(connection)
         assert totals["balanced"].all()

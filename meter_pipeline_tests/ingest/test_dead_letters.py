@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meter_pipeline.ingest import dead_letters, ingest_billing_day, land
+from meter_pipeline.ingest import dead_letters, land
 from meter_pipeline.ingest.dead_letters import DeadLetterError
 from meter_pipeline.ingest.tables import dead_letters as store
 from meter_pipeline.postgres.database import Database
@@ -19,7 +19,7 @@ from meter_pipeline_tests.ingest.support import (
     NORTH,
     Read,
     enrol,
-    options,
+    load_day,
     places,
     write_file,
 )
@@ -60,7 +60,7 @@ def test_a_line_is_corrected_and_replayed_once(database: Database, tmp_path: Pat
     assert replay(database, tmp_path, letter.key).days == [DAY]
     assert replay(database, tmp_path, letter.key).already
     for _ in range(2):
-        ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+        load_day(database, tmp_path)
     assert intervals(database) == 5
     assert letters(database)[0].status == "replayed"
     kinds = database.read("SELECT kind FROM ledger.entry WHERE kind IN ('corrected', 'replayed')")["kind"].to_list()
@@ -78,7 +78,7 @@ def test_unknown_meters_come_back_after_enrolment(database: Database, tmp_path: 
     enrol(database, METERS[1:3])
     for letter in letters(database, "open"):
         assert not replay(database, tmp_path, letter.key).rejected
-    outcome = ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+    outcome = load_day(database, tmp_path)
     assert outcome.balanced
     assert intervals(database) == 18
     rows = database.read(
@@ -105,7 +105,7 @@ def test_a_payload_the_database_refuses_costs_only_itself(database: Database, tm
         connection.execute("ALTER TABLE raw.interval_day ADD CHECK (meter_id <> 'M-3')")
     path = write_file(tmp_path, "a", [Read(m, slot, 1000) for m in METERS for slot in range(4)])
     land(database, CALENDAR, path, NORTH, places(tmp_path), clock=CLOCK)
-    outcome = ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+    outcome = load_day(database, tmp_path)
     assert (outcome.accepted, outcome.rejected, outcome.balanced) == (20, 4, True)
     [letter] = letters(database)
     assert (letter.meter_id, letter.reasons[0][0], letter.raw_format) == ("M-3", "database_refused", "canonical")

@@ -20,7 +20,7 @@ from meter_pipeline.ingest import ingest_billing_day, land_inbox, waiting_days
 from meter_pipeline.ingest.tables import raw
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.settings import Settings, load_settings
-from meter_pipeline_tests.ingest.support import CALENDAR, METERS, NoPause, enrol
+from meter_pipeline_tests.ingest.support import CALENDAR, METERS, enrol
 from meter_pipeline_tests.support import fixtures_dir
 
 NORTH = """name = "NORTH"
@@ -60,12 +60,12 @@ def drop(city: Settings, head_end: str, name: str, content: bytes) -> None:
 
 
 def take_in(city: Settings, database: Database) -> Any:
-    return land_inbox(database, CALENDAR, city, pause=NoPause())
+    return land_inbox(database, CALENDAR, city)
 
 
 def load_all(city: Settings, database: Database) -> None:
     for day, _ in waiting_days(database):
-        assert ingest_billing_day(database, CALENDAR, day, settings=city, pause=NoPause()).balanced
+        assert ingest_billing_day(database, CALENDAR, day, settings=city).balanced
 
 
 def cli(*arguments: str, code: int = 0) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from meter_pipeline.ingest import ingest_billing_day, land
+from meter_pipeline.ingest import land
 from meter_pipeline.ingest.breaker import Breaker, Rules
 from meter_pipeline.ingest.controller import Controller, Limits
 from meter_pipeline.ingest.tables import load, raw
@@ -27,7 +27,7 @@ from meter_pipeline_tests.ingest.support import (
     NORTH,
     Read,
     enrol,
-    options,
+    load_day,
     places,
     raw_bytes,
     write_file,
@@ -51,7 +51,7 @@ def day(database: Database, tmp_path: Path) -> Database:
 
 
 def run(database: Database, folder: Path, **more: Any) -> Any:
-    return ingest_billing_day(database, CALENDAR, DAY, **{**options(folder), "controller": Controller(SMALL), **more})
+    return load_day(database, folder, **{"controller": Controller(SMALL), **more})
 
 
 def leaves(database: Database) -> int:

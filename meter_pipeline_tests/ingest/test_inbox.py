@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -17,7 +18,7 @@ import pytest
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds import parse as parse_feed
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.ingest import land_inbox, new_files, plain_files
+from meter_pipeline.ingest import inbox, land_inbox, new_files, plain_files
 from meter_pipeline.plotting import MOST_BYTES
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.reference import import_folder
@@ -83,7 +84,7 @@ def test_files_read_at_once_are_made_known_in_the_order_of_their_names(
         return found
 
     monkeypatch.setattr("meter_pipeline.feeds.parse", parse)
-    outcome = land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
+    outcome = land_inbox(database, settings.calendar(), settings)
     assert [Path(one.file_name).name for one in outcome.landed] == names
     assert [one.duplicate for one in outcome.landed] == [False] * 6 + [True]
     assert not outcome.postponed
@@ -99,10 +100,12 @@ def test_a_pause_raised_while_files_are_read_holds_those_that_are_not_known_yet(
     database: Database, settings: Settings
 ) -> None:
     """Files read ahead but not registered when the pause comes are held, and landed whole the next time."""
-    first = land_inbox(database, settings.calendar(), settings, pause=Pauses(4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inbox, "PauseProbe", lambda *_, **__: contextlib.nullcontext(Pauses(4)))
+        first = land_inbox(database, settings.calendar(), settings)
     assert len(first.landed) == 1
     assert len(first.postponed) == 6
-    again = land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
+    again = land_inbox(database, settings.calendar(), settings)
     assert len(again.landed) == 6
     files = [path for path in (settings.inbox / "AMI").iterdir() if path.name != "zz_again.csv"]
     lines = sum(len(path.read_text().splitlines()) - 1 for path in files)
@@ -134,22 +137,21 @@ def test_a_file_that_is_another_for_the_time_it_is_parsed_is_not_known_by_its_by
 
     with monkeypatch.context() as patch:
         patch.setattr("meter_pipeline.feeds.parse", parse)
-        outcome = land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
+        outcome = land_inbox(database, settings.calendar(), settings)
     assert [Path(name).name for name, _ in outcome.postponed] == [victim.name]
-    assert [
-        Path(one.file_name).name
-        for one in land_inbox(database, settings.calendar(), settings, pause=Pauses(1000)).landed
-    ] == [victim.name]
+    assert [Path(one.file_name).name for one in land_inbox(database, settings.calendar(), settings).landed] == [
+        victim.name
+    ]
 
 
 def names_held(database: Database, settings: Settings) -> dict[str, str]:
-    return dict(land_inbox(database, settings.calendar(), settings, pause=Pauses(1000)).postponed)
+    return dict(land_inbox(database, settings.calendar(), settings).postponed)
 
 
 def test_a_name_that_is_no_utf_8_costs_nothing_and_is_shown_escaped(database: Database, settings: Settings) -> None:
     box = settings.inbox / "AMI"
     os.rename(os.fsencode(min(box.iterdir())), os.fsencode(box) + b"/caf\xe9\x1b[31m.csv")
-    outcome = land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
+    outcome = land_inbox(database, settings.calendar(), settings)
     assert not outcome.postponed
     assert "AMI/caf\\xe9\\x1b[31m.csv" in [one.file_name for one in outcome.landed]
     assert sum(one.received for one in outcome.landed) > 0
@@ -157,7 +159,7 @@ def test_a_name_that_is_no_utf_8_costs_nothing_and_is_shown_escaped(database: Da
     assert new_files(database, settings.inbox) == [], "and it is known by its name the next time"
     longest = min(path for path in box.iterdir() if "caf" not in path.name)
     longest.rename(Path(os.fsdecode(os.fsencode(box) + b"/" + b"\xe9" * 251 + b".csv")))
-    outcome = land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
+    outcome = land_inbox(database, settings.calendar(), settings)
     assert ("AMI/" + "\\xe9" * 251 + ".csv", True) in [(one.file_name, one.duplicate) for one in outcome.landed]
     os.mkdir(os.fsencode(settings.inbox) + b"/\xff")
     (Path(os.fsdecode(os.fsencode(settings.inbox) + b"/\xff")) / "x.csv").write_text("x")
@@ -212,7 +214,7 @@ def test_a_link_put_in_a_files_place_while_it_is_parsed_is_not_read(
         return parse_feed(path, head_end, calendar)
 
     monkeypatch.setattr("meter_pipeline.feeds.parse", parse)
-    land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
+    land_inbox(database, settings.calendar(), settings)
     letters = database.read("SELECT raw FROM raw.dead_letter")["raw"].to_list()
     assert not any(b"planted-77" in bytes(letter) for letter in letters)
     copies = list(settings.archive.rglob("*.zst"))
@@ -230,7 +232,7 @@ def test_a_file_that_a_parser_ends_on_costs_only_itself(
         return parse_feed(path, head_end, calendar)
 
     monkeypatch.setattr("meter_pipeline.feeds.parse", parse)
-    outcome = land_inbox(database, settings.calendar(), settings, pause=Pauses(1000))
+    outcome = land_inbox(database, settings.calendar(), settings)
     assert len(outcome.landed) == 6
     assert outcome.postponed == [(f"AMI/{victim.name}", "could not be read: IndexError: list index out of range")]
 

@@ -11,7 +11,7 @@ import pytest
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.ingest import dead_letters, ingest_billing_day, land
+from meter_pipeline.ingest import dead_letters, land
 from meter_pipeline.ingest.controller import Controller, Limits
 from meter_pipeline.ingest.landing import Landed, file_identity
 from meter_pipeline.ingest.read_again import StagingError, restage_files
@@ -27,7 +27,7 @@ from meter_pipeline_tests.ingest.support import (
     NORTH,
     Read,
     enrol,
-    options,
+    load_day,
     places,
     write_file,
 )
@@ -50,7 +50,7 @@ def offer(database: Database, folder: Path, path: Path, head_end: HeadEnd = NORT
 
 
 def run(database: Database, folder: Path, **more: Any) -> Any:
-    return ingest_billing_day(database, CALENDAR, DAY, **{**options(folder), **more})
+    return load_day(database, folder, **more)
 
 
 def day_of(meters: list[str], slots: int = 8) -> list[Read]:

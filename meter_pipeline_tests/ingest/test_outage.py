@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 from meter_pipeline.ingest import day as day_module
-from meter_pipeline.ingest import ingest_billing_day, land
+from meter_pipeline.ingest import land
 from meter_pipeline.ingest.breaker import Breaker, Rules
 from meter_pipeline.ingest.controller import Controller, Limits
 from meter_pipeline.ingest.retry import Patience
@@ -37,7 +37,7 @@ from meter_pipeline_tests.ingest.support import (
     NORTH,
     Read,
     enrol,
-    options,
+    load_day,
     places,
     write_file,
 )
@@ -107,11 +107,7 @@ def test_a_frozen_server_is_cut_at_the_socket_and_the_day_is_finished_when_it_wa
     monkeypatch.setattr(load, "write_batch", watched)
     monkeypatch.setattr(day_module, "Writers", functools.partial(Writers, deadline_s=0.5))
     outcomes: list[Any] = []
-    run = threading.Thread(
-        target=lambda: outcomes.append(
-            ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path), controller=Controller(SMALL))
-        )
-    )
+    run = threading.Thread(target=lambda: outcomes.append(load_day(database, tmp_path, controller=Controller(SMALL))))
     run.start()
     assert frozen.wait(60)
     was_cut = cut.wait(60)
@@ -149,11 +145,7 @@ def test_five_days_at_once_after_an_outage_drain_without_a_storm(
 
     def run(day: Any) -> None:
         rules = Rules(window=6, least_calls=3, open_s=0.3)
-        outcomes.append(
-            ingest_billing_day(
-                database, CALENDAR, day, **options(tmp_path), controller=Controller(SMALL), breaker=Breaker(rules)
-            )
-        )
+        outcomes.append(load_day(database, tmp_path, day, controller=Controller(SMALL), breaker=Breaker(rules)))
 
     threads = [threading.Thread(target=run, args=(day,)) for day in days]
     with server.connect("outage", autocommit=True) as outside:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import socket
 import struct
 import threading
@@ -22,7 +21,6 @@ import pytest
 from meter_pipeline.feeds.head_ends import HeadEnd
 from meter_pipeline.ingest import pull
 from meter_pipeline.ingest.fetched import Pulled, PullError
-from meter_pipeline.ingest.pull import pull_day
 from meter_pipeline.postgres.database import Database
 from meter_pipeline_tests.ingest.support import CALENDAR
 
@@ -113,10 +111,9 @@ def head_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeadEnd]:
 
 
 def go(head_end: HeadEnd, inbox: Path, clock: QuickClock | None = None) -> Pulled:
-    timeouts = httpx.Timeout(0.5)
-    return asyncio.run(
-        pull_day(head_end, DAY, inbox, clock=clock or QuickClock(), rng=random.Random(1), timeouts=timeouts)
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pull, "TIMEOUTS", httpx.Timeout(0.5))
+        return asyncio.run(pull.pull_day(head_end, DAY, inbox, clock=clock or QuickClock()))
 
 
 def reads_of(pulled: Pulled) -> list[str]:

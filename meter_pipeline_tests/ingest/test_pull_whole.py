@@ -23,7 +23,7 @@ from meter_pipeline.ingest import ingest_billing_day, land_inbox, pull
 from meter_pipeline.ingest.tables import raw
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.settings import Settings, load_settings
-from meter_pipeline_tests.ingest.support import CALENDAR, DAY, METERS, START, FixedClock, NoPause, enrol
+from meter_pipeline_tests.ingest.support import CALENDAR, DAY, METERS, START, FixedClock, enrol
 
 SECRET = "planted-secret"
 DECLARED = Path(__file__).parents[2] / "data" / "head_ends" / "hes-api.toml"
@@ -143,7 +143,7 @@ def test_the_command_asks_lands_and_the_day_holds_every_digit(city: Settings, da
     assert (asked["outcome"], asked["reads"], asked["ok"]) == ("pulled", len(METERS) * slots(DAY), True)
     assert asked["retries"] > 0
     assert document["landed"]["reads_rejected"] == 0
-    outcome = ingest_billing_day(database, CALENDAR, DAY, settings=city, pause=NoPause())
+    outcome = ingest_billing_day(database, CALENDAR, DAY, settings=city)
     assert (outcome.accepted, outcome.balanced) == (len(METERS) * slots(DAY), True)
     [total] = database.read("SELECT sum(v)::bigint AS n FROM raw.interval_day, unnest(values) AS v")["n"].to_list()
     scale = database.read("SELECT DISTINCT scale FROM raw.interval_day").item()
@@ -176,9 +176,9 @@ def test_a_missing_meter_is_asked_for_until_it_comes_or_five_days_are_over(city:
 
     def round_at(at: datetime) -> dict[date, tuple[int, str]]:
         outcome = pull.pull(database, CALENDAR, [head_end], city.inbox, clock=At(at))
-        land_inbox(database, CALENDAR, city, clock=At(at), pause=NoPause())
+        land_inbox(database, CALENDAR, city, clock=At(at))
         for asked in outcome.pulls:
-            ingest_billing_day(database, CALENDAR, asked.day, settings=city, pause=NoPause(), clock=At(at))
+            ingest_billing_day(database, CALENDAR, asked.day, settings=city, clock=At(at))
         return {asked.day: (asked.missing, asked.outcome) for asked in outcome.pulls}
 
     def open_at(at: datetime) -> bool:

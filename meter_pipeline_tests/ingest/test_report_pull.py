@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import socket
 import threading
 from collections.abc import Iterator
@@ -158,7 +157,7 @@ def head_end(port: int, **more: Any) -> HeadEnd:
 
 
 def go(declared: HeadEnd, inbox: Path, clock: StepClock | None = None) -> Pulled:
-    return asyncio.run(pull_report(declared, DAY, inbox, clock=clock or StepClock(), rng=random.Random(1)))
+    return asyncio.run(pull_report(declared, DAY, inbox, clock=clock or StepClock()))
 
 
 def test_a_report_is_asked_for_waited_for_and_collected(port: int, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from meter_pipeline.ingest import dead_letters, ingest_billing_day, land
+from meter_pipeline.ingest import dead_letters, land
 from meter_pipeline.ingest.tables import raw
 from meter_pipeline.ledger import checkpoints, verification
 from meter_pipeline.postgres.database import Database
@@ -21,7 +21,7 @@ from meter_pipeline_tests.ingest.support import (
     NORTH,
     Read,
     enrol,
-    options,
+    load_day,
     places,
     write_file,
 )
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("toy_feed")
 
 def deliver(database: Database, folder: Path, name: str, reads: list[Read], run: bool = True) -> Any:
     land(database, CALENDAR, write_file(folder, name, reads), NORTH, places(folder), clock=CLOCK)
-    return ingest_billing_day(database, CALENDAR, DAY, **options(folder)) if run else None
+    return load_day(database, folder) if run else None
 
 
 def values(database: Database, table: str = "raw.interval") -> dict[str, list[Decimal]]:
@@ -98,7 +98,7 @@ def test_a_person_takes_the_later_read_or_keeps_the_first(database: Database, tm
     )
     assert (done.reads, done.rejected) == (1, [])
     dead_letters.dismiss(database, keys["M-1"], by="kim", reason="the first was right", clock=CLOCK)
-    ingest_billing_day(database, CALENDAR, DAY, **options(tmp_path))
+    load_day(database, tmp_path)
     seen = values(database)
     assert seen["M-0"] == [Decimal("0.001")] * 3 + [Decimal("0.005")] + [Decimal("0.001")] * 4
     assert seen["M-1"] == [Decimal("0.001")] * 8

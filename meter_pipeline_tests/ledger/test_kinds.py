@@ -25,7 +25,7 @@ from meter_pipeline.billing.bill_run import issue_statements
 from meter_pipeline.billing.close import approve_close, request_close
 from meter_pipeline.control import flags, pause
 from meter_pipeline.control.people import Refused
-from meter_pipeline.ingest import dead_letters, ingest_billing_day, land
+from meter_pipeline.ingest import dead_letters, land
 from meter_pipeline.ingest.tables import dead_letters as letter_store
 from meter_pipeline.ledger import checkpoints, entries, privileges
 from meter_pipeline.ledger.kinds import KINDS
@@ -118,7 +118,6 @@ def walk(database: Database, steps: list[Step]) -> None:
 
 def test_reads_in_duplicate_superseded_rejected_corrected_and_replayed(database: Database, tmp_path: Path) -> None:
     ingest.enrol(database)
-    options = ingest.options(tmp_path)
 
     def landed(name: str, value: int, version: int, junk: tuple[str, ...] = ()) -> Callable[[], Any]:
         path = ingest.write_file(
@@ -134,7 +133,7 @@ def test_reads_in_duplicate_superseded_rejected_corrected_and_replayed(database:
         )
 
     def load() -> None:
-        ingest_billing_day(database, ingest.CALENDAR, ingest.DAY, **options)
+        ingest.load_day(database, tmp_path)
 
     def letter(raw: bytes) -> str:
         with database.connect() as connection:

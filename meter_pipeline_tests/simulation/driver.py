@@ -265,7 +265,7 @@ class SimulatedDatabase:
         return SyncConnection(drive(opened(self.server, application_name, autocommit)))
 
     async def connect_async(
-        self, application_name: str = "meter-pipeline", *, autocommit: bool = False, role: str | None = None
+        self, application_name: str = "meter-pipeline", *, autocommit: bool = False
     ) -> AsyncConnection:
         return AsyncConnection(await drive_async(opened(self.server, application_name, autocommit)))
 

@@ -124,7 +124,7 @@ MUTATIONS: Final = (
     Mutation(
         "advisory lock on the day",
         day,
-        "ingest_billing_day",
+        "load_billing_day",
         "day_lock.take(lock, DayLock.LOAD, day)",
         "pass",
         _QUIET,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -19,8 +20,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from meter_pipeline.clock import SYSTEM_CLOCK
-from meter_pipeline.ingest import ingest_billing_day, land
+from meter_pipeline.control import PauseProbe
+from meter_pipeline.ingest import land
 from meter_pipeline.ingest.controller import Controller
+from meter_pipeline.ingest.day import Loading, load_billing_day
 from meter_pipeline.ingest.tables import load
 from meter_pipeline.ledger.sequencer import sequence
 from meter_pipeline.postgres.database import Database
@@ -113,17 +116,15 @@ class SameRules(RuleBasedStateMachine):
         return content(int(path.name.split("-")[1]))[1]
 
     def _load_real(self) -> None:
-        ingest_billing_day(
-            self.database,
-            CALENDAR,
-            DAY,
-            places=places(self.folder),
-            head_ends={"NORTH": NORTH},
-            clock=SYSTEM_CLOCK,
-            run_id="run",
-            controller=Controller(replace(SMALL, batch_start=2), enabled=False),
-            seed=1,
-        )
+        with PauseProbe(self.database, application_name="ingest-pause") as pause:
+            loading = Loading(
+                places(self.folder),
+                lambda: {"NORTH": NORTH},
+                pause,
+                Controller(replace(SMALL, batch_start=2), enabled=False),
+                rng=random.Random(1),
+            )
+            load_billing_day(self.database, CALENDAR, DAY, loading, run_id="run")
 
     @initialize(number=contents)
     def begins(self, number: int) -> None:

@@ -27,13 +27,12 @@ import polars as pl
 import psycopg
 from psycopg import errors
 
-from meter_pipeline.control import probe
+from meter_pipeline.control import PauseProbe, probe
 from meter_pipeline.ingest import (
     FileFolders,
     archive,
     day,
     dead_letter_rows,
-    ingest_billing_day,
     land,
     landing,
     plain_files,
@@ -43,6 +42,7 @@ from meter_pipeline.ingest import (
 )
 from meter_pipeline.ingest.breaker import Breaker
 from meter_pipeline.ingest.controller import Controller, Limits
+from meter_pipeline.ingest.day import Loading, load_billing_day
 from meter_pipeline.ingest.tables import load, raw
 from meter_pipeline.ledger.sequencer import SequencerBusyError, sequence
 from meter_pipeline.postgres import copy_binary, vectors
@@ -199,14 +199,14 @@ _encoded: dict[str, bytes] = {}
 _encode: Final = copy_binary.encoded_blocks
 
 
-def _encoded_blocks(frame: pl.DataFrame, columns: Any, rows: int = 8192) -> list[bytes]:
+def _encoded_blocks(frame: pl.DataFrame, columns: Any) -> list[bytes]:
     """COPY's bytes of a frame, row by row: a pure function of each, remembered because the same few payloads come in
     every history."""
     parts = []
     for at, row in enumerate(frame.select(columns).rows()):
         key = repr(row)
         if key not in _encoded:
-            _encoded[key] = b"".join(_encode(frame.slice(at, 1), columns, rows))
+            _encoded[key] = b"".join(_encode(frame.slice(at, 1), columns))
         parts.append(_encoded[key])
     return parts
 
@@ -341,18 +341,16 @@ class World:
 
     def load(self, seed: int) -> Any:
         """A run of raw_reads."""
-        outcome = ingest_billing_day(
-            self.database,
-            CALENDAR,
-            DAY,
-            places=FOLDERS,
-            head_ends={"NORTH": NORTH},
-            clock=self.clock,
-            run_id=f"run-{seed}",
-            controller=Controller(replace(SMALL, batch_start=1 + seed % 3), enabled=not self.steady),
-            breaker=Breaker(rng=random.Random(seed)),
-            seed=seed,
-        )
+        with PauseProbe(self.database, application_name="ingest-pause", clock=self.clock) as pause:
+            loading = Loading(
+                FOLDERS,
+                lambda: {"NORTH": NORTH},
+                pause,
+                Controller(replace(SMALL, batch_start=1 + seed % 3), enabled=not self.steady),
+                Breaker(rng=random.Random(seed)),
+                random.Random(seed),
+            )
+            outcome = load_billing_day(self.database, CALENDAR, DAY, loading, clock=self.clock, run_id=f"run-{seed}")
         self.acknowledged += outcome.accepted + outcome.duplicate + outcome.superseded
         if not outcome.balanced:
             self.faults.append("I3: a run's control totals do not balance")

@@ -36,18 +36,15 @@ def ranked_stations(
     station_latitude: Floats,
     station_longitude: Floats,
     coverage: Mapping[str, float],
-    *,
-    min_coverage: float = MIN_COVERAGE,
-    max_km: float = MAX_KM,
 ) -> npt.NDArray[np.int64]:
     """(points, stations) indices of the usable stations of each point, nearest first, -1 behind the last.
 
-    A station is usable within ``max_km`` and with a coverage of at least ``min_coverage``. Ties go to the first name.
+    A station is usable within MAX_KM and with a coverage of at least MIN_COVERAGE. Ties go to the first name.
     """
     order = np.argsort(np.array(stations), kind="stable")
     away = kilometres(latitude, longitude, station_latitude[order], station_longitude[order])
-    enough = np.array([coverage.get(stations[i], 0.0) >= min_coverage for i in order], bool)
-    away = np.where(enough[None, :] & (away <= max_km), away, np.inf)
+    enough = np.array([coverage.get(stations[i], 0.0) >= MIN_COVERAGE for i in order], bool)
+    away = np.where(enough[None, :] & (away <= MAX_KM), away, np.inf)
     ranked = np.argsort(away, axis=1, kind="stable")
     usable = np.take_along_axis(np.isfinite(away), ranked, axis=1)
     result: npt.NDArray[np.int64] = np.where(usable, order[ranked], -1)

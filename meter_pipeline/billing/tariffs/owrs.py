@@ -76,9 +76,7 @@ class Imported:
     notes: tuple[str, ...]
 
 
-def import_owrs(
-    raw: bytes, *, tariff_id: str, currency: str = "USD", seasons: Mapping[str, Season] | None = None
-) -> list[Imported]:
+def import_owrs(raw: bytes, *, tariff_id: str, seasons: Mapping[str, Season] | None = None) -> list[Imported]:
     """Native documents of an OWRS file; their ids begin with ``tariff_id``. ``seasons``: by the names the file gives
     them, lower case.
 
@@ -91,7 +89,7 @@ def import_owrs(
         definitions = definitions_of(file, given, path)
         if not definitions:
             continue
-        reader = _Class(file, path, definitions, currency, dict(seasons or {}))
+        reader = _Class(file, path, definitions, dict(seasons or {}))
         for values in reader.combinations():
             name = "-".join([tariff_id, customer_class, *values.values()])
             document, notes = reader.document(
@@ -110,7 +108,6 @@ class _Class:
     file: OwrsFile
     path: str
     definitions: dict[str, Any]
-    currency: str
     seasons: dict[str, Season]
     used: set[str] = field(default_factory=set)
 
@@ -192,7 +189,7 @@ class _Class:
                 [str(metadata.get("utility_name") or "").strip(), customer_class, *chosen.values()]
             ).strip(),
             "commodity": "water",
-            "currency": self.currency,
+            "currency": "USD",  # the Open Water Rate Specification is of US utilities
             "unit": _UNITS[unit],
         }
         if builder.by_season:
