@@ -27,8 +27,13 @@ def test_a_locale_writes_its_own_way(locale: str, written: list[str]) -> None:
     shown = formats(locale)
     amount = Decimal("12345.500")
     assert [
-        shown.day(DAY), shown.short_day(DAY), shown.month(DAY), shown.when(AT), shown.number(amount), shown.money(amount)
-    ] == written  # fmt: skip
+        shown.day(DAY),
+        shown.short_day(DAY),
+        shown.month(DAY),
+        shown.when(AT),
+        shown.number(amount),
+        shown.money(amount),
+    ] == written
 
 
 def test_no_digit_of_an_exact_figure_is_lost() -> None:
@@ -57,8 +62,11 @@ def test_the_days_in_a_sentence_are_written_and_names_stay() -> None:
 def test_a_figure_at_the_head_of_a_text_keeps_its_digits() -> None:
     shown = formats("de_DE")
     assert [shown.figure(t) for t in ("0.0840 a kWh", "12345.50", "7 %", "included")] == [
-        "0,0840 a kWh", "12.345,50", "7 %", "included"
-    ]  # fmt: skip
+        "0,0840 a kWh",
+        "12.345,50",
+        "7 %",
+        "included",
+    ]
     assert formats("en_US").figure("1234 ") == "1,234 "
 
 

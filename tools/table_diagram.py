@@ -14,9 +14,15 @@ from typing import Final
 #: Schemas of each column, from left to right, and a colour for each.
 COLUMNS: Final = (("ref", "control"), ("raw",), ("vee",), ("anomaly",), ("billing",), ("migration", "ledger"))
 _COLOURS: Final = {
-    "ref": "#4c6a92", "control": "#8a6d3b", "raw": "#2f7d6d", "vee": "#6b5b95", "anomaly": "#b5533c", "billing": "#2d6cb5",
-    "migration": "#7a7a52", "ledger": "#5a5a5a",
-}  # fmt: skip
+    "ref": "#4c6a92",
+    "control": "#8a6d3b",
+    "raw": "#2f7d6d",
+    "vee": "#6b5b95",
+    "anomaly": "#b5533c",
+    "billing": "#2d6cb5",
+    "migration": "#7a7a52",
+    "ledger": "#5a5a5a",
+}
 _WIDTH, _HEIGHT, _APART, _STEP, _TOP = 158, 24, 250, 34, 60
 
 

@@ -56,11 +56,15 @@ def installations(
 ) -> list[tuple[str, str, datetime, datetime | None]]:
     """Where meters stand and stood, now and before the caller's transaction: service point, meter, installed, removed.
     ``column``: meter_id, or head_end of its meters."""
-    of = "meter_id = ANY(%(v)s)" if column == "meter_id" else (
-        "meter_id IN (SELECT meter_id FROM ref.meters WHERE head_end = ANY(%(v)s) UNION "
-        "SELECT meter_id FROM ref.meter_values WHERE head_end = ANY(%(v)s) UNION "
-        "SELECT meter_id FROM ref.meters_version WHERE known_until = %(t)s AND head_end = ANY(%(v)s))"
-    )  # fmt: skip
+    of = (
+        "meter_id = ANY(%(v)s)"
+        if column == "meter_id"
+        else (
+            "meter_id IN (SELECT meter_id FROM ref.meters WHERE head_end = ANY(%(v)s) UNION "
+            "SELECT meter_id FROM ref.meter_values WHERE head_end = ANY(%(v)s) UNION "
+            "SELECT meter_id FROM ref.meters_version WHERE known_until = %(t)s AND head_end = ANY(%(v)s))"
+        )
+    )
     query = (
         f"SELECT service_point_id, meter_id, installed_at, removed_at FROM ref.installations WHERE {of} UNION "
         f"SELECT service_point_id, meter_id, installed_at, removed_at FROM ref.installations_version WHERE known_until = %(t)s AND {of}"
@@ -292,9 +296,14 @@ def write(connection: Connection, changes: str) -> None:
     tables = [str(t) for t in dict.fromkeys(c["table"] for c in json.loads(changes))]
     for table in sorted(tables, key=[*TABLES, "tariff_document"].index):
         key = sql.SQL(", ").join(map(sql.Identifier, key_of(table)))
-        columns = [str(c) for (c,) in connection.execute(
-            "SELECT attname FROM pg_attribute WHERE attrelid = format('ref.%%I', %s::text)::regclass AND attnum > 0 AND NOT attisdropped "
-            "AND attname <> 'known_from' ORDER BY attnum", (table,))]  # fmt: skip
+        columns = [
+            str(c)
+            for (c,) in connection.execute(
+                "SELECT attname FROM pg_attribute WHERE attrelid = format('ref.%%I', %s::text)::regclass AND attnum > 0 AND NOT attisdropped "
+                "AND attname <> 'known_from' ORDER BY attnum",
+                (table,),
+            )
+        ]
         names = sql.SQL(", ").join(map(sql.Identifier, columns))
         sets = sql.SQL(", ").join(
             sql.SQL("{0} = excluded.{0}").format(sql.Identifier(c)) for c in columns if c not in key_of(table)
@@ -444,17 +453,17 @@ def meter_test(connection: Connection, meter_id: str, tested_on: date) -> MeterT
     """A stored test; None where there is none, or where the meter stood nowhere on its day."""
     given = {"m": meter_id, "d": tested_on}
     row = connection.execute(
-        "SELECT t.percent_registration, t.wrong_since, t.wrong_until, m.commodity, i.installed_at, coalesce((SELECT coalesce(v.customer_class, c.customer_class) "
+        "SELECT t.percent_registration, t.wrong_since, t.wrong_until, m.commodity, coalesce((SELECT coalesce(v.customer_class, c.customer_class) "
         "FROM ref.agreements AS a JOIN ref.accounts AS c USING (account_id) LEFT JOIN ref.account_values AS v ON v.account_id = c.account_id "
         "AND v.valid_from <= %(d)s AND (v.valid_to IS NULL OR v.valid_to > %(d)s) WHERE a.service_point_id = i.service_point_id AND a.valid_from <= %(d)s "
-        "ORDER BY a.valid_from DESC LIMIT 1), '') FROM ref.meter_tests AS t JOIN ref.meters AS m USING (meter_id) "
+        "ORDER BY a.valid_from DESC LIMIT 1), ''), i.installed_at FROM ref.meter_tests AS t JOIN ref.meters AS m USING (meter_id) "
         "JOIN LATERAL (SELECT * FROM ref.installations AS i WHERE i.meter_id = t.meter_id AND i.installed_at::date <= %(d)s "
         "ORDER BY installed_at DESC LIMIT 1) AS i ON true WHERE t.meter_id = %(m)s AND t.tested_on = %(d)s",
         given,
     ).fetchone()
     if row is None:
         return None
-    percent, since, until, commodity, installed_at, customer_class = row
+    percent, since, until, commodity, customer_class, installed_at = row
     earlier = connection.execute(
         "SELECT tested_on, percent_registration FROM ref.meter_tests WHERE meter_id = %(m)s AND tested_on < %(d)s ORDER BY 1",
         given,
@@ -467,9 +476,8 @@ def meter_test(connection: Connection, meter_id: str, tested_on: date) -> MeterT
         names = ", ".join(TABLES["channel_values"].columns)
         query = f"SELECT {names} FROM ref.channel_values WHERE meter_id = %(m)s ORDER BY channel, valid_from"
         values = cursor.execute(query.encode(), given).fetchall()
-    return MeterTest(
-        meter_id, tested_on, percent, since, until, commodity, customer_class, installed_at, earlier, channels, values, policies.rules(connection)
-    )  # fmt: skip
+    beside = earlier, channels, values, policies.rules(connection)
+    return MeterTest(meter_id, tested_on, percent, since, until, commodity, customer_class, installed_at, *beside)
 
 
 def progress(connection: Connection, digest: bytes) -> tuple[int, int]:

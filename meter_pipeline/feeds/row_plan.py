@@ -14,8 +14,16 @@ from meter_pipeline.feeds.stamp_rules import JOIN, StampParts
 
 #: fields of a read that are texts of a dictionary
 CODED_FIELDS: Final = (
-    "meter_id", "channel", "time", "unit", "quality", "sequence", "source_version", "read_time", "interval_minutes",
-)  # fmt: skip
+    "meter_id",
+    "channel",
+    "time",
+    "unit",
+    "quality",
+    "sequence",
+    "source_version",
+    "read_time",
+    "interval_minutes",
+)
 #: most columns that a row plan may read
 MAX_SOURCES: Final = 60
 

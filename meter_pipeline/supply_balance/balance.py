@@ -25,11 +25,21 @@ _M3: Final = {"m3": Decimal(1), "gal": Decimal("0.003785411784"), "ft3": Decimal
 LEAST_HISTORY, MOST_HISTORY = 14, 60
 _COLUMNS: Final = pl.Schema(
     {
-        "billing_day": pl.Date(), "zone_id": pl.String(), "commodity": pl.String(), "unit": pl.String(), "delivered_in": pl.Int64(),
-        "delivered_out": pl.Int64(), "metered": pl.Int64(), "unmetered": pl.Int64(), "difference": pl.Int64(), "uncertain": pl.Int64(),
-        "supplies": pl.Int32(), "customers": pl.Int32(), "missing": pl.String(),
+        "billing_day": pl.Date(),
+        "zone_id": pl.String(),
+        "commodity": pl.String(),
+        "unit": pl.String(),
+        "delivered_in": pl.Int64(),
+        "delivered_out": pl.Int64(),
+        "metered": pl.Int64(),
+        "unmetered": pl.Int64(),
+        "difference": pl.Int64(),
+        "uncertain": pl.Int64(),
+        "supplies": pl.Int32(),
+        "customers": pl.Int32(),
+        "missing": pl.String(),
     }
-)  # fmt: skip
+)
 #: Names in a list of missing data; the rest is counted
 _NAMED: Final = 5
 

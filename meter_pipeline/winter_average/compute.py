@@ -18,10 +18,15 @@ from meter_pipeline.winter_average.rules import Rule, WinterAverageRefusedError,
 
 SCHEMA: Final = pl.Schema(
     {
-        "effective": pl.Date(), "service_point_id": pl.String(), "account_id": pl.String(), "unit": pl.String(), "per_day": pl.Int64(),
-        "source": pl.String(), "periods": pl.String(),
+        "effective": pl.Date(),
+        "service_point_id": pl.String(),
+        "account_id": pl.String(),
+        "unit": pl.String(),
+        "per_day": pl.Int64(),
+        "source": pl.String(),
+        "periods": pl.String(),
     }
-)  # fmt: skip
+)
 
 
 def compute(database: Database, effective: date) -> pl.DataFrame:

@@ -151,9 +151,10 @@ def month(
 ) -> Decimal:
     """What a calendar month's use comes to."""
     load = tmp_path / "load.csv"
-    load.write_text(f"interval_start,{unit}\n{day:%Y-%m-%d}T00:00:00,{used}\n" + "".join(
-        f"{day:%Y-%m}-{k:02}T00:00:00,0\n" for k in range(2, 31 if day.month != 2 else 29)
-    ))  # fmt: skip
+    load.write_text(
+        f"interval_start,{unit}\n{day:%Y-%m-%d}T00:00:00,{used}\n"
+        + "".join(f"{day:%Y-%m}-{k:02}T00:00:00,0\n" for k in range(2, 31 if day.month != 2 else 29))
+    )
     found = price(parse_tariff(raw(made.document)), load_file(load, None), attributes=attributes)
     return Decimal(str(found["monthly"][0]["total"]))
 
@@ -162,8 +163,11 @@ def test_a_tier_starts_with_the_unit_that_it_names(tmp_path: Path) -> None:
     made = only(TIERED)
     (charge,) = made.document["charges"]
     assert charge["tiers"] == [
-        {"upto": "14", "rate": "2.87"}, {"upto": "40", "rate": "4.29"}, {"upto": "148", "rate": "6.44"}, {"rate": "10.07"},
-    ]  # fmt: skip
+        {"upto": "14", "rate": "2.87"},
+        {"upto": "40", "rate": "4.29"},
+        {"upto": "148", "rate": "6.44"},
+        {"rate": "10.07"},
+    ]
     # 14 units at 2.87 and one at 4.29
     assert month(made, "15", tmp_path) == Decimal("44.47")
 
@@ -171,8 +175,10 @@ def test_a_tier_starts_with_the_unit_that_it_names(tmp_path: Path) -> None:
 def test_each_place_is_a_document_and_a_bill_of_two_months_is_a_sixth_of_a_year() -> None:
     made = import_owrs(PLACES, tariff_id="W")
     assert [m.document["tariff_id"] for m in made] == [
-        "W-RESIDENTIAL-SINGLE-INSIDE-CITY", "W-RESIDENTIAL-SINGLE-OUTSIDE-CITY", "W-COMMERCIAL",
-    ]  # fmt: skip
+        "W-RESIDENTIAL-SINGLE-INSIDE-CITY",
+        "W-RESIDENTIAL-SINGLE-OUTSIDE-CITY",
+        "W-COMMERCIAL",
+    ]
     service, use = made[1].document["charges"]
     assert service["per"] == "year"
     assert service["by"] == {"attribute": "meter_size", "values": {"5/8": "313.98", "1-1/2": "909.54"}}

@@ -89,9 +89,13 @@ def held(database: Database, *schemas: str) -> dict[str, str]:
 def change(database: Database, rng: random.Random, day: date = FIRST) -> list[str]:
     """One to three service points come out differently: usage, payer, tariff, a deduct meter, no usage."""
     with database.connect() as c:
-        points = [p for (p,) in c.execute(
-            "SELECT DISTINCT service_point_id FROM billing.determinant_day WHERE billing_day = %s ORDER BY 1", (day,)
-        ).fetchall()]  # fmt: skip
+        points = [
+            p
+            for (p,) in c.execute(
+                "SELECT DISTINCT service_point_id FROM billing.determinant_day WHERE billing_day = %s ORDER BY 1",
+                (day,),
+            ).fetchall()
+        ]
         chosen = rng.sample(points, rng.randrange(1, 4))
         for point in chosen:
             kind = rng.choice(["usage", "payer", "no usage", "tariff", "attribute"])
@@ -198,8 +202,9 @@ def test_a_day_is_not_carried_into_one_that_is_billed_again(
     with database.connect() as c:
         [(point,)] = c.execute(
             "SELECT min(service_point_id) FROM (SELECT service_point_id FROM billing.charge_day WHERE stretch_start < %s "
-            "GROUP BY 1 HAVING count(*) = 3) AS p", (FIRST,)
-        ).fetchall()  # fmt: skip
+            "GROUP BY 1 HAVING count(*) = 3) AS p",
+            (FIRST,),
+        ).fetchall()
         for day in DAYS[:2]:
             c.execute(
                 "UPDATE vee.daily_usage SET quantity_micro = quantity_micro + 7000000 WHERE billing_day = %s AND service_point_id = %s",
@@ -344,10 +349,14 @@ def test_the_ledger_checks_the_rows_of_the_part(
     database = copy_database(server, "billed_ledger", city[0].name)
     order(database, utility="town")
     with database.connect() as c:
-        points = [p for (p,) in c.execute(
-            "SELECT DISTINCT service_point_id FROM vee.interval_day WHERE billing_day = %s AND values IS NOT NULL AND service_point_id IN "
-            "(SELECT service_point_id FROM billing.charge_day WHERE billing_day = %s) ORDER BY 1", (FIRST, FIRST)
-        ).fetchall()]  # fmt: skip
+        points = [
+            p
+            for (p,) in c.execute(
+                "SELECT DISTINCT service_point_id FROM vee.interval_day WHERE billing_day = %s AND values IS NOT NULL AND service_point_id IN "
+                "(SELECT service_point_id FROM billing.charge_day WHERE billing_day = %s) ORDER BY 1",
+                (FIRST, FIRST),
+            ).fetchall()
+        ]
     mine, other = points[0], points[1]
 
     def found(some: list[str] | None) -> tuple[list[str], int]:

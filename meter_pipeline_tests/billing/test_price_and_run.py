@@ -165,9 +165,13 @@ TOU = {"periods": ["off", "on"], "default": "off", "rules": [ON_PEAK]}
 
 @pytest.mark.parametrize(
     ("members", "cost"),
-    [({}, "9.60"), ({"holidays": "us-federal"}, "9.60"), ({"holidays": {"names": ["labor"]}}, "10.80"),
-     ({"holidays": {"dates": ["2018-07-04", "2018-07-05"]}}, "8.40")],
-)  # fmt: skip
+    [
+        ({}, "9.60"),
+        ({"holidays": "us-federal"}, "9.60"),
+        ({"holidays": {"names": ["labor"]}}, "10.80"),
+        ({"holidays": {"dates": ["2018-07-04", "2018-07-05"]}}, "8.40"),
+    ],
+)
 def test_holidays_are_off_peak(members: dict[str, Any], cost: str) -> None:
     """3 to 5 July 2018, Tuesday to Thursday, one kWh an hour: six hours of each working day at 0.30, the others at
     0.10.

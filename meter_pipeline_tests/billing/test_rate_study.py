@@ -47,7 +47,7 @@ def flat(tariff_id: str, rate: str, **changes: Any) -> dict[str, Any]:
             {"kind": "minimum", "code": "MIN", "name": "Minimum", "amount": "4.00"},
             {"kind": "tax", "code": "TAX", "name": "City tax", "percent": "10"},
         ],
-    )  # fmt: skip
+    )
     made.pop("time_of_use")
     return made | changes
 

@@ -110,8 +110,20 @@ def as_first_known(rows: Rows, p: str) -> None:
     rows.update(known_first(p, meter_of(p)))
 
 
-KINDS: tuple[Kind, ...] = (ratio, other_ratio, ratio_since, class_since, tariff, moved_out, moved_out_later, vacant, not_billed, other_account,
-                           installed_later, as_first_known)  # fmt: skip
+KINDS: tuple[Kind, ...] = (
+    ratio,
+    other_ratio,
+    ratio_since,
+    class_since,
+    tariff,
+    moved_out,
+    moved_out_later,
+    vacant,
+    not_billed,
+    other_account,
+    installed_later,
+    as_first_known,
+)
 #: Starts of the days in UTC.
 CALENDAR_START = [datetime(d.year, d.month, d.day, 6, tzinfo=UTC) for d in DAYS]
 
@@ -137,13 +149,19 @@ def known_first(p: str, meter: str) -> Rows:
         "dials": 6 if register else None,
     }
     return {
-        "installations": [{"service_point_id": f"SP-{p}", "meter_id": f"M{p}", "installed_at": CALENDAR_START[0],
-                           "install_read": 0 if register else None}],
+        "installations": [
+            {
+                "service_point_id": f"SP-{p}",
+                "meter_id": f"M{p}",
+                "installed_at": CALENDAR_START[0],
+                "install_read": 0 if register else None,
+            }
+        ],
         "channels": [channel(p, **stands)],
         "channel_values": [],
         "account_values": [],
         "agreements": [agreement(p)],
-    }  # fmt: skip
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +231,10 @@ def begin(database: Database, folder: Path, known: dict[str, Rows]) -> Town:
         {
             "billing_cycles": [{"cycle_id": "C1", "period_start": a, "period_end": b} for a, b in PERIODS],
             "service_points": [point(p) for p in known],
-            "meters": [{"meter_id": f"M{p}", "commodity": "electricity", "head_end": f"{meter_of(p)}-KWH".upper()} for p in known],
+            "meters": [
+                {"meter_id": f"M{p}", "commodity": "electricity", "head_end": f"{meter_of(p)}-KWH".upper()}
+                for p in known
+            ],
             "accounts": [
                 {"account_id": f"{kind}-{p}", "customer_class": "residential", "opened": date(2015, 1, 1)}
                 for p in known
@@ -221,7 +242,7 @@ def begin(database: Database, folder: Path, known: dict[str, Rows]) -> Town:
             ],
             **Books(known).tables(),
         }
-    )  # fmt: skip
+    )
     return city
 
 

@@ -27,9 +27,11 @@ DAYS = [FIRST + timedelta(days=k) for k in range(3)]
 END = PERIODS[0][1]
 #: 0.10 a kWh for residences, 0.20 for others; tax of 50 percent, not for municipal accounts and not with a certificate
 _USE = {
-    "kind": "usage", "code": "USE", "name": "Usage",
+    "kind": "usage",
+    "code": "USE",
+    "name": "Usage",
     "by": {"attribute": "customer_class", "values": {"residential": {"rate": "0.10"}, "*": {"rate": "0.20"}}},
-}  # fmt: skip
+}
 _TAX = {"kind": "tax", "code": "TAX", "name": "Tax", "percent": "50", "exempt": ["municipal"], "certificate": True}
 
 
@@ -37,7 +39,13 @@ _TAX = {"kind": "tax", "code": "TAX", "name": "Tax", "percent": "50", "exempt": 
 def city(database: Database, tmp_path: Path) -> Town:
     """A and B use 24 kWh a day: 2.40 and 1.20 of tax."""
     made = town(database, tmp_path / "town")
-    tariff = {"tariff_id": "E-CLASS", "commodity": "electricity", "version": 1, "valid_from": date(2015, 1, 1), "document": "c.json"}  # fmt: skip
+    tariff = {
+        "tariff_id": "E-CLASS",
+        "commodity": "electricity",
+        "version": 1,
+        "valid_from": date(2015, 1, 1),
+        "document": "c.json",
+    }
     made.refer({"tariffs": [tariff]}, {("E-CLASS", 1): json.dumps(flat("E-CLASS", _USE, _TAX)).encode()})
     made.refer({"agreements": [agreement(p, tariff_id="E-CLASS") for p in "AB"]})
     made.days(DAYS)
@@ -69,7 +77,9 @@ def test_a_class_that_was_another_from_a_day_on_is_charged_from_that_day(city: T
     assert reproduce(city.database, city.calendar, name).identical
     now = city.clock.now() + timedelta(days=3650)
     assert "account_values" not in reference_rows(city.database, f"{name}.1")["rows"]
-    assert [r["customer_class"] for r in reference_rows(city.database, f"{name}.1", now)["rows"]["account_values"]] == ["commercial"]  # fmt: skip
+    assert [r["customer_class"] for r in reference_rows(city.database, f"{name}.1", now)["rows"]["account_values"]] == [
+        "commercial"
+    ]
     # It was the town's own account, and from the last day on.
     later = city.folder_of({"account_values": [classed(DAYS[2], None, "municipal")]})
     assert import_folder(city.database, city.calendar, later, clock=city.clock).days == DAYS[2:]

@@ -55,10 +55,10 @@ def test_issued_money_is_changed_by_two_people_and_the_ledger_names_both(databas
         request(database, made.digest, by="ana", reason="again", clock=city.clock)
     with database.connect() as connection:
         assert history.unproven(connection) == []
-        (made_by, why, body), = connection.execute(
+        ((made_by, why, body),) = connection.execute(
             "SELECT made_by, reason, convert_from(body, 'UTF8') FROM ref.change_set JOIN ledger.entry ON entry_id = ledger_entry "
             "WHERE reason <> ''"
-        ).fetchall()  # fmt: skip
+        ).fetchall()
     assert (made_by, why) == ("ben", "nameplate says 20")
     assert made.digest.hex() in body
     assert '"requested_by":"ana"' in body

@@ -293,8 +293,11 @@ def test_a_correction_is_charged_by_the_rule_and_everything_holds(city: Town) ->
     assert told is not None
     (policy,) = told["policy"]
     assert (policy["rule"], policy["full"], policy["allowed"], policy["waived"]) == (
-        "*, * from 2020-01-01 (city code 12-3)", "57.00", "19.00", "38.00",
-    )  # fmt: skip
+        "*, * from 2020-01-01 (city code 12-3)",
+        "57.00",
+        "19.00",
+        "38.00",
+    )
     (said,) = city.database.rows(
         "SELECT evidence, reason FROM billing.adjustment WHERE adjustment_id = $1", [f"{bill}.A1"]
     )
@@ -328,8 +331,11 @@ def test_refused_together_superseded_together_and_reads_only_where_the_rule_cove
     bill = f"AC-R.C1.{FIRST:%Y%m%d}.0"
     states = "SELECT adjustment_id, status FROM billing.adjustment WHERE statement_id = $1 ORDER BY 1"
     assert {r["adjustment_id"][-2:]: r["status"] for r in city.database.rows(states, [bill])} == {
-        "A1": "superseded", "A2": "superseded", "A3": "requested", "A4": "requested",
-    }  # fmt: skip
+        "A1": "superseded",
+        "A2": "superseded",
+        "A3": "requested",
+        "A4": "requested",
+    }
     city.decide(f"{bill}.A3", approve=False)
     assert [r["status"] for r in city.database.rows(states, [bill])][2:] == ["refused", "refused"]
     assert city.owed()["AC-R"] == Decimal(3)

@@ -124,10 +124,13 @@ def test_a_register_adds_up_to_its_intervals_on_the_days_on_which_it_is_said(cit
     [
         ({"meter_id": "MR", "channel": "R1", "unit": "gal"}, "MR R1 is a register"),
         ({"meter_id": "MA", "channel": "E1", "sums_to": "E1"}, "MA E1 is an interval channel"),
-        ({"meter_id": "MA", "channel": "E1", "interval_minutes": 0}, "channel_values.csv:2: interval_minutes: must be from 1"),
+        (
+            {"meter_id": "MA", "channel": "E1", "interval_minutes": 0},
+            "channel_values.csv:2: interval_minutes: must be from 1",
+        ),
         ({"meter_id": "MA", "channel": "E1", "unit": "furlong"}, "channel_values.csv:2: unit: "),
     ],
-)  # fmt: skip
+)
 def test_a_programme_that_cannot_be_is_refused(city: Programmed, row: dict[str, Any], fault: str) -> None:
     with pytest.raises(ReferenceRefused) as refused:
         import_folder(city.database, city.calendar, values(city, row | {"valid_from": DAYS[0]}), clock=city.clock)

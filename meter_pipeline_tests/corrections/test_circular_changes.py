@@ -44,7 +44,14 @@ def part(member: str, target: str, attribute: str = "deducts_from", since: int =
 
 
 def zone(name: str, parent: str | None) -> dict[str, Any]:
-    return {"zone_id": name, "kind": "district", "commodity": "electricity", "name": name, "parent_id": parent, "valid_from": FIRST}  # fmt: skip
+    return {
+        "zone_id": name,
+        "kind": "district",
+        "commodity": "electricity",
+        "name": name,
+        "parent_id": parent,
+        "valid_from": FIRST,
+    }
 
 
 def value(meter: str, name: str, total: str) -> dict[str, Any]:

@@ -67,8 +67,16 @@ class GasTown(Town):
                 "service_points": [point(p, commodity="gas") for p in ACCOUNTS],
                 "meters": [{"meter_id": f"M{p}", "commodity": "gas", "head_end": "GAS"} for p in ACCOUNTS],
                 "channels": [
-                    {"meter_id": f"M{p}", "channel": "R1", "kind": "register", "unit": "ft3", "flow": "import",
-                     "multiplier": 1, "dials": 6, "billed": True}
+                    {
+                        "meter_id": f"M{p}",
+                        "channel": "R1",
+                        "kind": "register",
+                        "unit": "ft3",
+                        "flow": "import",
+                        "multiplier": 1,
+                        "dials": 6,
+                        "billed": True,
+                    }
                     for p in ACCOUNTS
                 ],
                 "installations": [
@@ -76,13 +84,14 @@ class GasTown(Town):
                     for p in ACCOUNTS
                 ],
                 "accounts": [
-                    {"account_id": f"AC-{p}", "customer_class": "residential", "opened": date(2015, 1, 1)} for p in ACCOUNTS
+                    {"account_id": f"AC-{p}", "customer_class": "residential", "opened": date(2015, 1, 1)}
+                    for p in ACCOUNTS
                 ],
                 "agreements": [agreement(p, tariff_id="G-FLAT") for p in ACCOUNTS],
                 "service_attributes": [zone("N", "NORTH"), zone("S", "south")],
                 "heat_contents": [heat("NORTH", FIRST, None, "1.10"), heat("SOUTH", FIRST, None, "0.95")],
             }
-        )  # fmt: skip
+        )
 
     def reads(self, days: Any) -> None:
         self.read(

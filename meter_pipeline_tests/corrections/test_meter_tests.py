@@ -106,9 +106,19 @@ def test_a_slow_meter_is_previewed_limited_approved_and_billed(database: Databas
     city.days(DAYS)
     city.issue("C1", PERIODS[0][1])
     city.refer({"back_billing_rules": [RULE | {"charge_months": 5, "waive_below": None}]})
-    city.refer({"meter_tests": [
-        {"meter_id": "MR", "tested_on": DAYS[4], "percent_registration": 80, "wrong_since": DAYS[1], "evidence": "shop report 88"}
-    ]})  # fmt: skip
+    city.refer(
+        {
+            "meter_tests": [
+                {
+                    "meter_id": "MR",
+                    "tested_on": DAYS[4],
+                    "percent_registration": 80,
+                    "wrong_since": DAYS[1],
+                    "evidence": "shop report 88",
+                }
+            ]
+        }
+    )
     city.clock = noon(date(2026, 7, 9))
     employ(database)
     with pytest.raises(ReferenceRefused, match="no test of MR on 2026-01-10"):

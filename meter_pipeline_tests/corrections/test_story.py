@@ -27,8 +27,12 @@ FIRST, TESTED, PREVIEWED = date(2025, 9, 1), date(2026, 11, 1), date(2026, 11, 1
 MONTHS = [date(2025 + (8 + k) // 12, (8 + k) % 12 + 1, 1) for k in range(15)]
 DAYS = [FIRST + timedelta(days=k) for k in range((TESTED - FIRST).days)]
 RULE_12 = RULE | {
-    "customer_class": "residential", "charge_months": 12, "interest_percent": None, "waive_below": None, "source": "12 months",
-}  # fmt: skip
+    "customer_class": "residential",
+    "charge_months": 12,
+    "interest_percent": None,
+    "waive_below": None,
+    "source": "12 months",
+}
 
 
 class House(Town):
@@ -44,13 +48,18 @@ class House(Town):
                 "meters": [{"meter_id": "MR", "commodity": "electricity", "head_end": "REGISTER-KWH"}],
                 "channels": [channel("R", 40)],
                 "installations": [
-                    {"service_point_id": "SP-R", "meter_id": "MR", "installed_at": self.calendar.bounds(FIRST)[0], "install_read": 0}
+                    {
+                        "service_point_id": "SP-R",
+                        "meter_id": "MR",
+                        "installed_at": self.calendar.bounds(FIRST)[0],
+                        "install_read": 0,
+                    }
                 ],
                 "accounts": [{"account_id": "AC-R", "customer_class": "residential", "opened": date(2015, 1, 1)}],
                 "agreements": [agreement("R")],
                 "back_billing_rules": [RULE_12],
             }
-        )  # fmt: skip
+        )
 
     def on(self, day: date) -> None:
         self.clock = FixedClock(datetime(day.year, day.month, day.day, 18, tzinfo=UTC))
@@ -83,9 +92,19 @@ def test_a_ratio_that_was_wrong_for_fourteen_months(database: Database, tmp_path
     assert city.owed() == {"AC-R": Decimal(told("the fourteen bills come to"))}
     employ(database)
     city.on(TESTED)
-    city.refer({"meter_tests": [
-        {"meter_id": "MR", "tested_on": TESTED, "percent_registration": 80, "wrong_since": FIRST, "evidence": "shop report 88"}
-    ]})  # fmt: skip
+    city.refer(
+        {
+            "meter_tests": [
+                {
+                    "meter_id": "MR",
+                    "tested_on": TESTED,
+                    "percent_registration": 80,
+                    "wrong_since": FIRST,
+                    "evidence": "shop report 88",
+                }
+            ]
+        }
+    )
     city.on(PREVIEWED)
     proposed, made = preview_meter_test(database, city.calendar, "MR", TESTED, clock=city.clock)
     assert [row["multiplier"] for row in proposed.rows] == [Decimal(told("the multiplier becomes"))]

@@ -91,9 +91,16 @@ def test_a_version_on_other_days_takes_no_place(database: Database, tmp_path: Pa
 def riders(city: Town, *versions: tuple[int, str, date, date | None], by: str = "service_date") -> Path:
     """A folder with versions of the rider: number, rate, first day, day after the last."""
     rows = [
-        {"tariff_id": "FUEL", "commodity": "electricity", "version": n, "valid_from": first, "valid_to": past, "document": f"fuel-{n}.json"}
+        {
+            "tariff_id": "FUEL",
+            "commodity": "electricity",
+            "version": n,
+            "valid_from": first,
+            "valid_to": past,
+            "document": f"fuel-{n}.json",
+        }
         for n, _, first, past in versions
-    ]  # fmt: skip
+    ]
     folder = city.folder_of({"tariffs": rows})
     (folder / "tariffs").mkdir()
     fuel, franchise = FUEL["charges"]

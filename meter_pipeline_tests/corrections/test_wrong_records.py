@@ -83,11 +83,14 @@ def test_rows_that_contradict_each_other_or_themselves_are_refused_and_nothing_i
     city = town(database, tmp_path / "town")
     city.days(DAYS[:1])
     for rows, why in (
-        ([agreement("A", valid_to=DAYS[0]), agreement("A", account_id="AC-X", valid_from=DAYS[0] - timedelta(1))], "overlaps"),
+        (
+            [agreement("A", valid_to=DAYS[0]), agreement("A", account_id="AC-X", valid_from=DAYS[0] - timedelta(1))],
+            "overlaps",
+        ),
         ([agreement("A", valid_from=DAYS[1], valid_to=DAYS[1])], "agreements.csv:2"),
         ([agreement("A", valid_from=DAYS[1], valid_to=DAYS[0])], "agreements.csv:2"),
         ([agreement("A", account_id="AC-X", valid_from=DAYS[0])], "in force at the same time"),
-    ):  # fmt: skip
+    ):
         folder = city.folder_of({"agreements": rows})
         for attempt in (preview_folder, import_folder):
             with pytest.raises(ReferenceRefused) as refused:

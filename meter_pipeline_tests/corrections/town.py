@@ -30,19 +30,30 @@ class Town(City):
                 "billing_cycles": [{"cycle_id": "C1", "period_start": a, "period_end": b} for a, b in PERIODS],
                 "service_points": [point(p) for p in "ABR"],
                 "meters": [
-                    {"meter_id": f"M{p}", "commodity": "electricity", "head_end": "REGISTER-KWH" if p == "R" else "INTERVAL-KWH"}
+                    {
+                        "meter_id": f"M{p}",
+                        "commodity": "electricity",
+                        "head_end": "REGISTER-KWH" if p == "R" else "INTERVAL-KWH",
+                    }
                     for p in "ABR"
                 ],
                 "channels": [channel(p) for p in "ABR"],
                 "installations": [
-                    {"service_point_id": f"SP-{p}", "meter_id": f"M{p}", "installed_at": self.calendar.bounds(FIRST)[0],
-                     "install_read": 0 if p == "R" else None}
+                    {
+                        "service_point_id": f"SP-{p}",
+                        "meter_id": f"M{p}",
+                        "installed_at": self.calendar.bounds(FIRST)[0],
+                        "install_read": 0 if p == "R" else None,
+                    }
                     for p in "ABR"
                 ],
-                "accounts": [{"account_id": f"AC-{p}", "customer_class": "residential", "opened": date(2015, 1, 1)} for p in "ABRX"],
+                "accounts": [
+                    {"account_id": f"AC-{p}", "customer_class": "residential", "opened": date(2015, 1, 1)}
+                    for p in "ABRX"
+                ],
                 "agreements": [agreement(p) for p in "ABR"],
             }
-        )  # fmt: skip
+        )
 
     def reads(self, days: Sequence[date]) -> None:
         """Every read of some days: hours of the interval meters, the dial at the end of each day."""
@@ -104,15 +115,30 @@ def text(value: Any) -> str:
 
 
 def point(p: str, **more: Any) -> dict[str, Any]:
-    return {"service_point_id": f"SP-{p}", "commodity": "electricity", "premise_id": f"PR-{p}", "route": "R1", "customer_class": "residential",
-            "status": "active", "valid_from": date(2015, 1, 1)} | more  # fmt: skip
+    return {
+        "service_point_id": f"SP-{p}",
+        "commodity": "electricity",
+        "premise_id": f"PR-{p}",
+        "route": "R1",
+        "customer_class": "residential",
+        "status": "active",
+        "valid_from": date(2015, 1, 1),
+    } | more
 
 
 def channel(p: str, multiplier: int = 1, **more: Any) -> dict[str, Any]:
     register = p == "R"
-    return {"meter_id": f"M{p}", "channel": "R1" if register else "E1", "kind": "register" if register else "interval", "unit": "kWh",
-            "interval_minutes": None if register else 60, "flow": "import", "multiplier": multiplier, "dials": 6 if register else None,
-            "billed": True} | more  # fmt: skip
+    return {
+        "meter_id": f"M{p}",
+        "channel": "R1" if register else "E1",
+        "kind": "register" if register else "interval",
+        "unit": "kWh",
+        "interval_minutes": None if register else 60,
+        "flow": "import",
+        "multiplier": multiplier,
+        "dials": 6 if register else None,
+        "billed": True,
+    } | more
 
 
 def agreement(p: str, **more: Any) -> dict[str, Any]:

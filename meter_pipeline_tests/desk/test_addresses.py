@@ -32,10 +32,13 @@ def ana(office: Office) -> TestClient:
 
 
 def addresses(office: Office) -> list[str]:
-    return sorted({
-        route.path for route in build(office.desk).routes
-        if isinstance(route, Route) and route.methods is not None and "GET" in route.methods
-    })  # fmt: skip
+    return sorted(
+        {
+            route.path
+            for route in build(office.desk).routes
+            if isinstance(route, Route) and route.methods is not None and "GET" in route.methods
+        }
+    )
 
 
 def test_strange_values_in_every_place_of_every_address(office: Office, ana: TestClient) -> None:
@@ -62,9 +65,18 @@ def test_strange_values_in_every_question(office: Office, ana: TestClient) -> No
 
 @pytest.mark.parametrize(
     "address",
-    ["/bills/%00", "/months/9999-12", "/months/0001-01", "/exceptions/%00", "/adjustments/%00", "/usage/%00/2026-11-01",
-     "/usage/SP-1/9999-12-31", "/bills?q=%00", "/reports/day/0001-01-01"],
-)  # fmt: skip
+    [
+        "/bills/%00",
+        "/months/9999-12",
+        "/months/0001-01",
+        "/exceptions/%00",
+        "/adjustments/%00",
+        "/usage/%00/2026-11-01",
+        "/usage/SP-1/9999-12-31",
+        "/bills?q=%00",
+        "/reports/day/0001-01-01",
+    ],
+)
 def test_what_names_nothing_is_not_found(ana: TestClient, address: str) -> None:
     assert ana.get(address).status_code == 404
 

@@ -46,9 +46,13 @@ def test_a_dial_that_registers_demand(town: Town) -> None:
             if (name, day) != ("B", 10):
                 town.read(name, at, demand, channel="D1", unit="kW")
     town.run(*DAYS, issue=True)
-    energy = {(a, s): q for a, s, q in town.rows(
-        "SELECT account_id, period_start, sum(quantity) FROM billing.statement_line JOIN billing.statement USING (statement_id) "
-        "WHERE line_key LIKE 'USAGE%%' GROUP BY 1, 2")}  # fmt: skip
+    energy = {
+        (a, s): q
+        for a, s, q in town.rows(
+            "SELECT account_id, period_start, sum(quantity) FROM billing.statement_line JOIN billing.statement USING (statement_id) "
+            "WHERE line_key LIKE 'USAGE%%' GROUP BY 1, 2"
+        )
+    }
     charged = {key: total - energy[key] for key, total in bills(town).items()}
     assert {key: round(d, 1) for key, d in charged.items()} == {
         ("A-A", FIRST): Decimal("1000.0"),

@@ -130,8 +130,10 @@ def test_an_id_that_is_written_otherwise_later(city: SmallUtility) -> None:
     )
     import_folder(city.database, folder)
     assert spellings(city.database, [ACCOUNT, POINT, METER]) == {
-        ("meter", METER): WRITTEN_METER, ("premise", POINT): WRITTEN_POINT, ("service_point", POINT): WRITTEN_POINT,
-    }  # fmt: skip
+        ("meter", METER): WRITTEN_METER,
+        ("premise", POINT): WRITTEN_POINT,
+        ("service_point", POINT): WRITTEN_POINT,
+    }
 
 
 @pytest.mark.parametrize("text", [" A", "A ", ".A", "A/", "A,B", "A\x1fB", "Ａ", "", "A" * 65])

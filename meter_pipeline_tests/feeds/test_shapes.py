@@ -124,9 +124,17 @@ def test_a_dial_may_stand_above_ten_thousand_million(tmp_path: Path, kind: str, 
 
 @pytest.mark.parametrize(
     ("spelling", "base", "factor"),
-    [("10 CF", "ft3", 10), ("100 GAL", "gal", 100), ("CUBIC_FEET", "ft3", 1), ("Cu.Ft.", "ft3", 1), ("kW-hr", "kWh", 1),
-     ("m³", "m3", 1), ("Therms", "therm", 1), ("1000CF", "ft3", 1000)],
-)  # fmt: skip
+    [
+        ("10 CF", "ft3", 10),
+        ("100 GAL", "gal", 100),
+        ("CUBIC_FEET", "ft3", 1),
+        ("Cu.Ft.", "ft3", 1),
+        ("kW-hr", "kWh", 1),
+        ("m³", "m3", 1),
+        ("Therms", "therm", 1),
+        ("1000CF", "ft3", 1000),
+    ],
+)
 def test_spellings_of_units(spelling: str, base: str, factor: int) -> None:
     assert base_unit(spelling) == (base, Fraction(factor))
 
@@ -293,10 +301,18 @@ def test_digits_of_a_format_stand_for_themselves(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("time_format", "text"),
-    [("epoch", "1794290400"), ("epoch", "1794290400.0"), ("epoch_ms", "1794290400000.5"), ("epoch_ns", "1794290400000000000"),
-     ("excel", "46336.0"), ("%d-%B-%Y %H:%M", "10-November-2026 00:00"), ("%d-%b-%y %I.%M.%S.%f %p", "10-NOV-26 12.00.00.000000000 AM"),
-     ("%Y%j", "2026314"), (None, "20261110T000000-0600")],
-)  # fmt: skip
+    [
+        ("epoch", "1794290400"),
+        ("epoch", "1794290400.0"),
+        ("epoch_ms", "1794290400000.5"),
+        ("epoch_ns", "1794290400000000000"),
+        ("excel", "46336.0"),
+        ("%d-%B-%Y %H:%M", "10-November-2026 00:00"),
+        ("%d-%b-%y %I.%M.%S.%f %p", "10-NOV-26 12.00.00.000000000 AM"),
+        ("%Y%j", "2026314"),
+        (None, "20261110T000000-0600"),
+    ],
+)
 def test_formats_of_stamps(tmp_path: Path, time_format: str | None, text: str) -> None:
     feed = read(tmp_path, f"m,t,v\nM,{text},1\n", head_end(time_format=time_format))
     assert starts(feed) == ["10 06:00"], feed.rejects
@@ -420,11 +436,13 @@ def zipped(**files: str) -> bytes:
 
 
 def test_members_of_a_zip(tmp_path: Path) -> None:
-    content = zipped(**{
-        "a.csv": "m,t,v\nM,2026-11-10 00:00,1\n",
-        "b.csv": "m,t,v\nM,2026-11-10 01:00,2\n",
-        "readme.txt": "hello",
-    })  # fmt: skip
+    content = zipped(
+        **{
+            "a.csv": "m,t,v\nM,2026-11-10 00:00,1\n",
+            "b.csv": "m,t,v\nM,2026-11-10 01:00,2\n",
+            "readme.txt": "hello",
+        }
+    )
     assert codes(read(tmp_path, content, head_end())) == ["archive_members"]
     feed = read(tmp_path, content, head_end(options={"member": "*.csv"}))
     assert feed.intervals["value"].to_list() == [1_000_000, 2_000_000]
@@ -456,17 +474,21 @@ def xlsx(rows: list[list[Any]]) -> bytes:
     office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
     package = "http://schemas.openxmlformats.org/package/2006"
     kind = "application/vnd.openxmlformats-officedocument.spreadsheetml"
-    return zipped(**{
-        "[Content_Types].xml": f'<Types xmlns="{package}/content-types"><Default Extension="rels" '
-        'ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
-        f'<Override PartName="/xl/workbook.xml" ContentType="{kind}.sheet.main+xml"/></Types>',
-        "_rels/.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r1" Type="{office}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
-        "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets><sheet name="Reads" sheetId="1" r:id="r1"/></sheets></workbook>',
-        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r1" Type="{office}/worksheet" Target="worksheets/sheet1.xml"/>'
-        f'<Relationship Id="r2" Type="{office}/styles" Target="styles.xml"/></Relationships>',
-        "xl/styles.xml": f'<styleSheet xmlns="{main}"><cellXfs count="2"><xf numFmtId="0"/><xf numFmtId="22" applyNumberFormat="1"/></cellXfs></styleSheet>',
-        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}"><sheetData>{"".join(lines)}</sheetData></worksheet>',
-    })  # fmt: skip
+    return zipped(
+        **{
+            "[Content_Types].xml": f'<Types xmlns="{package}/content-types"><Default Extension="rels" '
+            'ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+            f'<Override PartName="/xl/workbook.xml" ContentType="{kind}.sheet.main+xml"/></Types>',
+            "_rels/.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r1" '
+            f'Type="{office}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+            "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets><sheet name="Reads" sheetId="1" r:id="r1"/></sheets></workbook>',
+            "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r1" '
+            f'Type="{office}/worksheet" Target="worksheets/sheet1.xml"/>'
+            f'<Relationship Id="r2" Type="{office}/styles" Target="styles.xml"/></Relationships>',
+            "xl/styles.xml": f'<styleSheet xmlns="{main}"><cellXfs count="2"><xf numFmtId="0"/><xf numFmtId="22" applyNumberFormat="1"/></cellXfs></styleSheet>',
+            "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}"><sheetData>{"".join(lines)}</sheetData></worksheet>',
+        }
+    )
 
 
 def test_a_spreadsheet_is_read_as_its_cells(tmp_path: Path) -> None:
@@ -630,9 +652,14 @@ def test_a_zone_behind_each_stamp_tells_the_repeated_hour(tmp_path: Path) -> Non
 def test_a_total_in_a_row_that_is_passed_over_is_held_against_the_rows(tmp_path: Path) -> None:
     columns = {"meter_id": "m", "time": "t", "value": "v"}
     head_end = HeadEnd(
-        "x", "delimited", interval_minutes=60, unit="kWh", columns=columns, skip={"m": ("Grand*",)},
+        "x",
+        "delimited",
+        interval_minutes=60,
+        unit="kWh",
+        columns=columns,
+        skip={"m": ("Grand*",)},
         control=Control(sum="^Grand Total,,([0-9.]+)$"),
-    )  # fmt: skip
+    )
     path = tmp_path / "feed"
     for total, kept in (("1.5", 1), ("1.6", 0)):
         path.write_text(f"m,t,v\nA,2026-03-02T00:00:00Z,1.5\nGrand Total,,{total}\n")
@@ -699,9 +726,14 @@ def test_what_the_reads_do_not_show_is_refused(tmp_path: Path) -> None:
     assert found == {"Q": {15}, "H": {60}}
     assert said == [
         "a channel with one read shows no interval length: declare interval_minutes, or the column that says it",
-        *[("2 reads of the channel, most of them 60 minutes apart, show no interval length: declare interval_minutes, or "
-           "the column that says it")] * 2,
-    ]  # fmt: skip
+        *[
+            (
+                "2 reads of the channel, most of them 60 minutes apart, show no interval length: declare interval_minutes, or "
+                "the column that says it"
+            )
+        ]
+        * 2,
+    ]
 
 
 def test_a_length_that_changes_within_a_channel_is_refused(tmp_path: Path) -> None:

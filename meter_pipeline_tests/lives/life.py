@@ -220,8 +220,16 @@ class Life:
         """Before the first event: reference data and the reads of the first period."""
         told = Told()
         commodity = "water" if self.water else "electricity"
-        told.row("service_points", service_point_id=self.point, commodity=commodity, premise_id=f"P-{self.number}", route="R1",
-                 customer_class="residential", status="active", valid_from=date(2015, 1, 1))  # fmt: skip
+        told.row(
+            "service_points",
+            service_point_id=self.point,
+            commodity=commodity,
+            premise_id=f"P-{self.number}",
+            route="R1",
+            customer_class="residential",
+            status="active",
+            valid_from=date(2015, 1, 1),
+        )
         self._tell_account(told, self.agreements[0].account)
         self._tell_agreements(told)
         self._tell_meter(told, self.meters[0])
@@ -293,29 +301,62 @@ class Life:
 
     def _tell_agreements(self, told: Told) -> None:
         for a in self.agreements:
-            told.row("agreements", account_id=a.account, service_point_id=self.point, tariff_id=a.tariff, cycle_id=a.cycle,
-                     valid_from=day_of(a.first), valid_to=None if a.past is None else day_of(a.past))  # fmt: skip
+            told.row(
+                "agreements",
+                account_id=a.account,
+                service_point_id=self.point,
+                tariff_id=a.tariff,
+                cycle_id=a.cycle,
+                valid_from=day_of(a.first),
+                valid_to=None if a.past is None else day_of(a.past),
+            )
 
     def _tell_meter(self, told: Told, meter: Meter) -> None:
         commodity = "water" if self.water else "electricity"
         told.row("meters", meter_id=meter.name, commodity=commodity, head_end=meter.head_end)
-        told.row("channels", meter_id=meter.name, channel=meter.channel, kind=meter.kind, unit=meter.unit,
-                 interval_minutes=60 if meter.kind == "interval" else None, flow="import", multiplier=Decimal(1), dials=6, decimals=3,
-                 billed=True)  # fmt: skip
+        told.row(
+            "channels",
+            meter_id=meter.name,
+            channel=meter.channel,
+            kind=meter.kind,
+            unit=meter.unit,
+            interval_minutes=60 if meter.kind == "interval" else None,
+            flow="import",
+            multiplier=Decimal(1),
+            dials=6,
+            decimals=3,
+            billed=True,
+        )
         if meter is self.meters[0] and self.base in ("net", "checked"):
             register = self.base == "checked"
-            told.row("channels", meter_id=meter.name, channel="R1" if register else "B1", kind="register" if register else "interval",
-                     unit=meter.unit, interval_minutes=None if register else 60, flow="import" if register else "export",
-                     multiplier=Decimal(1), dials=6, decimals=3, billed=not register, sums_to="E1" if register else None)  # fmt: skip
+            told.row(
+                "channels",
+                meter_id=meter.name,
+                channel="R1" if register else "B1",
+                kind="register" if register else "interval",
+                unit=meter.unit,
+                interval_minutes=None if register else 60,
+                flow="import" if register else "export",
+                multiplier=Decimal(1),
+                dials=6,
+                decimals=3,
+                billed=not register,
+                sums_to="E1" if register else None,
+            )
         self._tell_installation(told, meter)
 
     def _tell_installation(self, told: Told, meter: Meter) -> None:
         register = meter.kind == "register"
         installed = at(meter.begin) if meter is not self.meters[0] else datetime(2020, 1, 1, 6, tzinfo=UTC)
-        told.row("installations", service_point_id=self.point, meter_id=meter.name, installed_at=installed,
-                 removed_at=None if meter.end == NEVER else at(meter.end),
-                 install_read=meter.dials[meter.begin] if register and meter is not self.meters[0] else None,
-                 removal_read=meter.dials[meter.end] if register and meter.end != NEVER else None)  # fmt: skip
+        told.row(
+            "installations",
+            service_point_id=self.point,
+            meter_id=meter.name,
+            installed_at=installed,
+            removed_at=None if meter.end == NEVER else at(meter.end),
+            install_read=meter.dials[meter.begin] if register and meter is not self.meters[0] else None,
+            removal_read=meter.dials[meter.end] if register and meter.end != NEVER else None,
+        )
 
     def _add_meter(self, kind: str, unit: str, begin: int, *, first: bool = False) -> Meter:
         meter = Meter(f"M-{self.number:05}-{len(self.meters) + 1}", kind, unit, begin)

@@ -170,11 +170,15 @@ def play(
 
 
 def _begin(city: City, lives: Sequence[Life]) -> None:
-    city.refer({
-        "billing_cycles": [
-            {"cycle_id": cycle, "period_start": day_of(a), "period_end": day_of(b)} for cycle, spans in CYCLES.items() for a, b in spans
-        ]
-    })  # fmt: skip
+    city.refer(
+        {
+            "billing_cycles": [
+                {"cycle_id": cycle, "period_start": day_of(a), "period_end": day_of(b)}
+                for cycle, spans in CYCLES.items()
+                for a, b in spans
+            ]
+        }
+    )
     first = {k: v[:1] for k, v in TARIFFS.items()}
     first |= {f"{letter}-AMENDED-{k}": versions[:1] for letter, versions in AMENDED.items() for k in range(MOST_STEPS)}
     city.tariffs(first, FIRST)

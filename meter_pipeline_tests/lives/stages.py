@@ -104,8 +104,16 @@ class City:
                 begins = date(2015, 1, 1) if k == 0 else first + timedelta(days=rates.first_day)
                 ends = first + timedelta(days=several[k + 1].first_day) if k + 1 < len(several) else None
                 body = document(tariff_id, rates)
-                rows.append({"tariff_id": tariff_id, "commodity": body["commodity"], "version": k + 1, "valid_from": begins,
-                             "valid_to": ends, "document": f"{tariff_id.lower()}-v{k + 1}.json"})  # fmt: skip
+                rows.append(
+                    {
+                        "tariff_id": tariff_id,
+                        "commodity": body["commodity"],
+                        "version": k + 1,
+                        "valid_from": begins,
+                        "valid_to": ends,
+                        "document": f"{tariff_id.lower()}-v{k + 1}.json",
+                    }
+                )
                 documents[tariff_id, k + 1] = json.dumps(body).encode()
         self.refer({"tariffs": rows}, documents)
 
@@ -267,8 +275,15 @@ class City:
         return [str(s) for s in frame["statement_id"]]
 
     def ask(self, statement_id: str) -> None:
-        request(self.database, self.calendar, statement_id, reason="correction", evidence="asked again", requested_by="ana",
-                clock=self.clock)  # fmt: skip
+        request(
+            self.database,
+            self.calendar,
+            statement_id,
+            reason="correction",
+            evidence="asked again",
+            requested_by="ana",
+            clock=self.clock,
+        )
 
     def law(self, first: date, past: date) -> Any:
         return law_of_days(self.database, first, past)

@@ -65,11 +65,16 @@ def test_the_documented_exports_become_tables_that_an_import_takes(tmp_path: Pat
     tables, _ = read_folder(tmp_path / "out")
     assert {name: len(content) for name, content in tables.items()} == result.tables
     assert rows(tmp_path, "accounts")[0] == {
-        "account_id": "10-204", "customer_class": "residential", "opened": "2019-03-01", "closed": "",
-    }  # fmt: skip
+        "account_id": "10-204",
+        "customer_class": "residential",
+        "opened": "2019-03-01",
+        "closed": "",
+    }
     assert [row["installed_at"] for row in rows(tmp_path, "installations")] == [
-        "2019-03-01T06:00:00Z", "2021-06-15T05:00:00Z", "2020-01-02T06:00:00Z",
-    ]  # fmt: skip
+        "2019-03-01T06:00:00Z",
+        "2021-06-15T05:00:00Z",
+        "2020-01-02T06:00:00Z",
+    ]
     assert rows(tmp_path, "service_points")[0]["route"] == "R-07"
     assert [row["multiplier"] for row in rows(tmp_path, "channels")] == ["1", "1", "40.5"]
     with (tmp_path / "out" / "ids.csv").open(newline="") as file:

@@ -29,7 +29,10 @@ DEEDS: Sequence[Sequence[str]] = (
     (END,),
     (DECIDE, END),
     (ASK, DECIDE, END),
-    ("INSERT INTO control.person (person, duties, changed_by, changed_at) VALUES ('eve', '{finance}', 'eve', now())", END),
+    (
+        "INSERT INTO control.person (person, duties, changed_by, changed_at) VALUES ('eve', '{finance}', 'eve', now())",
+        END,
+    ),
     ("UPDATE control.emergency_pause SET state = 'resumed', resumed_at = now()",),
     ("DELETE FROM control.emergency_pause",),
     ("TRUNCATE control.emergency_pause CASCADE",),
@@ -43,7 +46,7 @@ DEEDS: Sequence[Sequence[str]] = (
     ("SET ROLE meter_ledger_owner", ASK, DECIDE, END),
     ("RESET ROLE", ASK, DECIDE, END),
     ("GRANT meter_finance TO CURRENT_USER", "SET ROLE meter_finance", ASK, DECIDE, END),
-)  # fmt: skip
+)
 
 
 def logins_of_one_role(administrator: psycopg.Connection[tuple[object, ...]]) -> dict[str, str]:

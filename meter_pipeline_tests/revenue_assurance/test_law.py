@@ -29,9 +29,12 @@ from meter_pipeline_tests.billing.support import (
 END = JULY + timedelta(days=3)
 PAST = JULY + timedelta(days=5)
 WATER = native(
-    "W-STD", commodity="water", unit="kgal", time_of_use=None,
+    "W-STD",
+    commodity="water",
+    unit="kgal",
+    time_of_use=None,
     charges=[{"kind": "usage", "code": "WATER", "name": "Water", "rate": "4.10"}],
-)  # fmt: skip
+)
 WATER.pop("time_of_use")
 
 

@@ -35,13 +35,14 @@ from meter_pipeline_tests.billing.support import (
 AUGUST, SEPTEMBER = date(2026, 8, 1), date(2026, 9, 1)
 MID_JULY, MID_AUGUST = date(2026, 7, 16), date(2026, 8, 16)
 FLAT = native(
-    "E-FLAT", time_of_use=None,
+    "E-FLAT",
+    time_of_use=None,
     charges=[
         {"kind": "fixed", "code": "BASIC", "name": "Basic service", "amount": "1.00", "per": "day"},
         {"kind": "usage", "code": "ENERGY", "name": "Energy", "rate": "0.10"},
         {"kind": "tax", "code": "TAX", "name": "City tax", "percent": "10"},
     ],
-)  # fmt: skip
+)
 FLAT.pop("time_of_use")
 ACCOUNTS: list[tuple[str, ...]] = [
     ("*", "*", "*", "4000", "1420"),
@@ -107,16 +108,28 @@ def test_a_city_by_hand_rolls_forward_and_its_journal_balances(city: Database, t
         ("A-001", "tax", 16, micro("5.44")),
     ]
     assert moves(july) == {
-        "opening": "0", "restated": "0", "charged": "231.88", "corrected": "0", "issued": "172.04", "at_period_end": "0",
-        "elsewhere": "0", "closing": "59.84",
-    }  # fmt: skip
+        "opening": "0",
+        "restated": "0",
+        "charged": "231.88",
+        "corrected": "0",
+        "issued": "172.04",
+        "at_period_end": "0",
+        "elsewhere": "0",
+        "closing": "59.84",
+    }
     august = put(city, AUGUST)
     assert august.open_points == []
     # Served: 2 x 15 days; billed: 31 days of the first service; left: 15 days of the second.
     assert moves(august) == {
-        "opening": "59.84", "restated": "0", "charged": "112.2", "corrected": "0", "issued": "115.94", "at_period_end": "0",
-        "elsewhere": "0", "closing": "56.1",
-    }  # fmt: skip
+        "opening": "59.84",
+        "restated": "0",
+        "charged": "112.2",
+        "corrected": "0",
+        "issued": "115.94",
+        "at_period_end": "0",
+        "elsewhere": "0",
+        "closing": "56.1",
+    }
     booked = [
         (str(e["entry_date"]), e["entry"], e["account_code"], str(e["debit"]), str(e["credit"])) for e in august.journal
     ]
@@ -157,8 +170,9 @@ def test_a_bill_corrected_after_the_month_is_unbilled_until_its_adjustment_is_po
     assert july.open_points == []
     corrections = july.detail.filter(july.detail["source"] == "correction")
     assert corrections.select("account_id", "component", "amount").rows() == [
-        ("A-002", "energy", micro("2.40")), ("A-002", "tax", micro("0.24")),
-    ]  # fmt: skip
+        ("A-002", "energy", micro("2.40")),
+        ("A-002", "tax", micro("0.24")),
+    ]
     assert moves(july)["closing"] == "62.48"
     assert moves(july)["at_period_end"] == "0"
     august = put(city, AUGUST)

@@ -134,8 +134,15 @@ def removed(city: City, rng: random.Random) -> list[str]:
 
 
 CHANGES: list[Callable[[City, random.Random], list[str]]] = [
-    late, cut, revised, read, ratio, payer, exchanged, removed,
-]  # fmt: skip
+    late,
+    cut,
+    revised,
+    read,
+    ratio,
+    payer,
+    exchanged,
+    removed,
+]
 
 
 def held(database: Database) -> dict[str, str]:

@@ -46,9 +46,10 @@ def test_a_utilitys_entry_stands_before_the_shipped_one_on_its_days(tmp_path: Pa
         tmp_path,
         '[[policy]]\nrule = "SUM_CHECK"\naction = "bill"\nfrom = 2026-07-01\nto = 2026-08-01\nwhy = "registers are being replaced"\n',
     )
-    assert [own.on(d).action("SUM_CHECK") for d in (date(2026, 6, 30), date(2026, 7, 1), date(2026, 7, 31), date(2026, 8, 1))] == [
-        "hold", "bill", "bill", "hold"
-    ]  # fmt: skip
+    assert [
+        own.on(d).action("SUM_CHECK")
+        for d in (date(2026, 6, 30), date(2026, 7, 1), date(2026, 7, 31), date(2026, 8, 1))
+    ] == ["hold", "bill", "bill", "hold"]
     assert own.digest != policy.default().digest
 
 

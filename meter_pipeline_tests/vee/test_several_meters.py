@@ -56,11 +56,17 @@ def _past(*rows: tuple[str, date, int]) -> pl.DataFrame:
     return pl.DataFrame(
         [("SP", meter, "E1", "import", "kWh", day, total, True) for meter, day, total in rows],
         schema={
-            "service_point_id": pl.String, "meter_id": pl.String, "channel": pl.String, "flow": pl.String, "unit": pl.String,
-            "billing_day": pl.Date, "total_micro": pl.Int64, "whole": pl.Boolean,
+            "service_point_id": pl.String,
+            "meter_id": pl.String,
+            "channel": pl.String,
+            "flow": pl.String,
+            "unit": pl.String,
+            "billing_day": pl.Date,
+            "total_micro": pl.Int64,
+            "whole": pl.Boolean,
         },
         orient="row",
-    )  # fmt: skip
+    )
 
 
 def _keys(*meters: str) -> pl.DataFrame:

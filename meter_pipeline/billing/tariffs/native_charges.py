@@ -40,8 +40,15 @@ _AMOUNTS: Final = frozenset({"budget_per_day", "winter_average_per_day"})
 _LINKS: Final = frozenset({"totals_into", "deducts_from", "credits_to"})
 ALLOCATIONS: Final = ("pro_rata", "by_period", "reached")
 BASES: Final = (
-    "usage", "imports", "export", "surplus", "winter_average", "winter_average_cap", "winter_average_volume", "reactive",
-)  # fmt: skip
+    "usage",
+    "imports",
+    "export",
+    "surplus",
+    "winter_average",
+    "winter_average_cap",
+    "winter_average_volume",
+    "reactive",
+)
 #: a second name of a basis, from documents that were written with it
 _SAME_BASIS: Final = {"winter_average_volume": "winter_average"}
 
