@@ -246,12 +246,11 @@ SELECT s.statement_id, s.account_id, (s.total * 1000000)::bigint AS total, (s.pe
     s.currency, encode(s.lines_sha256, 'hex') AS lines_sha256, s.ledger_entry, s.ledger_leaf
 FROM billing.statement AS s WHERE s.cycle_id = %(cycle)s AND s.period_start = %(start)s ORDER BY 1
 """
-#: An adjustment for a leak forgives part of what the days come to and is no correction.
-#: What stands beside the statements of a period that were corrected or have to be: the net of posted adjustments, of
-#: the one that waits and of the last one that was refused since, with what the statement that each makes owes beyond
-#: its days' charges; and by how much late changes moved the charges. ``room``: adjustments asked for before those
-#: figures were kept settle minimum charges, taxes, credits and demand of any size, and a cent of rounding a line; where
-#: they correct sealed days nothing is known.
+#: By statement of a period, the corrections that exist or are due: the net of posted adjustments, of the waiting one and
+#: of the last one refused since, each with the due of the statement it makes beyond its days' charges; and how far late
+#: changes moved the charges. A leak's adjustment forgives part of the charges and is no correction. ``room``: an
+#: adjustment requested before those figures were stored may settle any minimum charge, tax, credit or demand, and a cent
+#: of rounding a line; where it corrects sealed days no bound is known.
 _CORRECTIONS = """
 WITH chosen AS (SELECT statement_id FROM billing.statement WHERE cycle_id = %(cycle)s AND period_start = %(start)s),
 made AS (
