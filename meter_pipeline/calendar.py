@@ -101,6 +101,11 @@ class BillingCalendar:
         return ordinals[index], slot.astype(np.int32), offset.astype(np.int32)
 
 
+def closed_day(read_at: datetime, zone: ZoneInfo) -> date:
+    """The billing day that a register read closes: at midnight, the day before."""
+    return (read_at.astimezone(zone) - timedelta(seconds=1)).date()
+
+
 def local_clock(zone: str, day: date, interval_minutes: int) -> Sequence[datetime]:
     """Local start time of every slot of a billing day, in order; 02:00 is missing in spring and comes twice in
     autumn.

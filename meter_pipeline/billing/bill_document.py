@@ -7,7 +7,7 @@ address in that place.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 from typing import Any, Final
@@ -21,6 +21,7 @@ from meter_pipeline.billing.tables.days import read_documents
 from meter_pipeline.billing.tables.spellings import KINDS, Spellings, as_written, spellings
 from meter_pipeline.billing.tariffs import parse_tariff
 from meter_pipeline.billing.tariffs.model import DemandCharge, FixedCharge, PercentCharge, Tariff, UsageCharge
+from meter_pipeline.calendar import closed_day
 from meter_pipeline.money import money_text
 from meter_pipeline.postgres.database import Database
 from meter_pipeline.quality import FLAGS
@@ -216,7 +217,7 @@ def _read(row: Mapping[str, Any], zone: ZoneInfo) -> dict[str, Any]:
             return None
         dial = Fraction(row[f"{which}_value"], 10**6) / factor
         flag = FLAGS[(row[f"{which}_quality"] & 0xFFFF) >> 13]
-        return {"on": _civil(row[f"{which}_at"], zone), "dial": _plain(_decimal(dial)), "estimated": flag in "SFE"}
+        return {"on": closed_day(row[f"{which}_at"], zone), "dial": _plain(_decimal(dial)), "estimated": flag in "SFE"}
 
     previous, present = shown("previous"), shown("present")
     if row["installed_at"] > row["opens"] and row["install_read"] is not None:
@@ -245,11 +246,6 @@ def _read(row: Mapping[str, Any], zone: ZoneInfo) -> dict[str, Any]:
         # A dial that ran over its last digit, or a meter that came back to zero, is no difference to print.
         "difference": _plain(between) if between is not None and between >= 0 else None,
     }
-
-
-def _civil(instant: datetime, zone: ZoneInfo) -> date:
-    """The day a read belongs to: one at midnight closes the day before."""
-    return (instant.astimezone(zone) - timedelta(seconds=1)).date()
 
 
 def _made_from(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
 from typing import Any
@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from meter_pipeline.billing.tables.days import read_documents
 from meter_pipeline.billing.tariffs import parse_tariff
+from meter_pipeline.calendar import closed_day
 from meter_pipeline.money import money_text
 from meter_pipeline.outbound import tables
 from meter_pipeline.postgres.database import Database
@@ -55,7 +56,7 @@ def _read(row: Record, zone: ZoneInfo) -> Record:
             if estimated
             else {"status": "read", "reason": ""}
         )
-        return record | {"read_on": _closes(row["read_at"], zone), "dial": _decimal(dial)}
+        return record | {"read_on": closed_day(row["read_at"], zone), "dial": _decimal(dial)}
     days = (row["read_date"] - row["read_day"]).days
     used, multiplier = row["used"], Fraction(Decimal(row["multiplier"]))
     if row["used_days"] < days or row["used_unit"] != base or not multiplier:
@@ -145,11 +146,6 @@ def journal(database: Database, month: date) -> list[Record]:
 def _priced(row: Record) -> Record:
     quantity = None if row["quantity"] is None else _text(Decimal(row["quantity"]))
     return row | {"quantity": quantity, "amount": money_text(row["amount"], row["currency"])}
-
-
-def _closes(instant: datetime, zone: ZoneInfo) -> date:
-    """The civil day that a read closes: one at midnight closes the day before."""
-    return (instant.astimezone(zone) - timedelta(seconds=1)).date()
 
 
 def _decimal(value: Fraction) -> str:

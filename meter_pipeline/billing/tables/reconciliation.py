@@ -246,11 +246,11 @@ SELECT s.statement_id, s.account_id, (s.total * 1000000)::bigint AS total, (s.pe
     s.currency, encode(s.lines_sha256, 'hex') AS lines_sha256, s.ledger_entry, s.ledger_leaf
 FROM billing.statement AS s WHERE s.cycle_id = %(cycle)s AND s.period_start = %(start)s ORDER BY 1
 """
-#: By statement of a period, the corrections that exist or are due: the net of posted adjustments, of the waiting one and
-#: of the last one refused since, each with the due of the statement it makes beyond its days' charges; and how far late
-#: changes moved the charges. A leak's adjustment forgives part of the charges and is no correction. ``room``: an
-#: adjustment requested before those figures were stored may settle any minimum charge, tax, credit or demand, and a cent
-#: of rounding a line; where it corrects sealed days no bound is known.
+#: By statement of a period, the corrections that exist or are due: the net of posted adjustments, of the waiting one
+#: and of the last one refused since, each with the due of the statement it makes beyond its days' charges; and how far
+#: late changes moved the charges. A leak's adjustment forgives part of the charges, no correction. ``room``: an
+#: adjustment requested before those figures were stored may settle any minimum charge, tax, credit or demand, and a
+#: cent of rounding a line; where it corrects sealed days no bound is known.
 _CORRECTIONS = """
 WITH chosen AS (SELECT statement_id FROM billing.statement WHERE cycle_id = %(cycle)s AND period_start = %(start)s),
 made AS (
