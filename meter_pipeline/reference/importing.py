@@ -107,7 +107,7 @@ def write_rows(
     documents = _without_used(connection, rows, documents)
     rows = _with_spellings(connection, rows)
     try:
-        counts, digest = tables.write(connection, rows, documents, source, snapshot)
+        counts = tables.write(connection, rows, documents, snapshot)
     except driver.errors.ForeignKeyViolation as error:
         fault = Fault(f"{error.diag.table_name}.csv", 0, "", error.diag.message_detail or str(error))
         raise ReferenceRefused([fault]) from error
@@ -120,6 +120,9 @@ def write_rows(
         raise ReferenceRefused([Fault(f"{error.table}.csv", 0, "", why_not)]) from error
     if faults := circles.faults_of(connection, rows):
         raise ReferenceRefused(faults)
+    if tables.record_time(connection) is None:
+        return counts  # no row changed: 720,000 rows take a second to hash
+    digest = tables.content_sha256(rows, documents)
     body = {"source": Path(source).name, "content_sha256": digest, "rows": counts} | ({"reason": why} if why else {})
     if history.record(connection, body, source=source, reason=why, by=by) is not None:
         tables.note_import(connection, digest, source, counts)

@@ -56,17 +56,15 @@ def write(
     connection: psycopg.Connection[Any],
     rows: Mapping[str, list[tuple[Any, ...]]],
     documents: Mapping[tuple[str, int], bytes],
-    source: str,
     snapshot: Snapshot | None = None,
-) -> tuple[dict[str, int], bytes]:
-    """Upsert checked rows in the caller's transaction; returns rows by table and the SHA-256 of all that was given.
+) -> dict[str, int]:
+    """Upsert checked rows in the caller's transaction; returns rows by table.
 
     A row of the file whose dates were corrected has another key than the stored one: it takes that one's place where
     the file holds every other row of the table, so that the stored row is known to be gone. Raises
     psycopg.errors.ForeignKeyViolation for a reference that points nowhere, Overlapping for rows that are in force at
     the same time, TooManyEnded for a snapshot that lacks too many rows: the caller's transaction is then lost, whole.
     """
-    digest = hashlib.sha256()
     counts: dict[str, int] = {}
     for name, table in TABLES.items():
         if name not in rows:
@@ -81,7 +79,6 @@ def write(
             with cursor.copy(sql.SQL("COPY incoming ({}) FROM STDIN").format(identifiers)) as copy:
                 for row in rows[name]:
                     copy.write_row(row)
-                    digest.update(repr((name, row)).encode())
             if name == "tariffs":
                 _replace_versions(connection)
             if name in STRETCHES:
@@ -92,7 +89,6 @@ def write(
             cursor.execute("DROP TABLE incoming")
         counts[name] = len(rows[name])
     for (tariff_id, version), body in sorted(documents.items()):
-        digest.update(body)
         connection.execute(
             "INSERT INTO ref.tariff_document (tariff_id, version, body, sha256) VALUES (%s, %s, %s, %s) "
             "ON CONFLICT (tariff_id, version) DO UPDATE SET body = excluded.body, sha256 = excluded.sha256",
@@ -108,7 +104,18 @@ def write(
         raise Overlapping(found)
     connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
     connection.execute("SET CONSTRAINTS ALL DEFERRED")
-    return counts, digest.digest()
+    return counts
+
+
+def content_sha256(rows: Mapping[str, Sequence[tuple[Any, ...]]], documents: Mapping[tuple[str, int], bytes]) -> bytes:
+    """The SHA-256 of all rows and documents of an import, as its ledger entry states it."""
+    digest = hashlib.sha256()
+    for name in TABLES:
+        for row in rows.get(name, ()):
+            digest.update(repr((name, row)).encode())
+    for _, body in sorted(documents.items()):
+        digest.update(body)
+    return digest.digest()
 
 
 def _upsert(connection: psycopg.Connection[Any], name: str, table: Table) -> None:
@@ -333,14 +340,20 @@ _SETTLE_FROM = 10_000
 
 def settle(database: Database, counts: Mapping[str, int]) -> None:
     """Vacuum and analyse the tables of a large import, after its commit: the first billing day would otherwise mark
-    every row itself and plan without statistics. Tables of another owner are left to autovacuum (the server warns and
-    goes on)."""
+    every row itself and plan without statistics. Not where no reference row changed since they were vacuumed. Tables of
+    another owner are left to autovacuum (the server warns and goes on)."""
     large = [name for name, rows in counts.items() if rows >= _SETTLE_FROM]
-    if large:
-        with database.connect("meter-pipeline reference", autocommit=True) as connection:
-            connection.execute(
-                sql.SQL("VACUUM (ANALYZE) {}").format(sql.SQL(", ").join(sql.Identifier("ref", name) for name in large))
-            )
+    if not large:
+        return
+    with database.connect("meter-pipeline reference", autocommit=True) as connection:
+        due = connection.execute(
+            "SELECT relname FROM pg_stat_user_tables WHERE schemaname = 'ref' AND relname = ANY(%s) AND (last_vacuum IS NULL "
+            "OR last_analyze IS NULL OR least(last_vacuum, last_analyze) <= (SELECT max(known_from) FROM ref.change_set)) ORDER BY 1",
+            (large,),
+        ).fetchall()
+        if due:
+            tables = sql.SQL(", ").join(sql.Identifier("ref", name) for (name,) in due)
+            connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(tables))
 
 
 def spelled(connection: psycopg.Connection[Any]) -> list[tuple[str, str]]:
