@@ -41,20 +41,18 @@ def relative_path(sha256: bytes) -> str:
     return f"{name[:2]}/{name}.zst"
 
 
-def store(folder: Path, source: Path | int, sha256: bytes) -> str:
-    """Keep a compressed copy of a file whose hash is known; returns its path below the folder. Synced to disk before it
-    gets its name.
+def store(folder: Path, source: Path | int, sha256: bytes | None = None) -> bytes:
+    """Keep a compressed copy of a file under its hash, which is returned; ``relative_path`` says where. A file whose
+    hash is given may be there already, and is not read then. Synced to disk before it gets its name.
 
-    Raises ValueError where the bytes no longer have that hash: the file changed while it was read.
+    Raises ValueError where the bytes no longer have the hash that is given: the file changed while it was read.
     """
     import pyarrow as pa
 
-    relative = relative_path(sha256)
-    target = folder / relative
-    if target.exists():
-        return relative
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, half = tempfile.mkstemp(dir=target.parent, prefix=".half-")
+    if sha256 is not None and (folder / relative_path(sha256)).exists():
+        return sha256
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor, half = tempfile.mkstemp(dir=folder, prefix=".half-")
     os.close(descriptor)
     try:
         digest = hashlib.sha256()
@@ -63,15 +61,18 @@ def store(folder: Path, source: Path | int, sha256: bytes) -> str:
             for chunk in _chunks(source):
                 digest.update(chunk)
                 sink.write(chunk)
-        if digest.digest() != sha256:
+        found = digest.digest()
+        if sha256 not in (None, found):
             raise ValueError("the file changed while it was read")
         with Path(half).open("rb") as written:
             os.fsync(written.fileno())
+        target = folder / relative_path(found)
+        target.parent.mkdir(exist_ok=True)
         Path(half).replace(target)
     except BaseException:
         Path(half).unlink(missing_ok=True)
         raise
-    return relative
+    return found
 
 
 def read_bytes(folder: Path, relative: str) -> bytes:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
@@ -128,6 +128,11 @@ def file_identity(head_end: str, content: bytes) -> bytes:
     return hashlib.sha256("\x1f".join(("mp-file-1", head_end, content.hex())).encode()).digest()
 
 
+#: A larger file is hashed while it is archived and parsed, and not once more before: a pass over 1 GB takes 0.6 s. One
+#: that is known under another name is then parsed before it is known again.
+HASHED_FIRST: Final = 8 << 20
+
+
 def _identify(
     database: Database, head_end: str, content: bytes, replay_of: bytes | None
 ) -> tuple[bytes, raw.FeedFile | None]:
@@ -160,12 +165,19 @@ def prepare_file(
     files of the same names. Safe to run for several files at the same time. Raises as ``land``."""
     name = name or plain_files.shown(path.name)
     with plain_files.opened(path) as source:
-        content = archive.hash_file(source.source)
-        sha256, known = _identify(database, head_end.name, content, replay_of)
-        if known is not None and (replay_of is not None or not (known.refused or known.rejected)):
-            archive.store(places.archive, source.source, content)  # its copy may be lost; it is not written twice
-            return Prepared(replace(known, file_name=name, size=source.size), True, source.modified_ns)
-        parsed, refused, letters, relative = read(source, content, head_end, calendar, places, parse or feeds.parse)
+        first = source.size <= HASHED_FIRST or replay_of is not None
+        content = archive.hash_file(source.source) if first else None
+        if content is not None:
+            sha256, known = _identify(database, head_end.name, content, replay_of)
+            if known is not None and (replay_of is not None or not (known.refused or known.rejected)):
+                archive.store(places.archive, source.source, content)  # its copy may be lost; it is not written twice
+                return Prepared(replace(known, file_name=name, size=source.size), True, source.modified_ns)
+        parsed, refused, letters, archived = read(source, content, head_end, calendar, places, parse or feeds.parse)
+        if content is None:
+            content = archived
+            sha256, known = _identify(database, head_end.name, content, replay_of)
+            if known is not None and not (known.refused or known.rejected):
+                return Prepared(replace(known, file_name=name, size=source.size), True, source.modified_ns)
         if not source.unchanged() or parsed.sha256 not in ("", content.hex()):
             # Size and time may be put back; the bytes that were parsed may not be others than those that are
             # registered and archived.
@@ -190,7 +202,7 @@ def prepare_file(
         head_end.commodity,
         parsed.file_format,
         source.size,
-        relative,
+        archive.relative_path(content),
         now,
         parsed.received,
         int(found["reads"].sum() or 0),
@@ -210,14 +222,14 @@ def prepare_file(
 
 def read(
     source: plain_files.PlainFile,
-    content: bytes,
+    content: bytes | None,
     head_end: HeadEnd,
     calendar: BillingCalendar,
     places: FileFolders,
     parse: Parse,
-) -> tuple[ParsedFeed, str | None, list[pl.DataFrame], str]:
-    """Parse and archive at the same time. Returns the parsed reads, the reason where the whole file was refused, its
-    dead letters, its archive path."""
+) -> tuple[ParsedFeed, str | None, list[pl.DataFrame], bytes]:
+    """Parse and archive at the same time. ``content``: the hash of the bytes, where it is known. Returns the parsed
+    reads, the reason where the whole file was refused, its dead letters, the hash of the archived bytes."""
     refused: str | None = None
     letters: list[pl.DataFrame] = []
     parsed = ParsedFeed(head_end.format)

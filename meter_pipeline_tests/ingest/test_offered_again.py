@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from meter_pipeline.calendar import BillingCalendar
 from meter_pipeline.feeds.head_ends import HeadEnd
-from meter_pipeline.ingest import dead_letters, land
+from meter_pipeline.ingest import dead_letters, land, landing
 from meter_pipeline.ingest.controller import Controller, Limits
 from meter_pipeline.ingest.landing import Landed, file_identity
 from meter_pipeline.ingest.read_again import StagingError, restage_files
@@ -28,6 +29,7 @@ from meter_pipeline_tests.ingest.support import (
     Read,
     enrol,
     load_day,
+    parse,
     places,
     write_file,
 )
@@ -35,6 +37,12 @@ from meter_pipeline_tests.ingest.support import (
 pytestmark = pytest.mark.usefixtures("toy_feed")
 
 SOUTH = HeadEnd("SOUTH", "jsonl")
+
+
+@pytest.fixture(autouse=True, params=[landing.HASHED_FIRST, -1], ids=["hashed first", "hashed while archived"])
+def _when_hashed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large files are known by their hash only after they were parsed and archived: the same comes of it."""
+    monkeypatch.setattr(landing, "HASHED_FIRST", request.param)
 
 
 class Refused(ValueError):
@@ -89,6 +97,18 @@ def test_a_file_moved_to_its_own_head_end_is_landed(database: Database, tmp_path
     assert run(database, tmp_path).accepted == 54
     assert totals(database)["right"] == (54, 54, 0, 0, 0, 0)
     verified(database, tmp_path)
+
+
+def test_the_bytes_that_are_parsed_are_those_that_are_archived(database: Database, tmp_path: Path) -> None:
+    enrol(database)
+    path = write_file(tmp_path, "a", day_of(METERS))
+
+    def of_others(path: Path, head_end: HeadEnd, calendar: BillingCalendar) -> ParsedFeed:
+        return replace(parse(path, head_end, calendar), sha256="0" * 64)
+
+    with pytest.raises(ValueError, match="changed while it was read"):
+        offer(database, tmp_path, path, reads=of_others)
+    assert offer(database, tmp_path, path).received == 54
 
 
 def test_the_same_bytes_under_two_head_ends_are_two_files(database: Database, tmp_path: Path) -> None:

@@ -138,10 +138,10 @@ def _staged_remove(folder: Any, path: str) -> None:
     world().disk.staged.pop(path, None)
 
 
-def _archived(folder: Any, path: SimulatedFile, sha256: bytes) -> str:
+def _archived(folder: Any, path: SimulatedFile, sha256: bytes) -> bytes:
     current().step()
     world().disk.archived[sha256.hex()] = path.number
-    return sha256.hex()
+    return sha256
 
 
 @contextlib.contextmanager
