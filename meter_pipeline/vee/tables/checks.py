@@ -55,15 +55,14 @@ FROM vee.interval_day WHERE billing_day = %(day)s AND {among}
     "WHEN -2147483648 = ANY(values) THEN cardinality(values) - cardinality(array_positions(values, -2147483648)) "
     "ELSE cardinality(values) END",
 )
+# Channels without a row come first: they are few, and only theirs is looked for among a city's installations.
 _ABSENT = """
-WITH lacking AS MATERIALIZED (SELECT i.service_point_id, i.meter_id, c.channel
-    FROM ref.installations AS i JOIN ref.channels AS c USING (meter_id)
-    WHERE {among} AND c.kind = 'interval' AND c.interval_minutes IS NOT NULL
-        AND i.installed_at < %(past)s AND (i.removed_at IS NULL OR i.removed_at > %(start)s)
-        AND NOT EXISTS (SELECT FROM vee.interval_day AS v WHERE v.billing_day = %(day)s AND v.meter_id = i.meter_id AND v.channel = c.channel))
-SELECT DISTINCT meter_id || ' ' || channel, service_point_id FROM lacking AS l
-WHERE service_point_id <> ALL(%(aside)s)
-    AND EXISTS (SELECT FROM ref.service_points AS p WHERE p.service_point_id = l.service_point_id AND p.valid_from <= %(day)s
+WITH silent AS MATERIALIZED (SELECT c.meter_id, c.channel FROM ref.channels AS c
+    WHERE {meters} AND c.kind = 'interval' AND c.interval_minutes IS NOT NULL
+        AND NOT EXISTS (SELECT FROM vee.interval_day AS v WHERE v.billing_day = %(day)s AND v.meter_id = c.meter_id AND v.channel = c.channel))
+SELECT DISTINCT s.meter_id || ' ' || s.channel, i.service_point_id FROM silent AS s JOIN ref.installations AS i USING (meter_id)
+WHERE {among} AND i.installed_at < %(past)s AND (i.removed_at IS NULL OR i.removed_at > %(start)s) AND i.service_point_id <> ALL(%(aside)s)
+    AND EXISTS (SELECT FROM ref.service_points AS p WHERE p.service_point_id = i.service_point_id AND p.valid_from <= %(day)s
         AND (p.valid_to IS NULL OR p.valid_to > %(day)s))
 """
 
@@ -87,7 +86,10 @@ def stored_rows(
         "points": None if points is None else list(points),
     }
     values = _VALUES.replace("{among}", _among(points, "service_point_id"))
-    lacking = _ABSENT.replace("{among}", _among(points, "i.service_point_id"))
+    meters = f"c.meter_id IN (SELECT meter_id FROM ref.installations WHERE {_among(points, 'service_point_id')})"
+    lacking = _ABSENT.replace("{among}", _among(points, "i.service_point_id")).replace(
+        "{meters}", "true" if points is None else meters
+    )
     # The planner's cost counts pages and not the work on their vectors, so by default it starts no parallel workers.
     if points is None:
         connection.execute("SET LOCAL parallel_setup_cost = 0")
