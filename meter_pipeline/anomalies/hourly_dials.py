@@ -23,8 +23,8 @@ def hourly_flows(reads: pl.DataFrame, start_s: int, end_s: int) -> dict[str, tup
     hour.
 
     ``reads``: service_point_id, unit, at (UTC seconds), value (micro units, the multiplier applied) of one dial a
-    service point, sorted by service point and instant. A point with a longer distance between two reads anywhere in the
-    day that runs from ``start_s`` to ``end_s`` is left out, as is one whose dial went back: its lowest hour is unknown.
+    service point, sorted by service point and instant. A point is left out where two reads of the day, which runs from
+    ``start_s`` to ``end_s``, are more than LONGEST_S apart, or where its dial went back: its lowest hour is unknown.
     """
     hours = -(-(end_s - start_s) // 3600)
     edges = np.minimum(start_s + 3600 * np.arange(hours + 1), end_s)

@@ -32,8 +32,8 @@ _OUTAGE_DAYS = 14
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """Shares of the expectation: ``now`` (points,) over the last days, ``before`` over the four weeks before them,
-    ``days`` day by day."""
+    """Usage as a share of the expected usage: ``now`` (points,) over the last days, ``before`` over the four weeks before
+    them, ``days`` (points, days) day by day. ``counted`` and ``counted_before``: the days in each sum."""
 
     now: Floats
     before: Floats
@@ -46,7 +46,7 @@ def levels(window: Window, days: int) -> Levels:
     """Measured usage over expected usage: each of the last ``days`` (at least ten), together, and in the four weeks
     before them.
 
-    Days further back are not looked at: whole windows of a city are what this costs.
+    It reads no earlier days: its cost is that of a city's whole windows.
     """
     last = window.tail(days)
     earlier = slice(max(0, last.start - _BEFORE_DAYS), last.start)
@@ -85,11 +85,11 @@ def signature_flags(window: Window, limits: Thresholds = DEFAULT) -> tuple[pl.Da
 
 @dataclass(frozen=True, slots=True)
 class NeighbourChecks:
-    """What is checked against the neighbours of a point, which may lie in another part of the list of points.
+    """Points to compare with their neighbours, which may be in another part of the list of points.
 
-    ``rows`` are points that fell, with (rows,) evidence and the share of the neighbours' change below which it is a
-    fall (``limit``). Of everybody (points,): the ``change`` of level, whether it can be ``checked``, the neighbourhood,
-    and for outage flags (points, 14 days) what today's usage and expectation were.
+    ``rows``: the points whose level fell, with (rows,) evidence; ``limit``: the share of the neighbours' change below
+    which it is a fall. For every point (points,): the ``change`` of level, whether it can be ``checked``, and the
+    neighbourhood. For outage flags (points, 14 days): the outages, and the expected and observed usage of the day.
     """
 
     rows: Ints

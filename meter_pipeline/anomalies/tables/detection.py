@@ -93,8 +93,8 @@ def read_past_days(read: Read, first: date, past: date) -> pl.DataFrame:
 
 def read_points(read: Read, day: date, end: datetime) -> pl.DataFrame:
     """Service points in force on a day, in no order: service_point_id, station_id, route, customer_class, latitude,
-    longitude, head_end, collector_id of the meter that stands there at ``end`` (the last one where none does). Where a
-    station is named, where the point lies is not read: 100,000 decimal numbers cost more than all the rest."""
+    longitude, head_end, collector_id of the meter installed at ``end`` (the last one where there is none). Coordinates
+    of points with a station are not read: 100,000 decimal numbers cost more than all other columns."""
     points = read(
         "SELECT service_point_id, station_id, route, customer_class, CASE WHEN station_id IS NULL THEN latitude::double precision END AS latitude, "
         "CASE WHEN station_id IS NULL THEN longitude::double precision END AS longitude "

@@ -32,8 +32,8 @@ _KEY: Final = ["service_point_id", "tariff_id", "tariff_version", "segment_start
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Result of the rules for a correction: by service point; ``lines``: those of the policy adjustment, with the
-    columns of the correction's lines."""
+    """What the back-billing rules allow of a correction. ``judged``: by service point. ``lines``: the lines of the
+    policy adjustment, with the columns of the correction's lines."""
 
     judged: Mapping[str, RuledCorrection]
     corrected_on: date
@@ -41,11 +41,11 @@ class Policy:
 
     @property
     def gross(self) -> int:
-        """Amounts of the policy adjustment, line by line."""
+        """Sum of the absolute amounts of the policy adjustment's lines, in millionths."""
         return int(self.lines["amount"].abs().sum() or 0)
 
     def rows(self, policy_adjustment: str) -> list[dict[str, Any]]:
-        """Rows of billing.back_billing but for the correction's name."""
+        """Rows of billing.back_billing, without the correction's name."""
         return [
             {
                 "service_point_id": point,
@@ -66,7 +66,7 @@ class Policy:
         ]
 
     def explanation(self) -> str:
-        """The rule and the amounts in one line, as the adjustments' evidence says them."""
+        """The rule and the amounts in one line, for the evidence of both adjustments."""
         return "; ".join(
             f"{point} by {each.rule.name}: full {_amount(each.full):f}, allowed {_amount(each.allowed):f}, waived {_amount(each.waived):f}, "
             f"interest {_amount(each.interest):f}: {each.why}"
@@ -82,10 +82,10 @@ def policy_of(
     corrected_on: date | None,
     now: datetime,
 ) -> Policy | None:
-    """Apply the rules to the correction of a statement; None where no rule holds, or nothing of its money moves.
+    """Apply the rules to the correction of a statement. Returns None where no rule is in force or no amount changes.
 
-    ``lines``: billing.adjustments.Proposal.lines. ``corrected_on``: the day of the correction of reference data that
-    moved the bill; None where a read did, which rules that cover reads judge as of ``now``.
+    ``lines``: billing.adjustments.Proposal.lines. ``corrected_on``: the day on which reference data was corrected; None
+    where a read changed the bill. Rules that cover reads then apply as of ``now``.
     """
     rules = tables.rules(connection) if lines.height else []
     if not rules:

@@ -1,7 +1,7 @@
 """Owners, kinds and freshness of each asset: one table for all, applied over the finished assets.
 
-The pool of the emergency pause (policy.POOL) belongs to an asset's step, so it is said where the step is made; a test
-holds that every step has it.
+The pool of the emergency pause (policy.POOL) belongs to an asset's step and is set where the step is made. A test
+checks that every step has it.
 """
 
 from __future__ import annotations

@@ -16,11 +16,11 @@ from meter_pipeline.vee.estimation import past_usage
 from meter_pipeline.vee.rules.model import Bools, DailyHistory, Ints
 from meter_pipeline.vee.tables.usage_history import WHOLE, UsageHistory
 
-#: Place of a meter, which the next meter takes over with its history
+#: A meter's place. The next meter at it continues its history.
 _PLACE: Final = ("service_point_id", "channel", "flow", "unit")
 _Place: TypeAlias = tuple[str, ...]
 #: By day: the channel's total, and whether it was wholly actual
-_Told: TypeAlias = dict[date, tuple[int, bool]]
+_Totals: TypeAlias = dict[date, tuple[int, bool]]
 
 
 def day_class(day: date, holidays: Collection[date]) -> int:
@@ -65,7 +65,7 @@ def slot_map(zone: str, day: date, other: date, interval_minutes: int) -> npt.ND
 
 
 def _positions(keys: pl.DataFrame, history: UsageHistory) -> dict[bytes, Ints]:
-    """Where each row of ``keys`` stands in the lists of the history, -1 for nowhere, by list."""
+    """Position of each row of ``keys`` in the lists of the history, by list; -1 where a list lacks it."""
     on = ["service_point_id", "flow", "unit"]
     wanted = keys.select(on)
     out: dict[bytes, Ints] = {}
@@ -102,15 +102,15 @@ def own_daily(
     (rows, days) each.
 
     ``keys``: the rows (service_point_id, meter_id, channel, flow, unit); ``present``: all expected rows of their
-    service points; ``past``: what channels were put at on earlier days (the same columns, billing_day, total_micro,
-    whole). Days before a meter's own are those of the meter it replaced: the one of the same channel and flow that
-    stopped counting when it began. Where that is not one to one, nothing is taken over: a new meter beside others has
-    no history.
+    service points; ``past``: validated totals of channels on earlier days (the same columns, billing_day, total_micro,
+    whole). Before a meter's first day the days of the meter it replaced count: the one of the same channel and flow that
+    stopped counting when it began. Where several could be that one, none counts: a new meter beside others has no
+    history.
     """
     totals = np.full((keys.height, len(days)), NO_VALUE, np.int64)
     whole = np.zeros((keys.height, len(days)), np.bool_)
     column = {d: k for k, d in enumerate(days)}
-    by_service: dict[_Place, dict[str, _Told]] = {}
+    by_service: dict[_Place, dict[str, _Totals]] = {}
     for *place, meter, day, total, actual in past.select(
         *_PLACE, "meter_id", "billing_day", "total_micro", "whole"
     ).iter_rows():
@@ -126,7 +126,7 @@ def own_daily(
     return totals, whole
 
 
-def _with_predecessor(meter: str, meters: dict[str, _Told], here: set[str]) -> _Told:
+def _with_predecessor(meter: str, meters: dict[str, _Totals], here: set[str]) -> _Totals:
     """What a meter was put at by day, with the days of the one meter it replaced before its own. ``meters``: all that
     counted at its place; ``here``: those that do now."""
     mine = meters.get(meter, {})
