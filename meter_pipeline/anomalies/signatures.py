@@ -32,8 +32,8 @@ _OUTAGE_DAYS = 14
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """Usage as a share of the expected usage: ``now`` (points,) over the last days, ``before`` over the four weeks before
-    them, ``days`` (points, days) day by day. ``counted`` and ``counted_before``: the days in each sum."""
+    """Usage as a share of the expected usage: ``now`` (points,) over the last days, ``before`` over the four weeks
+    before them, ``days`` (points, days) day by day. ``counted`` and ``counted_before``: the days in each sum."""
 
     now: Floats
     before: Floats

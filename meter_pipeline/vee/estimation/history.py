@@ -103,9 +103,9 @@ def own_daily(
 
     ``keys``: the rows (service_point_id, meter_id, channel, flow, unit); ``present``: all expected rows of their
     service points; ``past``: validated totals of channels on earlier days (the same columns, billing_day, total_micro,
-    whole). Before a meter's first day the days of the meter it replaced count: the one of the same channel and flow that
-    stopped counting when it began. Where several could be that one, none counts: a new meter beside others has no
-    history.
+    whole). Before a meter's first day the days of the meter it replaced count: the one of the same channel and flow
+    that stopped counting when it began. Where several could be that one, none counts: a new meter beside others has
+    no history.
     """
     totals = np.full((keys.height, len(days)), NO_VALUE, np.int64)
     whole = np.zeros((keys.height, len(days)), np.bool_)
