@@ -28,15 +28,20 @@ def lists(values: npt.NDArray[Any]) -> pl.Series:
 
 
 def matrix(column: pl.Series, width: int) -> npt.NDArray[np.int64]:
-    """A list column of ``width`` as (n, width); rows that are null are 0."""
+    """A list column of ``width`` as (n, width); rows that are null are 0. Raises ValueError where a list has another
+    length, or a null among its numbers."""
     n = len(column)
     if width == 0 or column.null_count() == n:
         return np.zeros((n, width), np.int64)
-    flat = column.drop_nulls().explode(empty_as_null=True).to_numpy().astype(np.int64, copy=False).reshape(-1, width)
-    if not column.null_count():
-        return flat
+    filled = column.drop_nulls()
+    flat = filled.explode(empty_as_null=False)
+    if (filled.list.len() != width).any() or flat.null_count():
+        raise ValueError(f"column {column.name}: not {width} whole numbers in each list")
+    numbers = flat.to_numpy().astype(np.int64, copy=False).reshape(len(filled), width)
+    if len(filled) == n:
+        return numbers
     found = np.zeros((n, width), np.int64)
-    found[column.is_not_null().to_numpy()] = flat
+    found[column.is_not_null().to_numpy()] = numbers
     return found
 
 
