@@ -85,8 +85,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, di
     )
 
 
-#: test_adopt.py types that page whole, on a system's PostgreSQL
-_TYPED_ELSEWHERE = ("adopt.md",)
+#: Pages about files that a utility has and the demo has not: test_adopt.py types the one whole, mapping/ tests the other
+_TYPED_ELSEWHERE = ("adopt.md", "mapping.md")
 
 
 @pytest.mark.slow
