@@ -85,7 +85,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, di
     )
 
 
-#: Pages about files that a utility has and the demo has not: test_adopt.py types the one whole, mapping/ tests the other
+#: Pages about files that a utility has and the demo has not: test_adopt.py types the one, mapping/ tests the other
 _TYPED_ELSEWHERE = ("adopt.md", "mapping.md")
 
 
